@@ -1,0 +1,24 @@
+"""edgeeff: the largest EfficientNet within a device's budget, in INT8, proven accurate on your photos and measured on your device.
+
+Importing it loads numpy and Pillow only; torch, onnx and nncf are imported by the steps that need them.
+"""
+
+from .bundle import Bundle
+from .errors import AccuracyGateFailed, BadInput, BudgetNotMet, EdgeeffError, ToolMissing, Unreachable
+from .fit import Fit, Job, fit
+from .target import Budget, Target
+
+__all__ = [
+    "AccuracyGateFailed",
+    "BadInput",
+    "Budget",
+    "BudgetNotMet",
+    "Bundle",
+    "EdgeeffError",
+    "Fit",
+    "Job",
+    "Target",
+    "ToolMissing",
+    "Unreachable",
+    "fit",
+]

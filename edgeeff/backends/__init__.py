@@ -1,0 +1,45 @@
+"""The runtimes. A backend is found by its file name in this folder; each imports its own library inside its functions only."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Protocol, cast
+
+from ..errors import BadInput
+from ..images import Predict
+
+
+class Backend(Protocol):
+    """What every module of this folder offers. Paths are of the file the backend runs; inputs are uint8 `(N, H, W, 3)`."""
+
+    PRECISIONS: tuple[str, ...]
+    """Names of the ways it can run a file, float first."""
+
+    def available(self) -> str | None:
+        """None when it can run here, else what is missing and how to get it."""
+
+    def version(self) -> str:
+        """The runtime's version."""
+
+    def supported(self, precision: str) -> bool:
+        """Whether this device computes in that precision."""
+
+    def compile(self, onnx: Path, folder: Path) -> Path:
+        """Write the float model in the form this backend ships; returns the main file."""
+
+    def files(self, model: Path) -> list[Path]:
+        """Every file that belongs to a compiled model."""
+
+    def load(self, model: Path, *, precision: str, threads: int = 0, throughput: bool = False) -> Predict:
+        """Ready to run: one image after the other as fast as possible, or with `throughput` many at once on all cores."""
+
+
+def names() -> list[str]:
+    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+
+
+def get(name: str) -> Backend:
+    if name not in names():
+        raise BadInput(f"unknown backend {name!r}. Expected one of {', '.join(names())}.")
+    return cast(Backend, importlib.import_module(f".{name}", __name__))

@@ -1,0 +1,59 @@
+"""ONNX Runtime on CPU: the reference that judges every exported graph, and a competitor in float32."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BadInput
+from ..images import Logits, Pixels, Predict
+
+PRECISIONS = ("float32",)
+
+
+def available() -> str | None:
+    return None if find_spec("onnxruntime") else "onnxruntime is not installed: pip install 'edgeeff[onnxruntime]'"
+
+
+def version() -> str:
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
+def supported(precision: str) -> bool:
+    return precision in PRECISIONS
+
+
+def compile(onnx: Path, folder: Path) -> Path:
+    """An ONNX file is what it runs: a copy."""
+    path = folder / "model.onnx"
+    if onnx != path:
+        shutil.copyfile(onnx, path)
+    return path
+
+
+def files(model: Path) -> list[Path]:
+    return [model]
+
+
+def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = False) -> Predict:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exception types share no base but Exception
+        raise BadInput(f"{model}: ONNX Runtime cannot load it ({str(error).strip().splitlines()[-1][:200]}).") from error
+    name: Any = session.get_inputs()[0].name
+
+    def predict(images: Pixels) -> Logits:
+        return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
+
+    return predict

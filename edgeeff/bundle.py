@@ -1,0 +1,157 @@
+"""The directory that is handed over: the compiled file, the portable ONNX, labels, golden images, and a manifest for all.
+
+    manifest.json   schema, variant, preprocessing, steps, measurement, device, versions, SHA-256 of every other file
+    model.onnx      the float graph, uint8 (1, R, R, 3) in, logits out
+    model.xml/.bin  the compiled file that was judged and timed (OpenVINO)
+    labels.txt      a class name a line; absent when the network's classes have no names here
+    golden.npz      a few photos as pixels, and the logits the compiled file gave for them
+
+Nothing in a bundle is executed, and nothing is loaded before its hash is checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import backends
+from .errors import BadInput, ToolMissing
+from .images import Logits, Pixels, Predict, Preprocess
+
+SCHEMA = 1
+GOLDEN = 8
+# INT8 kernels of another processor round differently; a wrong model or preprocessing is off by whole standard deviations.
+GOLDEN_TOLERANCE = 0.1
+KEYS = ("schema", "variant", "resolution", "classes", "preprocess", "backend", "model", "precision", "threads", "files")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle whose files match their hashes."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Read the manifest and check every file against it."""
+        folder = Path(path)
+        manifest = _manifest(folder)
+        for name, digest in manifest["files"].items():
+            file = folder / name
+            if Path(name).name != name or file.is_symlink() or not file.is_file():
+                raise BadInput(f"{folder}: {name} is missing. The bundle is truncated; fit or copy it again.")
+            if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+                raise BadInput(
+                    f"{folder}: {name} does not match its hash in manifest.json. The bundle was changed; fit or copy it again."
+                )
+        if manifest["model"] not in manifest["files"]:
+            raise BadInput(f"{folder}: the manifest does not vouch for {manifest['model']}. The bundle was changed.")
+        return cls(folder, manifest)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return Preprocess.from_json(self.manifest["preprocess"])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names by output, or () where they have none."""
+        file = self.path / "labels.txt"
+        return tuple(file.read_text(encoding="utf-8").splitlines()) if "labels.txt" in self.manifest["files"] else ()
+
+    def load(self, *, threads: int | None = None, throughput: bool = False) -> Predict:
+        """The compiled file, ready: `(N, H, W, 3)` uint8 photos at the bundle's resolution → `(N, classes)` float32 logits."""
+        backend = backends.get(self.manifest["backend"])
+        if missing := backend.available():
+            raise ToolMissing(missing)
+        run = backend.load(
+            self.path / self.manifest["model"],
+            precision=self.manifest["precision"],
+            threads=self.manifest["threads"] if threads is None else threads,
+            throughput=throughput,
+        )
+        side = self.preprocess.resolution
+
+        def predict(images: Pixels) -> Logits:
+            if images.ndim != 4 or images.shape[1:] != (side, side, 3) or images.dtype != np.uint8:
+                raise BadInput(f"expected uint8 images (N, {side}, {side}, 3), got {images.dtype} {images.shape}.")
+            return run(images)
+
+        return predict
+
+    def golden(self) -> tuple[Pixels, Logits]:
+        with np.load(io.BytesIO((self.path / "golden.npz").read_bytes()), allow_pickle=False) as data:
+            return data["images"], data["logits"]
+
+    def verify(self) -> float:
+        """Replay the golden images; returns the largest difference, in standard deviations of the logits."""
+        images, expected = self.golden()
+        logits = self.load()(images)
+        difference = float(np.abs(logits - expected).max() / expected.std())
+        if not difference <= GOLDEN_TOLERANCE:
+            raise BadInput(
+                f"{self.path}: golden images give other logits here: off by {difference:.3f} standard deviations "
+                f"(allowed {GOLDEN_TOLERANCE}). The runtime here computes something else; fit again on this machine."
+            )
+        return difference
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{folder}: not a bundle: no manifest.json.") from error
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder}: manifest.json cannot be read ({error}).") from error
+    if not isinstance(manifest, dict) or "schema" not in manifest:
+        raise BadInput(f"{folder}: manifest.json is not edgeeff's.")
+    if manifest["schema"] != SCHEMA:
+        raise BadInput(f"{folder}: bundle schema {manifest['schema']}, this edgeeff reads {SCHEMA}. Use the matching version.")
+    missing = [k for k in KEYS if k not in manifest]
+    if missing or not isinstance(manifest["files"], dict):
+        raise BadInput(f"{folder}: manifest.json lacks {', '.join(missing) or 'its file hashes'}.")
+    return manifest
+
+
+def write(
+    folder: Path, model_files: list[Path], onnx: Path, labels: tuple[str, ...], golden: Pixels, facts: dict[str, Any]
+) -> Bundle:
+    """Fill the empty `folder`: copy the files, record what the compiled one gives for the golden images, hash everything.
+
+    `facts` are the manifest's keys but `files` and `schema`; `facts["model"]` names the first of `model_files`.
+    """
+    for file in [*model_files, onnx]:
+        shutil.copyfile(file, folder / file.name)
+    if labels:
+        (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
+    runner = backends.get(facts["backend"]).load(folder / facts["model"], precision=facts["precision"], threads=facts["threads"])
+    np.savez_compressed(folder / "golden.npz", images=golden, logits=runner(golden))
+    files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+    manifest = {"schema": SCHEMA, **facts, "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return Bundle(folder, manifest)
+
+
+def replaceable(path: Path) -> None:
+    """Refuse an output path that holds something other than a bundle."""
+    if path.exists() and not (path / "manifest.json").is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise BadInput(f"{path}: exists and is not a bundle. Give another --out.")
+
+
+def publish(folder: Path, out: Path) -> Bundle:
+    """Move a finished bundle to its place; an older bundle there is replaced."""
+    old = out.with_name(f".{out.name}.old")
+    if out.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(out, old)
+    os.replace(folder, out)
+    shutil.rmtree(old, ignore_errors=True)
+    return Bundle.open(out)

@@ -1,0 +1,280 @@
+"""The command line: one function a verb. Each parses, calls and prints; heavy libraries load inside the calls."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from . import report
+from .errors import BadInput, EdgeeffError
+from .progress import TerminalProgress
+
+EXIT_CODES = """exit codes: 0 done · 2 bad input · 3 budget not met · 4 accuracy gate failed · 5 tool missing
+            6 hub or device unreachable · 130 interrupted (the same command goes on from there)"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+    try:
+        result: dict[str, Any] | list[Any] = options.run(options)
+    except EdgeeffError as error:
+        return _refuse(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _refuse("interrupted; the same command goes on from what was done.", 130)
+    except OSError as error:
+        return _refuse(f"{error.filename or 'output'}: {error.strerror or error}.", BadInput.exit_code)
+    if options.json:
+        print(json.dumps(result, indent=1))
+    return 0
+
+
+def _refuse(line: str, code: int) -> int:
+    print(f"edgeeff: {line}", file=sys.stderr)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="edgeeff",
+        description="The largest EfficientNet within a device's budget, in INT8, proven on your photos and measured on the device.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = top.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, run: Any, help: str) -> argparse.ArgumentParser:
+        p = verbs.add_parser(name, help=help, description=help)
+        p.add_argument("--json", action="store_true", help="one JSON object on standard output")
+        p.set_defaults(run=run)
+        return p
+
+    p = verb("fit", _fit, "weights or labelled photos → a verified bundle within the budget")
+    _budget_options(p)
+    p.add_argument("--variant", nargs="+", default=[], metavar="NAME", help="the variant, or those to choose from (default: all)")
+    p.add_argument("--weights", metavar="FILE", help="checkpoint: .safetensors, .pth, or hf-hub:owner/name")
+    p.add_argument("--train", metavar="DIR", help="labelled photos to train on: DIR/CLASS/*.jpg or labels.txt")
+    p.add_argument("--val", required=True, metavar="DIR", help="photos that judge every step; no step learns from them")
+    p.add_argument("--calib", metavar="DIR", help="photos that set the INT8 ranges (default: the training photos)")
+    p.add_argument("--out", required=True, metavar="DIR", help="the bundle to write")
+    p.add_argument("--max-drop", type=float, default=0.5, metavar="POINTS", help="top-1 points a step may lose (default 0.5)")
+    p.add_argument(
+        "--min-agreement", type=float, default=97.0, metavar="PERCENT", help="the gate for unlabelled --val (default 97)"
+    )
+    p.add_argument("--labels", metavar="FILE", help="class names, one a line, for weights that do not name theirs")
+    p.add_argument(
+        "--padding", choices=["symmetric", "same"], help="of the weights, where the file does not say (default: the variant's)"
+    )
+    p.add_argument("--calibration-images", type=int, default=300, metavar="N", help="how many photos set the ranges (default 300)")
+    p.add_argument("--max-corrupt", type=float, default=0.01, metavar="SHARE", help="unreadable photos tolerated (default 0.01)")
+    p.add_argument("--epochs", type=int, help="of training (default: 10 from weights, 40 from scratch)")
+    p.add_argument("--lr", type=float, help="peak learning rate (default: 0.001 from weights, 0.003 from scratch)")
+    p.add_argument("--no-flip", action="store_true", help="train without mirroring: digits, text, arrows")
+    p.add_argument("--seed", type=int, default=0)
+
+    p = verb("pick", _pick, "the largest variant within the budget, timed here with random weights")
+    _budget_options(p)
+    p.add_argument("--variant", nargs="+", default=[], metavar="NAME", help="candidates (default: all)")
+    p.add_argument("--classes", type=int, default=1000)
+    p.add_argument("--all", action="store_true", help="time every candidate instead of searching")
+
+    p = verb("variants", _variants, "the family: parameters, multiply-adds and activations of each at its resolution")
+    p.add_argument("variant", nargs="*", help="names, or phiX for a compound coefficient (default: all)")
+    p.add_argument("--resolution", type=int)
+    p.add_argument("--classes", type=int, default=1000)
+
+    verb("targets", _targets, "the devices edgeeff knows")
+
+    p = verb("eval", _eval, "accuracy of a bundle's compiled file on labelled photos")
+    p.add_argument("bundle")
+    p.add_argument("--val", required=True, metavar="DIR")
+    p.add_argument("--max-corrupt", type=float, default=0.01, metavar="SHARE")
+
+    p = verb("bench", _bench, "latency of a bundle's compiled file on this machine")
+    p.add_argument("bundle")
+    p.add_argument("--rounds", type=int, default=8)
+
+    p = verb("verify", _verify, "re-hash a bundle's files and replay its golden images")
+    p.add_argument("bundle")
+
+    verb("doctor", _doctor, "what this machine has and what is missing")
+    return top
+
+
+def _budget_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--target", required=True, help="a name from `edgeeff targets`, or a YAML file")
+    p.add_argument(
+        "--latency", type=float, metavar="MS", help="milliseconds for one photo (default: the target's, when no budget is given)"
+    )
+    p.add_argument(
+        "--percentile", type=int, choices=[50, 90, 99], default=50, help="the percentile --latency is held to (default 50)"
+    )
+    p.add_argument("--gflops", type=float, help="billions of multiply-adds")
+    p.add_argument("--mparams", type=float, help="millions of parameters")
+    p.add_argument("--size-mb", type=float, help="megabytes of the compiled file")
+    p.add_argument("--resolution", type=int, metavar="PX", help="input size (default: each variant's)")
+
+
+def _budget(options: argparse.Namespace) -> Any:
+    from .target import Budget
+
+    return Budget(options.latency, options.percentile, options.gflops, options.mparams, options.size_mb)
+
+
+def _fit(options: argparse.Namespace) -> dict[str, Any]:
+    from .fit import Job, fit
+
+    job = Job(
+        target=options.target,
+        val=options.val,
+        out=options.out,
+        budget=_budget(options),
+        variants=tuple(options.variant),
+        weights=options.weights,
+        train=options.train,
+        calib=options.calib,
+        labels=options.labels,
+        resolution=options.resolution,
+        padding=options.padding,
+        max_drop=options.max_drop,
+        min_agreement=options.min_agreement,
+        max_corrupt=options.max_corrupt,
+        calibration_images=options.calibration_images,
+        epochs=options.epochs,
+        lr=options.lr,
+        flip=not options.no_flip,
+        seed=options.seed,
+    )
+    result = fit(job, progress=TerminalProgress())
+    if not options.json:
+        if result.choice:
+            report.choice(result.choice.table, result.variant.name)
+        report.steps(result.steps, shipped=result.shipped.form.report.step)
+        report.siblings(result.siblings, result.shipped)
+        print(f"{result.verdict}\n\nbundle: {result.bundle.path}    check it again: edgeeff verify {result.bundle.path}")
+    return result.to_json()
+
+
+def _pick(options: argparse.Namespace) -> dict[str, Any]:
+    from dataclasses import replace
+
+    from .pick import pick
+    from .target import Target
+    from .variants import VARIANTS, variant
+
+    target, budget = Target.load(options.target), _budget(options)
+    if budget.empty:
+        budget = replace(budget, latency_ms=target.latency_ms)
+    candidates = [variant(name).at(options.resolution) for name in options.variant or VARIANTS]
+    choice = pick(target, budget, candidates, classes=options.classes, exhaustive=options.all, progress=TerminalProgress())
+    if not options.json:
+        report.choice(choice.table, choice.chosen.variant.name)
+        print(f"{choice.chosen.variant.name} is the largest within {budget} on {target.name}.")
+    return {"chosen": choice.chosen.to_json(), "candidates": [c.to_json() for c in choice.table], "budget": str(budget)}
+
+
+def _variants(options: argparse.Namespace) -> list[Any]:
+    from .variants import VARIANTS, variant
+
+    rows: list[dict[str, Any]] = []
+    for name in options.variant or VARIANTS:
+        v = variant(name).at(options.resolution)
+        cost = v.cost(options.classes)
+        facts = {"variant": v.name, "resolution": v.resolution, "top1": v.top1, "padding": v.padding, "activation": v.activation}
+        rows.append({**facts, "params": cost.params, "flops": cost.flops, "activations": cost.activations})
+    if not options.json:
+        lines = [
+            [
+                r["variant"],
+                str(r["resolution"]),
+                f"{r['params'] / 1e6:.2f}",
+                f"{r['flops'] / 1e9:.3f}",
+                f"{r['activations'] / 1e6:.2f}",
+                f"{r['top1']:.1f}" if r["top1"] else "",
+                r["activation"],
+                r["padding"],
+            ]
+            for r in rows
+        ]
+        report.table(["variant", "px", "M params", "GFLOPs", "M activations", "ImageNet %", "activation", "padding"], lines)
+    return rows
+
+
+def _targets(options: argparse.Namespace) -> list[Any]:
+    from dataclasses import asdict
+
+    from .target import all_targets
+
+    found = all_targets()
+    if not options.json:
+        lines = [
+            [t.name, t.backend, f"{t.latency_ms:g}" if t.latency_ms else "", ", ".join(t.precisions), t.description] for t in found
+        ]
+        report.table(["target", "backend", "default ms", "precisions", "device"], lines)
+    return [asdict(t) for t in found]
+
+
+def _eval(options: argparse.Namespace) -> dict[str, Any]:
+    from .accuracy import Gate
+    from .bundle import Bundle
+    from .images import ImageSet, PixelFile
+
+    bundle = Bundle.open(options.bundle)
+    images = ImageSet.open(options.val).labelled_for(bundle.manifest["classes"], bundle.labels)
+    if images.labels is None:
+        raise BadInput(f"{options.val}: unlabelled photos. Expected DIR/CLASS/*.jpg or labels.txt.")
+    progress = TerminalProgress()
+    pixels = PixelFile(images, bundle.preprocess, max_corrupt=options.max_corrupt, progress=progress)
+    result = Gate(pixels, max_drop=100, progress=progress).judge("bundle", bundle.load(throughput=True))
+    facts = {"bundle": options.bundle, "precision": bundle.manifest["precision"], "top1": result.top1, "top5": result.top5}
+    facts |= {"images": result.images, "seconds": result.seconds, "images_per_second": result.images / result.seconds}
+    if not options.json:
+        print(
+            f"top-1 {result.top1:.2f}%  top-5 {result.top5:.2f}%  {result.images} photos, {facts['images_per_second']:.0f} a second"
+        )
+    return facts
+
+
+def _bench(options: argparse.Namespace) -> dict[str, Any]:
+    from .bench import device, measure
+    from .bundle import Bundle
+
+    if options.rounds < 2:
+        raise BadInput("--rounds: expected 2 or more, for an interval.")
+    bundle = Bundle.open(options.bundle)
+    image = bundle.golden()[0][:1]
+    timed = measure({"bundle": bundle.load()}, image, rounds=options.rounds, progress=TerminalProgress())["bundle"]
+    if not options.json:
+        print(f"p50 {timed.p50:.2f} ms ({timed.ci[0]:.2f} to {timed.ci[1]:.2f})  p90 {timed.p90:.2f}  p99 {timed.p99:.2f}")
+    return {"bundle": options.bundle, "precision": bundle.manifest["precision"], "latency_ms": timed.to_json(), "device": device()}
+
+
+def _verify(options: argparse.Namespace) -> dict[str, Any]:
+    from .bundle import Bundle
+
+    bundle = Bundle.open(options.bundle)
+    difference = bundle.verify()
+    if not options.json:
+        print(
+            f"{options.bundle}: {len(bundle.manifest['files'])} files match, golden images differ by {difference:.4f} standard deviations. Good."
+        )
+    return {"bundle": options.bundle, "files": len(bundle.manifest["files"]), "golden_difference": difference, "ok": True}
+
+
+def _doctor(options: argparse.Namespace) -> list[Any]:
+    from dataclasses import asdict
+
+    from .doctor import examine
+
+    findings = examine()
+    if not options.json:
+        report.table(
+            ["", "found", "", "what to do"], [[f.what, f.found, "ok" if f.ok else "!", "" if f.ok else f.remedy] for f in findings]
+        )
+    return [asdict(f) for f in findings]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

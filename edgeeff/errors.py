@@ -1,0 +1,39 @@
+"""Everything edgeeff refuses, and the exit code of each kind.
+
+    EdgeeffError
+    ├── BadInput              2   a wrong path, image, checkpoint, budget, target or bundle
+    ├── BudgetNotMet          3   no variant, or not this one, fits the budget
+    ├── AccuracyGateFailed    4   a step lost more accuracy than --max-drop allows
+    ├── ToolMissing           5   a package that this step needs is not installed
+    └── Unreachable           6   a hub or a device that does not answer
+
+A message states what was wrong, what was expected and what to do, in one line.
+"""
+
+from __future__ import annotations
+
+
+class EdgeeffError(Exception):
+    """Base of all refusals; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class BadInput(EdgeeffError):
+    exit_code = 2
+
+
+class BudgetNotMet(EdgeeffError):
+    exit_code = 3
+
+
+class AccuracyGateFailed(EdgeeffError):
+    exit_code = 4
+
+
+class ToolMissing(EdgeeffError):
+    exit_code = 5
+
+
+class Unreachable(EdgeeffError):
+    exit_code = 6

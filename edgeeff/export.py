@@ -1,0 +1,64 @@
+"""torch → ONNX: one float graph with the preprocessing inside, uint8 `(1, R, R, 3)` in, float32 `(1, classes)` logits out."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from itertools import pairwise
+from pathlib import Path
+
+import onnx
+import torch
+
+from .checkpoint import write_whole
+from .images import Preprocess
+from .model import Deployed, EfficientNet, SameConv2d
+
+OPSET = 20  # the newest that TensorRT 10.x reads
+
+
+def to_onnx(model: EfficientNet, preprocess: Preprocess, path: Path) -> Path:
+    """Write the portable file. Batch norms are folded, pads are attributes of their convolutions, every shape is static."""
+    deployed = Deployed(model, preprocess).eval()
+    side = preprocess.resolution
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the TorchScript exporter announces its retirement at every call
+        torch.onnx.export(
+            deployed,
+            (torch.zeros(1, side, side, 3, dtype=torch.uint8),),
+            buffer,  # type: ignore[arg-type]  # takes a file object, whatever its annotation says
+            input_names=["images"],
+            output_names=["logits"],
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    graph = onnx.load_from_string(buffer.getvalue())
+    fold_pads(graph.graph, deployed)
+    graph = onnx.shape_inference.infer_shapes(graph, strict_mode=True)
+    onnx.checker.check_model(graph, full_check=True)
+    write_whole(path, graph.SerializeToString())
+    return path
+
+
+def fold_pads(graph: onnx.GraphProto, deployed: torch.nn.Module) -> None:
+    """Make TensorFlow's SAME pads attributes of their convolutions, instead of Pad nodes with the arithmetic of their amounts.
+
+    The exporter names a Conv node after its module: `/model/blocks/blocks.1/blocks.1.0/conv_exp/Conv`.
+    """
+    producer = {output: node for node in graph.node for output in node.output}
+    for conv in [n for n in graph.node if n.op_type == "Conv"]:
+        scopes = conv.name.strip("/").split("/")
+        path = [a for a, b in pairwise(scopes) if not b.startswith(f"{a}.")]
+        module = deployed.get_submodule(".".join(path))
+        if isinstance(module, SameConv2d):
+            left, right, top, bottom = module.pads
+            next(a for a in conv.attribute if a.name == "pads").ints[:] = [top, left, bottom, right]
+            conv.input[0] = producer[conv.input[0]].input[0]
+    live: list[str] = [o.name for o in graph.output]
+    for name in live:
+        if name in producer:
+            live.extend(i for i in producer[name].input if i not in live)
+    kept = [n for n in graph.node if set(n.output) & set(live)]
+    del graph.node[:]
+    graph.node.extend(kept)

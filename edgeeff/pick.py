@@ -1,0 +1,223 @@
+"""The largest variant within a budget, from measurements on this machine.
+
+Weights do not matter to latency, so candidates are built with random ones. Within a series (B, Lite, V2) latency grows with
+multiply-adds, so each series is bisected; a series is not searched where it could not beat what another already gave.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bench import Measurement, device, measure
+from .errors import BudgetNotMet
+from .progress import SILENT, Progress
+from .report import milliseconds
+from .target import Budget, Target
+from .variants import Variant, expected_top1
+
+SLACK = 1.02  # the file that ships is measured again; a candidate within this factor is still tried
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A variant with what is known of it here; `latency` is None where the search did not need it."""
+
+    variant: Variant
+    classes: int
+    precision: str | None = None
+    latency: Measurement | None = None
+    size_mb: float | None = None
+
+    @property
+    def gflops(self) -> float:
+        return self.variant.cost(self.classes).flops / 1e9
+
+    @property
+    def mparams(self) -> float:
+        return self.variant.cost(self.classes).params / 1e6
+
+    def over(self, budget: Budget) -> list[str]:
+        """The constraints it breaks, with its figures; unmeasured quantities break none."""
+        broken = []
+        if budget.gflops and self.gflops > budget.gflops:
+            broken.append(f"{self.gflops:.2f} GFLOPs")
+        if budget.mparams and self.mparams > budget.mparams:
+            broken.append(f"{self.mparams:.2f} M parameters")
+        if budget.size_mb and self.size_mb is not None and self.size_mb > budget.size_mb:
+            broken.append(f"{self.size_mb:.1f} MB")
+        if budget.latency_ms and self.latency and self.latency.at(budget.percentile) > budget.latency_ms:
+            broken.append(f"p{budget.percentile} {milliseconds(self.latency.at(budget.percentile))}")
+        return broken
+
+    def to_json(self) -> dict[str, Any]:
+        latency = self.latency.to_json() if self.latency else None
+        return {
+            "variant": self.variant.name,
+            "resolution": self.variant.resolution,
+            "top1": expected_top1(self.variant),
+            "gflops": round(self.gflops, 4),
+            "mparams": round(self.mparams, 4),
+            "precision": self.precision,
+            "latency_ms": latency,
+            "size_mb": self.size_mb,
+        }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`fitting`: measured candidates within the budget, largest first; `table`: every candidate, smallest first."""
+
+    fitting: tuple[Candidate, ...]
+    table: tuple[Candidate, ...]
+
+    @property
+    def chosen(self) -> Candidate:
+        return self.fitting[0]
+
+
+def pick(
+    target: Target,
+    budget: Budget,
+    variants: list[Variant],
+    *,
+    classes: int = 1000,
+    exhaustive: bool = False,
+    memory: Path | None = None,
+    progress: Progress = SILENT,
+) -> Choice:
+    """Choose the largest of `variants` on `target` that fits `budget`; `exhaustive` times every one instead of searching.
+
+    Raises BudgetNotMet, with the smallest one's figure, when none fits.
+    """
+    stopwatch = Stopwatch(target, classes, memory or cache_folder() / "measurements.json", progress)
+    measured = budget.latency_ms is not None or budget.size_mb is not None
+    series: dict[str, list[Variant]] = {}
+    for v in sorted(variants, key=lambda v: v.cost().flops):
+        series.setdefault(v.series, []).append(v)
+
+    def fits(v: Variant) -> bool:
+        if Candidate(v, classes).over(budget):
+            return False
+        return not measured or not stopwatch.time(v).over(budget)
+
+    best: Variant | None = None
+    for members in sorted(series.values(), key=lambda vs: vs[0].cost().flops):
+        if exhaustive:
+            winner = max((v for v in members if fits(v)), key=expected_top1, default=None)
+        else:
+            floor = expected_top1(best) if best else -np.inf
+            winner = _largest(members, fits, next((i for i, v in enumerate(members) if expected_top1(v) > floor), len(members)))
+        if winner and (best is None or expected_top1(winner) > expected_top1(best)):
+            best = winner
+    table = tuple(stopwatch.known.get(v.name, Candidate(v, classes)) for v in sorted(variants, key=expected_top1))
+    if best is None:
+        raise BudgetNotMet(_refusal(table, budget, stopwatch, measured))
+    fitting = [
+        c for c in table if not c.over(budget) and (c.latency or not measured) and expected_top1(c.variant) <= expected_top1(best)
+    ]
+    return Choice(tuple(reversed(fitting)), table)
+
+
+def _largest(members: list[Variant], fits: Any, first: int) -> Variant | None:
+    """The last member that fits, among those from `first` on, by bisection: cost grows along the list."""
+    low, high = first - 1, len(members)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(members[middle]) else (low, middle)
+    return members[low] if low >= first else None
+
+
+def _refusal(table: tuple[Candidate, ...], budget: Budget, stopwatch: Stopwatch, measured: bool) -> str:
+    smallest = min((c.variant for c in table), key=lambda v: v.cost().flops)
+    candidate = stopwatch.time(smallest) if measured else Candidate(smallest, stopwatch.classes)
+    return (
+        f"no variant fits {budget}: the smallest, {smallest.name} at {smallest.resolution} px, needs "
+        f"{' and '.join(candidate.over(budget))}. That budget, or a lower --resolution, would do."
+    )
+
+
+class Stopwatch:
+    """Builds and times a variant in every precision of the target, and remembers the result.
+
+    A measurement is remembered by device, versions, variant, resolution, classes and threads.
+    """
+
+    def __init__(self, target: Target, classes: int, memory: Path, progress: Progress) -> None:
+        self.target, self.classes, self.memory, self.progress = target, classes, memory, progress
+        self.known: dict[str, Candidate] = {}
+        self.conditions = {"device": device(), target.backend: target.runtime.version(), "nncf": _nncf_version()}
+
+    def time(self, v: Variant) -> Candidate:
+        if v.name not in self.known:
+            self.known[v.name] = self._remembered(v) or self._measured(v)
+        return self.known[v.name]
+
+    def _key(self, v: Variant) -> str:
+        facts = [self.conditions, self.target.threads, self.target.precisions, repr(v), self.classes]
+        return f"{v.name}-{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}"
+
+    def _remembered(self, v: Variant) -> Candidate | None:
+        entry = _read(self.memory).get(self._key(v))
+        if entry is None:
+            return None
+        return Candidate(v, self.classes, entry["precision"], Measurement.from_json(entry["latency_ms"]), entry["size_mb"])
+
+    def _measured(self, v: Variant) -> Candidate:
+        from .export import to_onnx
+        from .images import Preprocess
+        from .model import create
+        from .quantize import quantize_for_timing
+
+        self.progress.say(f"time {v.name} at {v.resolution} px")
+        backend, preprocess = self.target.runtime, Preprocess.standard(v.resolution, v.mean, v.std)
+        image = np.random.default_rng(0).integers(0, 256, (1, v.resolution, v.resolution, 3), np.uint8)
+        with tempfile.TemporaryDirectory(prefix="edgeeff-") as temporary:
+            folders = {kind: Path(temporary) / kind for kind in ("float", "int8")}
+            for folder in folders.values():
+                folder.mkdir()
+            onnx = to_onnx(create(v, classes=self.classes), preprocess, Path(temporary) / "model.onnx")
+            plain = backend.compile(onnx, folders["float"])
+            integer = quantize_for_timing(plain, image, folders["int8"])
+            files = {p: integer if p.startswith("int8") else plain for p in self.target.usable()}
+            loaded = {p: backend.load(f, precision=p, threads=self.target.threads) for p, f in files.items()}
+            timed = measure(loaded, image, progress=self.progress)
+            precision = min(timed, key=lambda p: timed[p].p50)
+            size = sum(f.stat().st_size for f in backend.files(files[precision])) / 1e6
+        candidate = Candidate(v, self.classes, precision, timed[precision], round(size, 3))
+        self._remember(v, candidate)
+        return candidate
+
+    def _remember(self, v: Variant, candidate: Candidate) -> None:
+        self.memory.parent.mkdir(parents=True, exist_ok=True)
+        entries = {**_read(self.memory), self._key(v): {**candidate.to_json(), "conditions": self.conditions}}
+        handle, name = tempfile.mkstemp(dir=self.memory.parent)
+        with os.fdopen(handle, "w") as file:
+            json.dump(entries, file, indent=1)
+        os.replace(name, self.memory)
+
+
+def _read(memory: Path) -> dict[str, Any]:
+    try:
+        entries = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        return {}  # nothing remembered, or nothing usable: measured again
+    return entries if isinstance(entries, dict) else {}
+
+
+def _nncf_version() -> str:
+    from importlib.metadata import version
+
+    return version("nncf")
+
+
+def cache_folder() -> Path:
+    """Where measurements are remembered: $XDG_CACHE_HOME/edgeeff, by default ~/.cache/edgeeff."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeeff"

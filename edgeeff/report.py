@@ -1,0 +1,101 @@
+"""What a person reads: short tables on a terminal, plain ones elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:.2f} ms" if value < 100 else f"{value:.0f} ms"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", marked: int | None = None) -> None:
+    """Print rows under their columns; the `marked` one is bold, with an arrow in front. First column left, the others right."""
+    if marked is not None:
+        columns = ["", *columns]
+        rows = [["→" if i == marked else "", *row] for i, row in enumerate(rows)]
+    left = 2 if marked is not None else 1
+    if not sys.stdout.isatty():
+        widths = [max(len(r[i]) for r in [columns, *rows]) for i in range(len(columns))]
+        if title:
+            print(title)
+        for row in [columns, *rows]:
+            print(
+                "  ".join(
+                    cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+                ).rstrip()
+            )
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        grid.add_column(column, justify="left" if i < left else "right")
+    for i, row in enumerate(rows):
+        grid.add_row(*row, style="bold" if i == marked else None)
+    Console().print(grid)
+
+
+def steps(reports: Sequence[Any], *, shipped: str) -> None:
+    """The accuracy of each step against the float model."""
+    labelled = reports[0].top1 is not None
+    columns = (
+        ["step", "top-1 %", "top-5 %", "drop", "95% interval", "agreement %", "passed"]
+        if labelled
+        else ["step", "agreement %", "passed"]
+    )
+    rows = []
+    for i, r in enumerate(reports):
+        passed = ("yes" if r.passed else "NO") if i else ""
+        if not labelled:
+            rows.append([r.step, f"{r.agreement:.2f}", passed])
+            continue
+        drop = [f"{r.drop:+.2f}", f"{r.drop_ci[0]:+.2f} … {r.drop_ci[1]:+.2f}"] if i else ["", ""]
+        rows.append([r.step, f"{r.top1:.2f}", f"{r.top5:.2f}", *drop, f"{r.agreement:.2f}" if i else "", passed])
+    marked = next((i for i, r in enumerate(reports) if r.step == shipped), None)
+    table(columns, rows, title=f"accuracy on {reports[0].images} photos", marked=marked)
+
+
+def siblings(rows: Sequence[Any], shipped: Any) -> None:
+    """Latency of every form of the model, timed in one run."""
+    base = min(r.latency.p50 for r in rows if r.form.precision == "float32")
+    lines = [
+        [
+            r.form.precision,
+            r.form.runtime,
+            f"{r.latency.p50:.2f}",
+            f"{r.latency.ci[0]:.2f} … {r.latency.ci[1]:.2f}",
+            f"{r.latency.p90:.2f}",
+            f"{r.latency.p99:.2f}",
+            f"{base / r.latency.p50:.2f}×",
+            f"{r.size_mb:.1f}",
+        ]
+        for r in rows
+    ]
+    columns = ["form", "runtime", "p50 ms", "95% interval", "p90", "p99", "speed", "MB"]
+    table(columns, lines, title="latency of one photo, in interleaved blocks", marked=list(rows).index(shipped))
+
+
+def choice(candidates: Sequence[Any], chosen: str) -> None:
+    """Every candidate of a pick, the chosen one marked."""
+    rows = [
+        [
+            c.variant.name,
+            str(c.variant.resolution),
+            f"{c.gflops:.2f}",
+            f"{c.mparams:.1f}",
+            f"{c.variant.top1:.1f}" if c.variant.top1 else "",
+            c.precision or "",
+            f"{c.latency.p50:.2f}" if c.latency else "",
+            f"{c.latency.p90:.2f}" if c.latency else "",
+            f"{c.size_mb:.1f}" if c.size_mb else "",
+        ]
+        for c in candidates
+    ]
+    marked = next((i for i, c in enumerate(candidates) if c.variant.name == chosen), None)
+    columns = ["variant", "px", "GFLOPs", "M params", "ImageNet %", "fastest", "p50 ms", "p90", "MB"]
+    table(columns, rows, marked=marked)

@@ -1,0 +1,119 @@
+"""A device and what may be spent on it. Targets are YAML files: facts and a default budget, nothing else."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import backends
+from .errors import BadInput
+
+PERCENTILES = (50, 90, 99)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a model may cost; None leaves a quantity free. Latency is of one image, at the named percentile."""
+
+    latency_ms: float | None = None
+    percentile: int = 50
+    gflops: float | None = None
+    mparams: float | None = None
+    size_mb: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("latency_ms", "gflops", "mparams", "size_mb"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise BadInput(f"budget: {name} {value}: expected a number above 0.")
+        if self.percentile not in PERCENTILES:
+            raise BadInput(f"budget: percentile {self.percentile}: expected 50, 90 or 99.")
+
+    @property
+    def empty(self) -> bool:
+        return not any((self.latency_ms, self.gflops, self.mparams, self.size_mb))
+
+    def __str__(self) -> str:
+        units = ("gflops", "GFLOPs"), ("mparams", "M parameters"), ("size_mb", "MB")
+        parts = [f"p{self.percentile} ≤ {self.latency_ms:g} ms"] if self.latency_ms else []
+        parts += [f"≤ {getattr(self, name):g} {unit}" for name, unit in units if getattr(self, name)]
+        return ", ".join(parts) or "no budget"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One device: the backend that runs there, the precisions to try, and where its facts come from."""
+
+    name: str
+    description: str
+    backend: str
+    precisions: tuple[str, ...]
+    threads: int = 0
+    latency_ms: float | None = None
+    sources: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, name: str | Path) -> Target:
+        """A target by its name in targets/, or from the path of a YAML file."""
+        path = Path(name)
+        if path.suffix not in (".yaml", ".yml"):
+            found = {p.stem: p for p in sorted(folder().glob("*.yaml"))}
+            if str(name) not in found:
+                close = difflib.get_close_matches(str(name), found, 1)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                raise BadInput(f"unknown target {str(name)!r}.{hint} Expected one of {', '.join(found)}, or a YAML file's path.")
+            path = found[str(name)]
+        if not path.is_file():
+            raise BadInput(f"{path}: no such target file.")
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise BadInput(f"{path}: not valid YAML ({str(error).splitlines()[0]}).") from error
+        if not isinstance(data, dict):
+            raise BadInput(f"{path}: expected keys and values.")
+        return cls._checked(path, data)
+
+    @classmethod
+    def _checked(cls, path: Path, data: dict[str, Any]) -> Target:
+        known = [f.name for f in fields(cls) if f.name != "name"]
+        for key in data:
+            if key not in known:
+                close = difflib.get_close_matches(str(key), known, 1)
+                hint = f" Did you mean {close[0]!r}?" if close else f" Expected {', '.join(known)}."
+                raise BadInput(f"{path}: unknown key {key!r}.{hint}")
+        for key in ("description", "backend", "precisions"):
+            if key not in data:
+                raise BadInput(f"{path}: missing key {key!r}.")
+        backend = backends.get(data["backend"])
+        precisions = tuple(data["precisions"]) if isinstance(data["precisions"], list) else ()
+        if not precisions or not set(precisions) <= set(backend.PRECISIONS):
+            raise BadInput(f"{path}: precisions {data['precisions']!r}: expected a list of {', '.join(backend.PRECISIONS)}.")
+        threads, latency = data.get("threads", 0), data.get("latency_ms")
+        if not isinstance(threads, int) or threads < 0:
+            raise BadInput(f"{path}: threads {threads!r}: expected a whole number, 0 for all cores.")
+        Budget(latency_ms=latency)
+        sources = tuple(map(str, data.get("sources") or ()))
+        return cls(path.stem, str(data["description"]), data["backend"], precisions, threads, latency, sources)
+
+    @property
+    def runtime(self) -> backends.Backend:
+        return backends.get(self.backend)
+
+    def usable(self) -> list[str]:
+        """The target's precisions that this machine computes in."""
+        return [p for p in self.precisions if self.runtime.supported(p)]
+
+
+def folder() -> Path:
+    """targets/: inside the package when installed, beside it in a checkout."""
+    inside = Path(__file__).parent / "targets"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "targets"
+
+
+def all_targets() -> list[Target]:
+    return [Target.load(p) for p in sorted(folder().glob("*.yaml"))]

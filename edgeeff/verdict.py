@@ -1,0 +1,122 @@
+"""Which form of the model ships, and why: every one judged and timed, the fastest that passes the gate and the budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import backends
+from .accuracy import Gate, StepReport
+from .bench import Measurement, measure, ratio
+from .errors import AccuracyGateFailed, BudgetNotMet
+from .images import Pixels
+from .progress import Progress
+from .report import milliseconds
+from .target import Budget, Target
+from .variants import Variant
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of the model: a file, how a runtime is to run it, and the accuracy of just that."""
+
+    precision: str
+    runtime: str
+    file: Path
+    report: StepReport
+
+
+@dataclass(frozen=True)
+class Sibling:
+    """A form with its latency, timed in one run with the others."""
+
+    form: Form
+    latency: Measurement
+    size_mb: float
+
+    def to_json(self) -> dict[str, Any]:
+        form, report = self.form, self.form.report
+        facts = {"precision": form.precision, "runtime": form.runtime, "top1": report.top1, "agreement": report.agreement}
+        return {**facts, "passed": report.passed, "size_mb": round(self.size_mb, 3), "latency_ms": self.latency.to_json()}
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Where the remedies for INT8 ended. `reverted` are the layers put back to float, `whole` the file in which they are not."""
+
+    remedy: str
+    file: Path
+    report: StepReport
+    whole: Path
+    whole_report: StepReport
+    reverted: list[str]
+
+
+def timed(target: Target, forms: list[Form], photo: Pixels, progress: Progress) -> list[Sibling]:
+    """The latency of every form, in interleaved blocks of one run, on a real photo."""
+    runs = {
+        f"{form.runtime} {form.precision}": backends.get(form.runtime).load(
+            form.file, precision=form.precision.split(" ")[0], threads=target.threads
+        )
+        for form in forms
+    }
+    latencies = measure(runs, photo, progress=progress)
+    sizes = [sum(f.stat().st_size for f in backends.get(form.runtime).files(form.file)) / 1e6 for form in forms]
+    return [Sibling(form, latency, size) for form, latency, size in zip(forms, latencies.values(), sizes, strict=True)]
+
+
+def best(v: Variant, siblings: list[Sibling], target: Target, budget: Budget, gate: Gate) -> Sibling:
+    """The fastest form that passes the gate and the budget; otherwise says which of the two it breaks."""
+
+    def within(s: Sibling) -> bool:
+        fast = budget.latency_ms is None or s.latency.at(budget.percentile) <= budget.latency_ms
+        return fast and (budget.size_mb is None or s.size_mb <= budget.size_mb)
+
+    own = [s for s in siblings if s.form.runtime == target.backend and s.form.precision in target.precisions]
+    accurate = [s for s in own if s.form.report.passed]
+    if fitting := [s for s in accurate if within(s)]:
+        return min(fitting, key=lambda s: s.latency.at(budget.percentile))
+    if tempting := [s for s in own if within(s)]:
+        raise AccuracyGateFailed(f"{v.name}: {gate.refusal(tempting[0].form.report)} No form within the gate meets {budget}.")
+    fastest = min(accurate or own, key=lambda s: s.latency.at(budget.percentile))
+    figure = fastest.latency.at(budget.percentile)
+    raise BudgetNotMet(
+        f"{v.name} at {v.resolution} px does not meet {budget}: {fastest.form.precision} needs p{budget.percentile} "
+        f"{milliseconds(figure)}, {fastest.size_mb:.1f} MB. Raise the budget to that, or fit a smaller variant."
+    )
+
+
+def explain(shipped: Sibling, siblings: list[Sibling], ladder: Ladder, budget: Budget, gate: Gate) -> str:
+    """Why this form ships, in a sentence or two."""
+    form, report = shipped.form, shipped.form.report
+    base = min((s for s in siblings if s.form.precision == "float32"), key=lambda s: s.latency.p50)
+    speed, (low, high) = ratio(base.latency, shipped.latency)
+    parts = [
+        f"Ship {form.precision}: p{budget.percentile} {milliseconds(shipped.latency.at(budget.percentile))} ({budget}), "
+        f"{speed:.2f}× ({low:.2f} to {high:.2f}) as fast as the best float32 "
+        f"({base.form.runtime}, p50 {milliseconds(base.latency.p50)})"
+    ]
+    if report.drop is None or report.drop_ci is None:
+        parts.append(f"; {report.agreement:.2f}% of {report.images} photos keep the float model's label.")
+    else:
+        parts.append(
+            f"; top-1 {report.top1:.2f}, drop {report.drop:+.2f} points ({report.drop_ci[0]:+.2f} to {report.drop_ci[1]:+.2f}), "
+            f"allowed {gate.max_drop:g}."
+        )
+        if not report.proven:
+            more = f"about {report.needed} would" if report.needed else "no number would at this drop"
+            parts.append(f" {report.images} photos cannot prove that the drop stays within it: {more}.")
+    if not form.precision.startswith("int8"):
+        integer = min((s for s in siblings if s.form.precision.startswith("int8")), key=lambda s: s.latency.p50, default=None)
+        if integer and not ladder.report.passed:
+            parts.append(f" INT8 fails the gate after every remedy ({gate.refusal(ladder.report)})")
+        elif integer:
+            parts.append(f" INT8 does not pay here: p50 {milliseconds(integer.latency.p50)}.")
+    elif ladder.reverted:
+        whole = next(s for s in siblings if s.form.precision == "int8 (all layers)")
+        cost = shipped.latency.p50 - whole.latency.p50
+        parts.append(f" Kept in float: {', '.join(ladder.reverted)}; that costs {cost:+.2f} ms.")
+    elif ladder.remedy != "fast bias correction":
+        parts.append(f" INT8 needed {ladder.remedy}.")
+    return "".join(parts)

@@ -1,0 +1,49 @@
+"""Where a fit keeps what it has finished, so that the same command goes on after an interruption.
+
+A hidden folder beside the output. It belongs to one set of inputs: other inputs start it anew. Removed when the fit has succeeded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .errors import BadInput
+
+
+class Workspace:
+    def __init__(self, out: Path, inputs: dict[str, Any]) -> None:
+        self.root = out.parent / f".{out.name}.partial"
+        key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
+        marker = self.root / "inputs.sha256"
+        try:
+            if not (marker.is_file() and marker.read_text() == key):
+                shutil.rmtree(self.root, ignore_errors=True)
+                self.root.mkdir(parents=True)
+                marker.write_text(key)
+        except OSError as error:
+            raise BadInput(f"{out}: cannot write there ({error.strerror}). Give another --out.") from error
+
+    def once(self, name: str, make: Callable[[Path], object]) -> Path:
+        """The folder `name`, filled by `make` unless an earlier run did; it appears whole or not at all."""
+        folder = self.root / name
+        if not folder.exists():
+            unfinished = self.scratch(f"{name}.unfinished")
+            make(unfinished)
+            os.replace(unfinished, folder)
+        return folder
+
+    def scratch(self, name: str) -> Path:
+        """An empty folder."""
+        folder = self.root / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
+
+    def remove(self) -> None:
+        shutil.rmtree(self.root, ignore_errors=True)

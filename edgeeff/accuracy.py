@@ -86,8 +86,8 @@ def images_needed(before: NDArray[np.bool_], after: NDArray[np.bool_], max_drop:
 class Gate:
     """Judges steps on one set of photos against the first step, the float model.
 
-    With labels a step passes when it loses at most `max_drop` points of top-1; without, when at least `min_agreement` percent of the
-    photos get the float model's label.
+    With labels a step passes when it loses at most `max_drop` points of top-1; without, when at least `min_agreement` percent of
+    the photos get the float model's label.
     """
 
     def __init__(self, pixels: PixelFile, *, max_drop: float, min_agreement: float = 97.0, progress: Progress = SILENT) -> None:

@@ -257,9 +257,8 @@ def _verify(options: argparse.Namespace) -> dict[str, Any]:
     bundle = Bundle.open(options.bundle)
     difference = bundle.verify()
     if not options.json:
-        print(
-            f"{options.bundle}: {len(bundle.manifest['files'])} files match, golden images differ by {difference:.4f} standard deviations. Good."
-        )
+        files = len(bundle.manifest["files"])
+        print(f"{options.bundle}: {files} files match; golden images differ by {difference:.4f} standard deviations. Good.")
     return {"bundle": options.bundle, "files": len(bundle.manifest["files"]), "golden_difference": difference, "ok": True}
 
 

@@ -171,15 +171,16 @@ class Deployed(nn.Module):
         super().__init__()
         self.model = model
         std = torch.tensor(preprocess.std)
-        self.register_buffer("scale", (1 / std).view(1, 3, 1, 1))
-        self.register_buffer("shift", (-torch.tensor(preprocess.mean) / std).view(1, 3, 1, 1))
+        self.register_buffer("scale", 1 / std)
+        self.register_buffer("shift", -torch.tensor(preprocess.mean) / std)
         self.bgr = preprocess.colour == "BGR"
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.permute(0, 3, 1, 2).float()
+        x = images.float()  # (N, H, W, 3)
         if self.bgr:
-            x = x.flip(1)
-        logits: Tensor = self.model(x * self.scale + self.shift)
+            x = x.flip(-1)
+        # Normalised before it is permuted: OpenVINO then drops the permutation, as its convolutions read NHWC anyway.
+        logits: Tensor = self.model((x * self.scale + self.shift).permute(0, 3, 1, 2))
         return logits
 
 

@@ -63,7 +63,8 @@ def train(
     optimizer = torch.optim.AdamW(_groups(student, recipe.weight_decay), lr=recipe.lr)
     batches = max(1, len(images) // recipe.batch)
     steps = recipe.epochs * batches
-    done, state = 0, {"student": student, "average": average, "optimizer": optimizer}
+    done = 0
+    state: dict[str, Any] = {"student": student, "average": average, "optimizer": optimizer}
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         done = saved["epochs"]

@@ -1,0 +1,44 @@
+# Every target makes the environment it needs. `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := demo
+OUT ?= $@
+
+.PHONY: help setup demo test check bench clean
+help:  ## list the targets
+	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+setup: .venv/ready  ## make .venv with everything in it
+
+demo: .venv/ready  ## handwritten digits, from scratch to an INT8 bundle for this CPU
+	$(BIN)/python benchmarks/digits.py $(DEMO)/digits
+	$(BIN)/edgeeff fit --target host-cpu --latency 2 --resolution 64 --variant b0 v2-b0 lite0 --epochs 8 --no-flip --max-drop 1 \
+	  --train $(DEMO)/digits/train --val $(DEMO)/digits/val --out $(DEMO)/bundle
+	@echo
+	@echo "Next, your own photos in DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg:"
+	@echo "  $(BIN)/edgeeff fit --target host-cpu --latency 10 --train DIR/train --val DIR/val --out my-model"
+
+test: .venv/ready  ## run the tests
+	$(BIN)/python -m pytest
+
+check: .venv/ready  ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/ready  ## reproduce the README's numbers (needs the photos and weights in ../shared/data)
+	$(BIN)/python benchmarks/run.py
+
+cpu-%: .venv/ready  ## fit a variant to this CPU: make cpu-b0 WEIGHTS=b0.safetensors CALIB=photos VAL=val (or TRAIN=train VAL=val)
+	@test -n "$(VAL)" && test -n "$(WEIGHTS)$(TRAIN)" || \
+	  { echo "make $@ needs VAL=DIR, and WEIGHTS=FILE CALIB=DIR or TRAIN=DIR, or all of them" >&2; exit 2; }
+	$(BIN)/edgeeff fit --target host-cpu --variant $* --val $(VAL) --out $(OUT) $(if $(LATENCY),--latency $(LATENCY)) \
+	  $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CALIB),--calib $(CALIB)) $(if $(TRAIN),--train $(TRAIN))
+
+clean:  ## remove the environment, the demo and caches
+	rm -rf .venv $(DEMO) dist .mypy_cache .ruff_cache .pytest_cache

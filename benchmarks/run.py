@@ -1,0 +1,162 @@
+"""Reproduce the README's numbers: `python benchmarks/run.py [NAME ...]`; results/NAME.json holds what was measured, where and when.
+
+Needs the photos and weights described in README.md under "Numbers"; --data names their folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgeeff.bench import device
+from edgeeff.fit import versions
+
+HERE = Path(__file__).parent
+EDGEEFF = [sys.executable, "-m", "edgeeff.cli"]
+
+
+def edgeeff(*arguments: object, env: dict[str, str] | None = None) -> dict[str, Any]:
+    """One command with --json, and its seconds."""
+    start = time.monotonic()
+    done = subprocess.run([*EDGEEFF, *map(str, arguments), "--json"], stdout=subprocess.PIPE, text=True, check=True, env=env)
+    return {**json.loads(done.stdout), "total_seconds": round(time.monotonic() - start, 1)}
+
+
+def imagenet(data: Path, variant: str, weights: str, max_drop: float) -> dict[str, Any]:
+    """A published checkpoint → INT8, post-training: calibrated on 300 of the 1000 photos, judged on the other 1300."""
+    with tempfile.TemporaryDirectory() as folder:
+        return edgeeff(
+            *("fit", "--target", "host-cpu", "--latency", 100, "--variant", variant, "--weights", data / "weights" / weights),
+            *("--calib", data / "images/imagenet-samples-1000", "--val", data / "images/ilsvrc-val-1300"),
+            *("--max-drop", max_drop, "--out", Path(folder) / "bundle"),
+        )
+
+
+def transfer(data: Path, name: str) -> dict[str, Any]:
+    """B0's backbone fine-tuned on a folder of photos, and quantized."""
+    photos = data / "images" / name
+    with tempfile.TemporaryDirectory() as folder:
+        return edgeeff(
+            *("fit", "--target", "host-cpu", "--latency", 100, "--variant", "b0", "--padding", "same"),
+            *("--weights", data / "weights/b0-imagenet-backbone.pth", "--train", photos / "train", "--val", photos / "val"),
+            *("--max-drop", 1, "--out", Path(folder) / "bundle"),
+        )
+
+
+def pick(data: Path) -> dict[str, Any]:
+    """The search against timing every candidate, both from nothing remembered, then the search again."""
+    import os
+
+    results: dict[str, Any] = {}
+    for latency in (5, 15):
+        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+            arguments = ("pick", "--target", "host-cpu", "--latency", latency)
+            search, complete = ({**os.environ, "XDG_CACHE_HOME": folder} for folder in (one, two))
+            runs = {
+                "search": edgeeff(*arguments, env=search),
+                "again": edgeeff(*arguments, env=search),
+                "all": edgeeff(*arguments, "--all", env=complete),
+            }
+        results[f"{latency} ms"] = {
+            key: {
+                "chosen": run["chosen"]["variant"],
+                "seconds": run["total_seconds"],
+                "timed": sum(c["latency_ms"] is not None for c in run["candidates"]),
+                "p50": {c["variant"]: c["latency_ms"]["p50"] for c in run["candidates"] if c["latency_ms"]},
+            }
+            for key, run in runs.items()
+        }
+    return results
+
+
+def throughput(data: Path) -> dict[str, Any]:
+    """`edgeeff eval` against OpenVINO's benchmark_app in throughput mode on the same file, in turn, three times; memory too."""
+    photos = data / "images/ilsvrc-val-1300"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        edgeeff(
+            *(
+                "fit",
+                "--target",
+                "host-cpu",
+                "--latency",
+                100,
+                "--variant",
+                "v2-b0",
+                "--weights",
+                data / "weights/v2_b0-imagenet.pth",
+            ),
+            *("--calib", data / "images/imagenet-samples-1000", "--val", photos, "--out", folder / "bundle"),
+        )
+        manifest = json.loads((folder / "bundle/manifest.json").read_text())
+        precision = "bf16" if manifest["precision"].endswith("bf16") else "f32"
+        app = [Path(sys.executable).with_name("benchmark_app"), "-m", folder / "bundle/model.xml", "-hint", "throughput"]
+        app += ["-infer_precision", precision, "-t", "8"]
+        ours, theirs = [], []
+        for _ in range(3):
+            ours.append(edgeeff("eval", folder / "bundle", "--val", photos)["images_per_second"])
+            output = subprocess.run(list(map(str, app)), capture_output=True, text=True, check=True).stdout
+            theirs.append(float(re.search(r"Throughput:\s+([\d.]+)", output)[1]))  # type: ignore[index]
+        memory = {}
+        for times in (1, 4):
+            lines = (photos / "labels.txt").read_text().splitlines()
+            many = folder / f"many{times}"
+            many.mkdir()
+            for line in lines:
+                name = line.split("\t")[0]
+                for i in range(times):
+                    (many / f"{i}-{name}").symlink_to(photos / name)
+            (many / "labels.txt").write_text("\n".join(f"{i}-{line}" for line in lines for i in range(times)))
+            code = "import resource as r; from edgeeff.cli import main; main(); print(r.getrusage(r.RUSAGE_SELF).ru_maxrss)"
+            command = [sys.executable, "-c", code, "eval", str(folder / "bundle"), "--val", str(many)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            memory[times * len(lines)] = int(done.stdout.split()[-1]) // 1024
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return {"eval_images_per_second": ours, "benchmark_app": theirs, "ratios": ratios, "peak_mb_by_images": memory}
+
+
+SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "v2-b0": lambda data: imagenet(data, "v2-b0", "v2_b0-imagenet.pth", 0.5),
+    "lite0": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth", 0.5),
+    "flowers12": lambda data: transfer(data, "flowers12"),
+    "trashnet": lambda data: transfer(data, "trashnet"),
+    "pick": pick,
+    "throughput": throughput,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SCRIPTS)} (default: all)")
+    parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared/data")
+    options = parser.parse_args()
+    if not options.data.is_dir():
+        parser.error(f"{options.data}: no such folder; --data names the photos and weights")
+    for name in options.names or SCRIPTS:
+        print(f"== {name}", file=sys.stderr)
+        measured = SCRIPTS[name](options.data.resolve())
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        facts = {
+            "device": device(),
+            "versions": versions(),
+            "date": datetime.date.today().isoformat(),
+            "peak_mb": children.ru_maxrss // 1024,
+        }
+        path = HERE / "results" / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"measured": measured, **facts}, indent=1) + "\n")
+        print(json.dumps(measured, indent=1))
+
+
+if __name__ == "__main__":
+    main()

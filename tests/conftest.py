@@ -1,0 +1,56 @@
+"""What several tests need: real photos that ship with scikit-learn, and one small fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Measurements of test runs are remembered apart from the user's."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """{train,val}/DIGIT/*.png, 30 of each digit and set."""
+    from digits import write
+
+    folder = tmp_path_factory.mktemp("digits")
+    write(folder, each=30)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line as a person uses it."""
+
+    def edgeeff(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "edgeeff.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=500, **options)  # type: ignore[call-overload,no-any-return]
+
+    return edgeeff
+
+
+SMALL = ["--target", "host-cpu", "--latency", 500, "--variant", "lite0", "--resolution", 32, "--epochs", 1, "--no-flip"]
+
+
+@pytest.fixture(scope="session")
+def fitted(
+    tmp_path_factory: pytest.TempPathFactory, digits: Path, run: Callable[..., subprocess.CompletedProcess[str]]
+) -> tuple[Path, dict]:
+    """(bundle, its JSON): Lite0 at 32 px, trained for one epoch on digits; the gate is wide, as its accuracy is not the point."""
+    out = tmp_path_factory.mktemp("fit") / "bundle"
+    done = run("fit", *SMALL, "--train", digits / "train", "--val", digits / "val", "--max-drop", 20, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    return out, json.loads(done.stdout)

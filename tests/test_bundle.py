@@ -1,0 +1,136 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeeff import BadInput, Bundle
+from edgeeff.bundle import publish, replaceable
+
+
+@pytest.fixture
+def copy(fitted, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(fitted[0], tmp_path / "bundle"))
+
+
+def edit(bundle: Path, **changes: object) -> None:
+    path = bundle / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_bundle_says_everything_about_its_file(fitted) -> None:
+    bundle = Bundle.open(fitted[0])
+    for key in ("variant", "preprocess", "steps", "latency_ms", "siblings", "device", "versions", "date", "files", "schema"):
+        assert bundle.manifest[key], key
+    assert bundle.labels == tuple("0123456789")
+    assert set(bundle.manifest["files"]) == {p.name for p in bundle.path.iterdir()} - {"manifest.json"}
+
+
+def test_a_loaded_bundle_gives_the_golden_logits(fitted) -> None:
+    bundle = Bundle.open(fitted[0])
+    images, logits = bundle.golden()
+    assert bundle.load()(images) == pytest.approx(logits, abs=1e-4)  # the same kernels ran before
+    assert bundle.load(throughput=True)(images) == pytest.approx(logits, abs=1e-4)
+    assert bundle.verify() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "images", [np.zeros((1, 16, 16, 3), np.uint8), np.zeros((32, 32, 3), np.uint8), np.zeros((1, 32, 32, 3), np.float32)]
+)
+def test_images_of_another_shape_or_type_are_refused(fitted, images: np.ndarray) -> None:
+    with pytest.raises(BadInput, match="expected uint8 images"):
+        Bundle.open(fitted[0]).load()(images)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "golden.npz", "labels.txt"])
+def test_a_changed_file_is_refused(copy: Path, name: str) -> None:
+    with (copy / name).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(BadInput, match=f"{name} does not match its hash"):
+        Bundle.open(copy)
+
+
+def test_a_truncated_bundle_is_refused(copy: Path) -> None:
+    model = copy / Bundle.open(copy).manifest["model"]
+    model.unlink()
+    with pytest.raises(BadInput, match="truncated"):
+        Bundle.open(copy)
+
+
+def test_a_missing_or_foreign_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="not a bundle"):
+        Bundle.open(tmp_path / "nothing")
+    (tmp_path / "manifest.json").write_text('{"name": "a web app"}')
+    with pytest.raises(BadInput, match="not edgeeff's"):
+        Bundle.open(tmp_path)
+    (tmp_path / "manifest.json").write_text("{half")
+    with pytest.raises(BadInput, match="cannot be read"):
+        Bundle.open(tmp_path)
+
+
+def test_another_schema_and_missing_keys_are_refused(copy: Path) -> None:
+    edit(copy, schema=99)
+    with pytest.raises(BadInput, match="schema 99"):
+        Bundle.open(copy)
+    edit(copy, schema=1, files=None)
+    with pytest.raises(BadInput, match="lacks"):
+        Bundle.open(copy)
+
+
+def test_a_manifest_cannot_point_outside_the_bundle(copy: Path) -> None:
+    files = Bundle.open(copy).manifest["files"]
+    edit(copy, files={**files, "../secret": "0" * 64})
+    with pytest.raises(BadInput, match="missing"):
+        Bundle.open(copy)
+    edit(copy, files=files, model="other.xml")
+    with pytest.raises(BadInput, match="vouch"):
+        Bundle.open(copy)
+
+
+def test_other_golden_logits_are_refused(copy: Path) -> None:
+    import hashlib
+
+    images, logits = Bundle.open(copy).golden()
+    np.savez_compressed(copy / "golden.npz", images=images, logits=logits[::-1])
+    files = json.loads((copy / "manifest.json").read_text())["files"]
+    edit(copy, files={**files, "golden.npz": hashlib.sha256((copy / "golden.npz").read_bytes()).hexdigest()})
+    with pytest.raises(BadInput, match="golden images give other logits"):
+        Bundle.open(copy).verify()
+
+
+def test_only_bundles_and_empty_folders_are_replaced(copy: Path, tmp_path: Path) -> None:
+    replaceable(copy)
+    replaceable(tmp_path / "new")
+    (tmp_path / "photos").mkdir()
+    replaceable(tmp_path / "photos")
+    (tmp_path / "photos" / "1.jpg").touch()
+    with pytest.raises(BadInput, match="not a bundle"):
+        replaceable(tmp_path / "photos")
+
+
+def test_publishing_replaces_an_older_bundle(copy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(copy, out)
+    (out / "old").touch()
+    publish(copy, out)
+    assert not (out / "old").exists()
+    assert not copy.exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_device_side_needs_no_torch_nncf_or_onnx(fitted) -> None:
+    """What runs on a camera board: open, verify, evaluate and time a bundle."""
+    code = f"""
+import sys
+for name in ("torch", "nncf", "onnx"):
+    sys.modules[name] = None
+import edgeeff, edgeeff.accuracy, edgeeff.bench, edgeeff.bundle, edgeeff.images, edgeeff.cli
+bundle = edgeeff.Bundle.open({str(fitted[0])!r})
+bundle.verify()
+assert edgeeff.cli.main(["bench", {str(fitted[0])!r}, "--rounds", "2"]) == 0
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

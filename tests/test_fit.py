@@ -1,0 +1,113 @@
+"""The whole pipeline through the command line, on digits: what comes out, and that it can be interrupted."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+
+from edgeeff import Bundle
+
+
+def test_the_json_has_every_promised_field(fitted) -> None:
+    out, result = fitted
+    assert set(result) >= {"variant", "resolution", "precision", "steps", "latency_ms", "siblings", "bundle", "verdict"}
+    assert (result["variant"], result["resolution"], result["bundle"]) == ("lite0", 32, str(out))
+    steps = {s["step"]: s for s in result["steps"]}
+    assert set(steps) >= {"float", "onnx", "float32", "int8"}
+    fields = {"step", "top1", "top5", "drop", "drop_ci", "agreement", "images", "passed", "seconds"}
+    assert all(set(s) >= fields and s["images"] == 300 for s in steps.values())
+    assert set(result["latency_ms"]) >= {"p50", "p90", "p99", "ci"}
+    assert result["verdict"].startswith("Ship")
+
+
+def test_the_exported_graph_and_the_float_file_answer_as_torch_does(fitted) -> None:
+    steps = {s["step"]: s for s in fitted[1]["steps"]}
+    for step in ("onnx", "float32"):
+        assert steps[step]["agreement"] >= 99.6  # one of 300 photos may lie on the border of two classes
+
+
+def test_what_ships_is_the_fastest_form_that_passed(fitted) -> None:
+    out, result = fitted
+    own = [s for s in result["siblings"] if s["runtime"] == "openvino" and s["passed"]]
+    assert result["precision"] == min(own, key=lambda s: s["latency_ms"]["p50"])["precision"]
+    assert Bundle.open(out).manifest["precision"] == result["precision"]
+
+
+def test_eval_of_the_bundle_repeats_the_accuracy_of_the_fit(fitted, digits: Path, run) -> None:
+    out, result = fitted
+    done = run("eval", out, "--val", digits / "val", "--json")
+    shipped = next(s for s in result["siblings"] if s["precision"] == result["precision"] and s["runtime"] == "openvino")
+    assert json.loads(done.stdout)["top1"] == pytest.approx(shipped["top1"], abs=1e-6)
+
+
+def test_bench_and_verify_answer(fitted, run) -> None:
+    bench = json.loads(run("bench", fitted[0], "--rounds", 2, "--json").stdout)
+    assert 0 < bench["latency_ms"]["p50"] <= bench["latency_ms"]["p99"]
+    assert json.loads(run("verify", fitted[0], "--json").stdout)["ok"] is True
+
+
+def test_nothing_is_left_beside_a_finished_bundle(fitted) -> None:
+    assert [p.name for p in fitted[0].parent.iterdir()] == ["bundle"]
+
+
+def test_unlabelled_photos_calibrate_and_judge_by_agreement(fitted, digits: Path, run, tmp_path: Path) -> None:
+    """The bundle's own float weights are not kept, so train again: weights → fit is what counts here."""
+    from edgeeff import checkpoint, images, model
+
+    network = model.create("lite0", classes=10, resolution=32)
+    preprocess = images.Preprocess.standard(32, network.variant.mean, network.variant.std)
+    checkpoint.save(network, tmp_path / "w.safetensors", preprocess, tuple("0123456789"))
+    for name in ("train", "val"):
+        (tmp_path / name).mkdir()
+        for i, photo in enumerate(sorted((digits / name).glob("*/*.png"))[::10]):
+            (tmp_path / name / f"{i}.png").write_bytes(photo.read_bytes())
+    done = run(
+        *("fit", "--target", "host-cpu", "--latency", 500, "--variant", "lite0", "--weights", tmp_path / "w.safetensors"),
+        *("--calib", tmp_path / "train", "--val", tmp_path / "val", "--min-agreement", 0, "--out", tmp_path / "out", "--json"),
+    )
+    result = json.loads(done.stdout)
+    assert result["resolution"] == 32
+    assert all(s["top1"] is None and s["agreement"] >= 0 for s in result["steps"])
+
+
+def test_a_budget_that_cannot_be_met_has_its_exit_code_and_the_figure(digits: Path, run, tmp_path: Path) -> None:
+    arguments = [*SMALL, "--train", digits / "train", "--val", digits / "val", "--out", tmp_path / "out"]
+    arguments[arguments.index(500)] = 0.001
+    done = run("fit", *arguments, "--max-drop", 50)
+    assert done.returncode == 3
+    assert "does not meet p50 ≤ 0.001 ms" in done.stderr
+    assert " ms" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_static_budget_is_refused_before_any_work(digits: Path, run, tmp_path: Path) -> None:
+    done = run("fit", *SMALL, "--gflops", 0.0001, "--train", digits / "train", "--val", digits / "val", "--out", tmp_path / "out")
+    assert done.returncode == 3
+    assert "GFLOPs" in done.stderr
+
+
+def test_ctrl_c_ends_in_one_line_and_a_second_run_goes_on(digits: Path, tmp_path: Path) -> None:
+    arguments = [*SMALL, "--train", digits / "train", "--val", digits / "val", "--max-drop", 50, "--out", tmp_path / "out"]
+    arguments[arguments.index("--epochs") + 1] = 3
+    command = [sys.executable, "-m", "edgeeff.cli", "fit", *map(str, arguments)]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    saved = tmp_path / ".out.partial" / "training.pt"
+    deadline = time.monotonic() + 200
+    while not saved.exists() and time.monotonic() < deadline and first.poll() is None:
+        time.sleep(0.02)
+    first.send_signal(signal.SIGINT)
+    output, errors = first.communicate(timeout=60)
+    assert first.returncode == 130, errors
+    assert "interrupted; the same command goes on" in errors
+    assert "Traceback" not in errors
+    assert output == ""
+    assert not (tmp_path / "out").exists()
+    second = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert second.returncode == 0, second.stderr
+    assert "resumed after epoch" in second.stderr
+    assert Bundle.open(tmp_path / "out").verify() < 1e-3

@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+
+from edgeeff import Budget, BudgetNotMet, Target
+from edgeeff.bench import Measurement
+from edgeeff.pick import Candidate, Stopwatch, pick
+from edgeeff.variants import VARIANTS, expected_top1, variant
+
+HOST = Target.load("host-cpu")
+
+
+class Timed(Stopwatch):
+    """Latency from a formula instead of a clock: the search is what is tested."""
+
+    calls: list[str] = []
+
+    def _remembered(self, v):
+        return None
+
+    def _measured(self, v):
+        self.calls.append(v.name)
+        offset = {"b": 2.0, "lite": 0.5, "v2": 1.0}[v.series]
+        milliseconds = offset + 8 * v.cost().flops / 1e9
+        return Candidate(
+            v, self.classes, "int8", Measurement(*[milliseconds] * 3, (milliseconds,) * 2, (milliseconds,)), v.cost().params / 1e6
+        )
+
+
+@pytest.fixture
+def stopwatch(monkeypatch: pytest.MonkeyPatch) -> type[Timed]:
+    monkeypatch.setattr("edgeeff.pick.Stopwatch", Timed)
+    Timed.calls = []
+    return Timed
+
+
+@pytest.mark.parametrize("latency", [4, 5, 7.9, 12, 20, 40, 100, 1000])
+def test_the_search_names_what_timing_all_names_and_times_fewer(stopwatch, tmp_path: Path, latency: float) -> None:
+    family = list(VARIANTS.values())
+    searched = pick(HOST, Budget(latency_ms=latency), family, memory=tmp_path / "m")
+    count = len(stopwatch.calls)
+    complete = pick(HOST, Budget(latency_ms=latency), family, exhaustive=True, memory=tmp_path / "m")
+    assert searched.chosen.variant == complete.chosen.variant
+    assert count <= 10 < len(stopwatch.calls) - count == 20
+
+
+def test_the_chosen_one_is_the_most_accurate_that_fits(stopwatch, tmp_path: Path) -> None:
+    choice = pick(HOST, Budget(latency_ms=12), list(VARIANTS.values()), exhaustive=True, memory=tmp_path / "m")
+    fitting = [c for c in choice.table if c.latency.p50 <= 12]
+    assert choice.chosen.variant == max((c.variant for c in fitting), key=expected_top1)
+    assert choice.fitting[0] == choice.chosen
+
+
+def test_static_budgets_need_no_clock(stopwatch, tmp_path: Path) -> None:
+    choice = pick(HOST, Budget(gflops=0.7), list(VARIANTS.values()), memory=tmp_path / "m")
+    assert choice.chosen.variant.name == "b1"  # 0.687 GFLOPs and 79.1%; V2-B0 needs 0.718
+    assert stopwatch.calls == []
+
+
+def test_a_static_limit_is_held_beside_latency(stopwatch, tmp_path: Path) -> None:
+    choice = pick(HOST, Budget(latency_ms=1000, mparams=10), list(VARIANTS.values()), memory=tmp_path / "m")
+    assert choice.chosen.mparams <= 10
+
+
+def test_no_variant_fits_and_the_message_says_what_would(stopwatch, tmp_path: Path) -> None:
+    with pytest.raises(BudgetNotMet, match=r"no variant fits p50 ≤ 1 ms: the smallest, lite0 at 224 px, needs p50 3\.58 ms"):
+        pick(HOST, Budget(latency_ms=1), list(VARIANTS.values()), memory=tmp_path / "m")
+
+
+def test_a_real_measurement_is_remembered_for_its_conditions_alone(tmp_path: Path) -> None:
+    memory = tmp_path / "memory.json"
+    small = variant("lite0").at(32)
+    first = pick(HOST, Budget(latency_ms=1000), [small], classes=10, memory=memory).chosen
+    assert first.precision in HOST.precisions
+    written = memory.read_bytes()
+    again = pick(HOST, Budget(latency_ms=1000), [small], classes=10, memory=memory).chosen
+    assert again.latency.p50 == pytest.approx(first.latency.p50, abs=1e-3)
+    assert memory.read_bytes() == written
+    pick(HOST, Budget(latency_ms=1000), [variant("lite0").at(64)], classes=10, memory=memory)
+    assert memory.read_bytes() != written
+
+
+def test_a_damaged_memory_is_measured_again(tmp_path: Path) -> None:
+    memory = tmp_path / "memory.json"
+    memory.write_text("{half")
+    assert pick(HOST, Budget(latency_ms=1000), [variant("lite0").at(32)], classes=10, memory=memory).chosen.latency

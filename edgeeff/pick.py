@@ -23,8 +23,6 @@ from .report import milliseconds
 from .target import Budget, Target
 from .variants import Variant, expected_top1
 
-SLACK = 1.02  # the file that ships is measured again; a candidate within this factor is still tried
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -53,8 +51,11 @@ class Candidate:
             broken.append(f"{self.mparams:.2f} M parameters")
         if budget.size_mb and self.size_mb is not None and self.size_mb > budget.size_mb:
             broken.append(f"{self.size_mb:.1f} MB")
-        if budget.latency_ms and self.latency and self.latency.at(budget.percentile) > budget.latency_ms:
-            broken.append(f"p{budget.percentile} {milliseconds(self.latency.at(budget.percentile))}")
+        if budget.latency_ms and self.latency:
+            # For the median the interval's upper end counts: the file that ships is measured again, and has to pass then.
+            figure = self.latency.ci[1] if budget.percentile == 50 else self.latency.at(budget.percentile)
+            if figure > budget.latency_ms:
+                broken.append(f"p{budget.percentile} {milliseconds(figure)}")
         return broken
 
     def to_json(self) -> dict[str, Any]:

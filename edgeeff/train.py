@@ -100,12 +100,12 @@ def train(
 
 
 def training_resolution(resolution: int) -> int:
-    """The size of training crops, about 5/7 of the size the network is used at.
+    """The size of training crops: 5/7 of the size the network is used at, up to the next multiple of 32.
 
     Random crops show objects larger than the centre crop does; training at a smaller size evens that out, and costs half.
     Source: Touvron et al. 2019, arXiv:1906.06423.
     """
-    return max(32, 32 * round(resolution * 5 / 7 / 32))
+    return 32 * math.ceil(resolution * 5 / 7 / 32)
 
 
 def _loss(student: Deployed, pixels: Pixels, labels: Tensor, smoothing: float) -> Tensor:

@@ -38,7 +38,7 @@ class Checkpoint:
     @property
     def classes(self) -> int | None:
         for name in ("classifier.weight", "classifier.bias"):
-            if name in self.tensors:
+            if name in self.tensors and self.tensors[name].ndim:
                 return len(self.tensors[name])
         return None
 
@@ -54,17 +54,7 @@ def read(source: str | Path, variant: Variant) -> Checkpoint:
         checkpoint = replace(checkpoint, padding="same", bn_eps=1e-3)
     if config:
         checkpoint = replace(checkpoint, **_from_timm_config(config))
-    if "edgeeff" in metadata:
-        own = json.loads(metadata["edgeeff"])
-        checkpoint = replace(
-            checkpoint,
-            padding=own["padding"],
-            bn_eps=own["bn_eps"],
-            preprocess=Preprocess.from_json(own["preprocess"]),
-            class_names=tuple(own["class_names"]),
-            variant=own["variant"],
-        )
-    return checkpoint
+    return replace(checkpoint, **_from_own_metadata(path, metadata["edgeeff"])) if "edgeeff" in metadata else checkpoint
 
 
 def load(
@@ -95,7 +85,7 @@ def load(
     wanted = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     given = {k: v for k, v in checkpoint.tensors.items() if not k.endswith("num_batches_tracked")}
     fresh: list[str] = []
-    if checkpoint.classes is not None and model.classes != checkpoint.classes:
+    if classes is not None and classes != checkpoint.classes:
         head = (f"blocks.{len(variant.stages) - 1}.", "conv_head.", "bn2.", "classifier.")
         given = {k: v for k, v in given.items() if not k.startswith("classifier.")}
         fresh = [k for k in wanted if k not in given and k.startswith(head)]
@@ -114,7 +104,7 @@ def load(
         ]
         hint = _fitting(given)
         raise BadInput(f"{source}: not a checkpoint of {variant.name}: {', '.join(parts)}.{hint}")
-    bad = [k for k, v in given.items() if not torch.isfinite(v).all()]
+    bad = [k for k, v in given.items() if not torch.isfinite(v.float()).all()]
     if bad:
         raise BadInput(f"{source}: {bad[0]} holds NaN or infinity.")
     model.load_state_dict({k: v.float() for k, v in given.items()}, strict=False)
@@ -142,6 +132,9 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)  # mkstemp's files are readable by their owner alone
         os.replace(name, path)
     except BaseException:
         os.unlink(name)
@@ -163,31 +156,51 @@ def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise BadInput(f"{path}: refused: the pickle holds more than tensors, or is damaged. Save the state_dict alone.") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise BadInput(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}).") from error
+    except Exception as error:  # a damaged pickle stream raises nearly anything
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise BadInput(f"{path}: not a readable checkpoint ({reason}).") from error
     for key in ("state_dict", "model"):
         if isinstance(data, dict) and isinstance(data.get(key), dict):
             data = data[key]
     if not isinstance(data, dict) or not data or not all(isinstance(v, Tensor) for v in data.values()):
         raise BadInput(f"{path}: expected a state_dict (names to tensors), found {type(data).__name__}.")
+    odd = [k for k, v in data.items() if v.layout != torch.strided or v.is_complex() or v.is_meta]
+    if odd:
+        raise BadInput(f"{path}: {odd[0]} is not a plain tensor of real numbers.")
     return {str(k).removeprefix("module."): v for k, v in data.items()}, {}
 
 
 def _download(repository: str) -> tuple[Path, dict[str, Any]]:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, logging
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its retries are not worth six lines
+
     try:
-        config = json.loads(Path(hf_hub_download(repository, "config.json")).read_text())
+        config = json.loads(Path(hf_hub_download(repository, "config.json")).read_text(encoding="utf-8"))
         return Path(hf_hub_download(repository, "model.safetensors")), config
     except HFValidationError as error:
         raise BadInput(f"hf-hub:{repository}: expected hf-hub:owner/name.") from error
+    except ValueError as error:
+        raise BadInput(f"hf-hub:{repository}: config.json is damaged.") from error
     except (LocalEntryNotFoundError, OSError) as error:
         if isinstance(error, HfHubHTTPError) and error.response is not None and error.response.status_code in (401, 403, 404):
             raise BadInput(f"hf-hub:{repository}: no such public model with model.safetensors on the hub.") from error
         raise Unreachable(
             f"hf-hub:{repository}: the hub cannot be reached and no copy is cached. Download the file and give its path."
         ) from error
+
+
+def _from_own_metadata(path: Path, text: str) -> dict[str, Any]:
+    """What `save` wrote beside the tensors."""
+    try:
+        own = json.loads(text)
+        facts = {key: own[key] for key in ("padding", "bn_eps", "variant")}
+        if own["padding"] not in ("symmetric", "same"):
+            raise ValueError(f"padding {own['padding']!r}")
+        return {**facts, "preprocess": Preprocess.from_json(own["preprocess"]), "class_names": tuple(own["class_names"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path}: damaged edgeeff metadata ({error}).") from error
 
 
 def _from_timm_config(config: dict[str, Any]) -> dict[str, Any]:

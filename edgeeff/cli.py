@@ -77,13 +77,13 @@ def parser() -> argparse.ArgumentParser:
     p = verb("pick", _pick, "the largest variant within the budget, timed here with random weights")
     _budget_options(p)
     p.add_argument("--variant", nargs="+", default=[], metavar="NAME", help="candidates (default: all)")
-    p.add_argument("--classes", type=int, default=1000)
+    p.add_argument("--classes", type=_classes, default=1000)
     p.add_argument("--all", action="store_true", help="time every candidate instead of searching")
 
     p = verb("variants", _variants, "the family: parameters, multiply-adds and activations of each at its resolution")
     p.add_argument("variant", nargs="*", help="names, or phiX for a compound coefficient (default: all)")
     p.add_argument("--resolution", type=int)
-    p.add_argument("--classes", type=int, default=1000)
+    p.add_argument("--classes", type=_classes, default=1000)
 
     verb("targets", _targets, "the devices edgeeff knows")
 
@@ -101,6 +101,12 @@ def parser() -> argparse.ArgumentParser:
 
     verb("doctor", _doctor, "what this machine has and what is missing")
     return top
+
+
+def _classes(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 2 or more")
+    return int(text)
 
 
 def _budget_options(p: argparse.ArgumentParser) -> None:

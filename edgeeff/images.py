@@ -6,9 +6,11 @@ Numpy and Pillow only: the device side reads photos with this file too.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import random
 import tempfile
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -57,11 +59,13 @@ class Preprocess:
         return cls(resolution, round(resolution * 8 / 7), mean, std)
 
     def __post_init__(self) -> None:
-        if not 32 <= self.resolution <= self.resize <= 4096:
+        whole = isinstance(self.resolution, int) and isinstance(self.resize, int)
+        if not (whole and 32 <= self.resolution <= self.resize <= 4096):
             raise BadInput(f"preprocess: expected 32 <= resolution <= resize <= 4096, got {self.resolution} and {self.resize}.")
         if self.interpolation not in INTERPOLATIONS or self.colour not in ("RGB", "BGR"):
             raise BadInput(f"preprocess: unknown interpolation {self.interpolation!r} or colour order {self.colour!r}.")
-        if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
+        numbers = all(isinstance(x, (int, float)) and math.isfinite(x) for x in (*self.mean, *self.std))
+        if not numbers or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise BadInput("preprocess: mean and std need three numbers each, std above 0.")
 
     def __call__(self, image: Image.Image) -> Pixels:
@@ -152,11 +156,15 @@ class ImageSet:
     @classmethod
     def _from_list(cls, root: Path) -> ImageSet:
         rows = []
-        for number, line in enumerate((root / "labels.txt").read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            text = (root / "labels.txt").read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise BadInput(f"{root}/labels.txt: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+        for number, line in enumerate(text.splitlines(), 1):
             if not line.strip():
                 continue
             name, tab, label = line.partition("\t")
-            if not tab or not label.strip():
+            if not tab or not label.strip() or "\t" in label or label.strip().startswith("-"):
                 raise BadInput(f"{root}/labels.txt:{number}: expected 'file<TAB>class', found {line[:60]!r}.")
             if not (root / name).is_file():
                 raise BadInput(f"{root}/labels.txt:{number}: {name}: no such file.")
@@ -255,6 +263,7 @@ class PixelFile:
     def __init__(self, images: ImageSet, preprocess: Preprocess, *, max_corrupt: float = 0.01, progress: Progress = SILENT) -> None:
         self.preprocess = preprocess
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="edgeeff-")  # noqa: SIM115 (lives as long as this object)
+        weakref.finalize(self, self._file.close)
         good, corrupt = [], []
         decoded = _threads(partial(_decode, preprocess), images.paths)
         try:

@@ -193,7 +193,8 @@ class Stopwatch:
             precision = min(timed, key=lambda p: timed[p].p50)
             size = sum(f.stat().st_size for f in backend.files(files[precision])) / 1e6
         candidate = Candidate(v, self.classes, precision, timed[precision], round(size, 3))
-        self._remember(v, candidate)
+        if timed[precision].p90 < 2 * timed[precision].p50:  # otherwise something disturbed the run: not worth remembering
+            self._remember(v, candidate)
         return candidate
 
     def _remember(self, v: Variant, candidate: Candidate) -> None:

@@ -46,7 +46,7 @@ class TerminalProgress(Progress):
         start = spoken = time.monotonic()
         for done, item in enumerate(items):
             now = time.monotonic()
-            if now - spoken >= 10:
+            if done and now - spoken >= 10:
                 spoken = now
                 print(f"{label}: {done}/{total}, {(now - start) / done * (total - done):.0f} s left", file=sys.stderr, flush=True)
             yield item

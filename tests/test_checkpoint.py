@@ -20,7 +20,7 @@ from edgeeff.variants import variant
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SIZE = 64
 TINY = variant("phi-6")
-PREPROCESS = Preprocess(96, 110, (120.5, 110.0, 100.0), (60.0, 55.0, 50.0), "bilinear", "BGR")
+PREPROCESS = Preprocess(128, 146, (120.5, 110.0, 100.0), (60.0, 55.0, 50.0), "bilinear", "BGR")
 
 
 def trained(name: str, **options) -> EfficientNet:
@@ -132,12 +132,12 @@ def lukemelas_layers(kinds: tuple[str, ...], repeats: tuple[int, ...]) -> dict[s
 
 
 def test_saved_weights_load_with_everything_needed_to_use_them(tmp_path):
-    model = trained("phi-6", classes=3, padding="same", bn_eps=0.002, resolution=96)
+    model = trained("phi-6", classes=3, padding="same", bn_eps=0.002, resolution=128)
     save(model, tmp_path / "w.safetensors", PREPROCESS, ("rose", "tulip", "iris"))
     loaded, checkpoint, fresh = load(tmp_path / "w.safetensors", TINY)
     assert torch.equal(logits(loaded), logits(model))
     assert fresh == []
-    assert (loaded.padding, loaded.bn_eps, loaded.classes, loaded.variant.resolution) == ("same", 0.002, 3, 96)
+    assert (loaded.padding, loaded.bn_eps, loaded.classes, loaded.variant.resolution) == ("same", 0.002, 3, 128)
     assert (checkpoint.variant, checkpoint.padding, checkpoint.bn_eps) == ("phi-6", "same", 0.002)
     assert checkpoint.preprocess == PREPROCESS
     assert checkpoint.class_names == ("rose", "tulip", "iris")
@@ -154,8 +154,8 @@ def test_weights_save_the_same_after_a_prediction(tmp_path):
 
 def test_chosen_padding_and_resolution_win_over_the_files(tmp_path):
     save(create(TINY, classes=3, padding="same"), tmp_path / "w.safetensors", PREPROCESS, ())
-    model, _, _ = load(tmp_path / "w.safetensors", TINY, padding="symmetric", resolution=128)
-    assert (model.padding, model.variant.resolution) == ("symmetric", 128)
+    model, _, _ = load(tmp_path / "w.safetensors", TINY, padding="symmetric", resolution=160)
+    assert (model.padding, model.variant.resolution) == ("symmetric", 160)
 
 
 def test_own_weights_of_another_variant_are_refused_with_its_name(tmp_path):

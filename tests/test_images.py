@@ -12,7 +12,6 @@ from edgeeff.images import ImageSet, PixelFile, Preprocess, class_counts, readab
 from edgeeff.progress import Progress
 
 # The temporary file of a PixelFile is closed with the object.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)

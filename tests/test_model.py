@@ -9,7 +9,7 @@ from edgeeff.images import Preprocess
 from edgeeff.model import EfficientNet, MBBlock, SameConv2d, create, predict
 
 SIZE = 64
-KINDS = ["b0", "phi-2", "lite0", "v2-b0", "v2-s"]  # SE, scaled, ReLU6 without SE, fused, fused with skips in the first stage
+KINDS = ["b0", "phi-2", "lite0", "v2-b0", "v2-b1"]  # SE, scaled, ReLU6 without SE, fused, fused with skips in the first stage
 
 
 def trained(name: str, **options) -> EfficientNet:

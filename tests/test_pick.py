@@ -5,6 +5,7 @@ import pytest
 from edgeeff import Budget, BudgetNotMet, Target
 from edgeeff.bench import Measurement
 from edgeeff.pick import Candidate, Stopwatch, pick
+from edgeeff.progress import SILENT
 from edgeeff.variants import VARIANTS, expected_top1, variant
 
 HOST = Target.load("host-cpu")
@@ -67,20 +68,19 @@ def test_no_variant_fits_and_the_message_says_what_would(stopwatch, tmp_path: Pa
         pick(HOST, Budget(latency_ms=1), list(VARIANTS.values()), memory=tmp_path / "m")
 
 
-def test_a_real_measurement_is_remembered_for_its_conditions_alone(tmp_path: Path) -> None:
-    memory = tmp_path / "memory.json"
-    small = variant("lite0").at(32)
-    first = pick(HOST, Budget(latency_ms=1000), [small], classes=10, memory=memory).chosen
-    assert first.precision in HOST.precisions
-    written = memory.read_bytes()
-    again = pick(HOST, Budget(latency_ms=1000), [small], classes=10, memory=memory).chosen
-    assert again.latency.p50 == pytest.approx(first.latency.p50, abs=1e-3)
-    assert memory.read_bytes() == written
-    pick(HOST, Budget(latency_ms=1000), [variant("lite0").at(64)], classes=10, memory=memory)
-    assert memory.read_bytes() != written
+def test_a_measurement_is_remembered_for_its_conditions_alone(tmp_path: Path) -> None:
+    memory, small = tmp_path / "memory.json", variant("lite0").at(32)
+    known = Candidate(small, 10, "int8", Measurement(1.0, 1.1, 1.2, (0.9, 1.1), (1.0, 1.0)), 3.5)
+    Stopwatch(HOST, 10, memory, SILENT)._remember(small, known)
+    assert Stopwatch(HOST, 10, memory, SILENT)._remembered(small) == known
+    assert Stopwatch(HOST, 12, memory, SILENT)._remembered(small) is None
+    assert Stopwatch(HOST, 10, memory, SILENT)._remembered(small.at(64)) is None
+    assert Stopwatch(Target.load("host-cpu-1core"), 10, memory, SILENT)._remembered(small) is None
 
 
 def test_a_damaged_memory_is_measured_again(tmp_path: Path) -> None:
     memory = tmp_path / "memory.json"
     memory.write_text("{half")
-    assert pick(HOST, Budget(latency_ms=1000), [variant("lite0").at(32)], classes=10, memory=memory).chosen.latency
+    chosen = pick(HOST, Budget(latency_ms=1000), [variant("lite0").at(32)], classes=10, memory=memory).chosen
+    assert chosen.latency
+    assert chosen.precision in HOST.precisions

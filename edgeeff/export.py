@@ -35,6 +35,7 @@ def to_onnx(model: EfficientNet, preprocess: Preprocess, path: Path) -> Path:
         )
     graph = onnx.load_from_string(buffer.getvalue())
     fold_pads(graph.graph, deployed)
+    drop_identities(graph.graph)
     graph = onnx.shape_inference.infer_shapes(graph, strict_mode=True)
     onnx.checker.check_model(graph, full_check=True)
     write_whole(path, graph.SerializeToString())
@@ -55,6 +56,14 @@ def fold_pads(graph: onnx.GraphProto, deployed: torch.nn.Module) -> None:
             left, right, top, bottom = module.pads
             next(a for a in conv.attribute if a.name == "pads").ints[:] = [top, left, bottom, right]
             conv.input[0] = producer[conv.input[0]].input[0]
+
+
+def drop_identities(graph: onnx.GraphProto) -> None:
+    """Remove Identity nodes, which the exporter puts before equal constants, and what nothing reads any more."""
+    sources = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Identity"}
+    for node in graph.node:
+        node.input[:] = [sources.get(name, name) for name in node.input]
+    producer = {output: node for node in graph.node for output in node.output}
     live: list[str] = [o.name for o in graph.output]
     for name in live:
         if name in producer:

@@ -19,7 +19,7 @@ from .accuracy import Gate, StepReport
 from .bench import device
 from .bundle import Bundle
 from .errors import BadInput, BudgetNotMet, ToolMissing
-from .images import ImageSet, PixelFile, Preprocess, readable, refuse_overlap
+from .images import ImageSet, PixelFile, Preprocess, readable, unseen
 from .pick import Candidate, Choice, pick
 from .progress import SILENT, Progress
 from .target import Budget, Target
@@ -199,12 +199,10 @@ def open_photos(job: Job, progress: Progress) -> Photos:
         if training.labels is None:
             raise BadInput(f"{job.train}: unlabelled photos cannot train. Expected DIR/CLASS/*.jpg or labels.txt.")
         training = readable(training, max_corrupt=job.max_corrupt, progress=progress)
-        refuse_overlap(training, validation)
-    source = ImageSet.open(job.calib) if job.calib else training
+        training = unseen(training, validation, allowed=0.01, progress=progress)
+    source = unseen(ImageSet.open(job.calib), validation) if job.calib else training
     assert source is not None
-    calibration = source.draw(job.calibration_images, job.seed)
-    refuse_overlap(calibration, validation)
-    return Photos(validation, calibration, training)
+    return Photos(validation, source.draw(job.calibration_images, job.seed), training)
 
 
 def choose(job: Job, target: Target, budget: Budget, photos: Photos, progress: Progress) -> tuple[Choice | None, list[Variant]]:

@@ -233,16 +233,23 @@ def _threads(function: Callable[[Path], R], paths: Iterable[Path]) -> Iterator[R
             yield future.result()
 
 
-def refuse_overlap(calibration: ImageSet, validation: ImageSet) -> None:
-    """Accuracy on images that a step has seen proves nothing: refuse any photo that occurs in both, by content."""
-    seen = dict(zip(calibration.digests, calibration.paths, strict=True))
-    common = [(seen[d], p) for d, p in zip(validation.digests, validation.paths, strict=True) if d in seen]
-    if common:
-        first, second = common[0]
+def unseen(images: ImageSet, validation: ImageSet, *, allowed: float = 0.0, progress: Progress = SILENT) -> ImageSet:
+    """`images` without those that also judge, by content: accuracy on photos that a step has seen proves nothing.
+
+    They are named and left out, or refused where they are more than the `allowed` share of the validation photos.
+    """
+    judging = dict(zip(validation.digests, validation.paths, strict=True))
+    common = [i for i, digest in enumerate(images.digests) if digest in judging]
+    if not common:
+        return images
+    first = common[0]
+    example = f"{images.paths[first]} is {judging[images.digests[first]]}"
+    if len(common) > allowed * len(validation):
         raise BadInput(
-            f"{len(common)} validation photos are also used for training or calibration (such as {second} = {first}). "
-            "Accuracy would be judged on photos the fit has seen; give disjoint folders."
+            f"{len(common)} of {images.root}'s photos also occur in {validation.root}: {example}. Give disjoint folders."
         )
+    progress.say(f"{len(common)} of {images.root}'s photos also occur in {validation.root}: {example}. Left out of {images.root}.")
+    return images.take(set(range(len(images))) - set(common))
 
 
 def _decode(preprocess: Preprocess, path: Path) -> Pixels | str:

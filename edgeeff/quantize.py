@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .backends.openvino import save
 from .errors import BadInput
 from .images import PixelFile, Pixels
 from .progress import SILENT, Progress
@@ -48,9 +49,7 @@ def quantize(
                 ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MEAN_QUANTILE
                 options["advanced_parameters"] = nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges)
             quantized = nncf.quantize(float_model, data, fast_bias_correction=remedy != "full bias correction", **options)
-    path = folder / "model.xml"
-    openvino.save_model(quantized, path, compress_to_fp16=False)
-    return path
+    return save(quantized, folder)
 
 
 def quantize_for_timing(model: Path, image: Pixels, folder: Path) -> Path:
@@ -66,9 +65,7 @@ def quantize_for_timing(model: Path, image: Pixels, folder: Path) -> Path:
             advanced_parameters=advanced,
             **_scheme(nncf),
         )
-    path = folder / "model.xml"
-    openvino.save_model(quantized, path, compress_to_fp16=False)
-    return path
+    return save(quantized, folder)
 
 
 def _scheme(nncf: ModuleType) -> dict[str, Any]:

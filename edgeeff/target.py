@@ -89,6 +89,8 @@ class Target:
         for key in ("description", "backend", "precisions"):
             if key not in data:
                 raise BadInput(f"{path}: missing key {key!r}.")
+        if data["backend"] not in backends.names():
+            raise BadInput(f"{path}: unknown backend {data['backend']!r}. Expected one of {', '.join(backends.names())}.")
         backend = backends.get(data["backend"])
         precisions = tuple(data["precisions"]) if isinstance(data["precisions"], list) else ()
         if not precisions or not set(precisions) <= set(backend.PRECISIONS):
@@ -96,7 +98,10 @@ class Target:
         threads, latency = data.get("threads", 0), data.get("latency_ms")
         if not isinstance(threads, int) or threads < 0:
             raise BadInput(f"{path}: threads {threads!r}: expected a whole number, 0 for all cores.")
-        Budget(latency_ms=latency)
+        try:
+            Budget(latency_ms=latency)
+        except (BadInput, TypeError) as error:
+            raise BadInput(f"{path}: {error}") from error
         sources = tuple(map(str, data.get("sources") or ()))
         return cls(path.stem, str(data["description"]), data["backend"], precisions, threads, latency, sources)
 

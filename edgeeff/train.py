@@ -7,10 +7,10 @@ Seeded; saved after every epoch, and resumed from there with the same outcome as
 from __future__ import annotations
 
 import copy
+import io
 import math
 import os
 import random
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from .checkpoint import write_whole
 from .errors import EdgeeffError
 from .images import INTERPOLATIONS, ImageSet, Pixels, Preprocess, upright_rgb
 from .model import Deployed, EfficientNet, channels_last
@@ -91,7 +92,9 @@ def train(
         mean = sum(losses) / len(losses)
         if not math.isfinite(mean):
             raise EdgeeffError(f"training diverged in epoch {epoch + 1}: the loss is {mean}. Lower --lr (now {recipe.lr:g}).")
-        _save(checkpoint, {"epochs": epoch + 1, **{name: part.state_dict() for name, part in state.items()}})
+        buffer = io.BytesIO()
+        torch.save({"epochs": epoch + 1, **{name: part.state_dict() for name, part in state.items()}}, buffer)
+        write_whole(checkpoint, buffer.getvalue())
         left = (time.monotonic() - start) / (epoch + 1 - done) * (recipe.epochs - epoch - 1)
         progress.say(f"epoch {epoch + 1}/{recipe.epochs}: loss {mean:.3f}, {left / 60:.1f} min left")
     trained = average.model
@@ -134,13 +137,6 @@ def _follow(average: torch.nn.Module, student: torch.nn.Module, decay: float) ->
             mean.lerp_(value, 1 - decay)
         else:
             mean.copy_(value)
-
-
-def _save(path: Path, state: dict[str, Any]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "wb") as file:
-        torch.save(state, file)
-    os.replace(name, path)
 
 
 def _batches(images: ImageSet, preprocess: Preprocess, recipe: Recipe, epoch: int) -> Iterator[tuple[Pixels, Tensor]]:

@@ -283,7 +283,7 @@ def variant(name: str) -> Variant:
         if not -6 <= phi <= 7:
             raise BadInput(f"variant {name!r}: phi must lie between -6 and 7.")
         return _b(f"phi{phi:g}", 1.1**phi, 1.2**phi, 8 * round(224 * 1.15**phi / 8), None)
-    close = difflib.get_close_matches(key, VARIANTS, 1)
+    close = difflib.get_close_matches(key, VARIANTS, 1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise BadInput(f"unknown variant {name!r}.{hint} Expected one of {', '.join(VARIANTS)} or phiX (such as phi0.5).")
 

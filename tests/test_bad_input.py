@@ -62,8 +62,14 @@ def test_text_and_truncated_files_over_the_share_stop_the_run(run, digits: Path,
 
 
 def test_training_and_validation_photos_that_overlap(run, digits: Path, photos: Path, tmp_path: Path) -> None:
+    for photo in sorted((digits / "val" / "3").iterdir())[:4]:
+        shutil.copy(photo, photos / "3" / f"renamed-{photo.name}")
+    refused(fit(run, digits, tmp_path / "out", train=photos), 2, "photos also occur in", "renamed-", "Give disjoint folders")
+
+
+def test_a_single_calibration_photo_that_also_judges(run, digits: Path, photos: Path, tmp_path: Path) -> None:
     shutil.copy(next((digits / "val" / "3").iterdir()), photos / "3" / "renamed.png")
-    refused(fit(run, digits, tmp_path / "out", train=photos), 2, "1 validation photos are also used", "renamed.png")
+    refused(fit(run, digits, tmp_path / "out", "--calib", photos), 2, "1 of", "renamed.png")
 
 
 def test_a_class_that_training_lacks(run, digits: Path, photos: Path, tmp_path: Path) -> None:

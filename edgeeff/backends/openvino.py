@@ -43,15 +43,24 @@ def supported(precision: str) -> bool:
 
 
 def compile(onnx: Path, folder: Path) -> Path:
-    import openvino
     from openvino._offline_transformations import apply_moc_transformations
 
     model = _core().read_model(onnx)
     # What `openvino.convert_model` runs, without its telemetry. It fuses Sigmoid · x to Swish and biases to their convolutions;
     # quantized without it, V2-B0 was slower than bf16 and its biases were not corrected.
     apply_moc_transformations(model, cf=True, smart_reshape=False)
+    return save(model, folder)
+
+
+def save(model: Any, folder: Path) -> Path:
+    """Write an openvino.Model as the IR that `load` reads."""
+    import openvino
+
     path = folder / "model.xml"
-    openvino.save_model(model, path, compress_to_fp16=False)
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise BadInput(f"{path}: cannot be written ({str(error).strip()}). Is the disk full?") from error
     return path
 
 

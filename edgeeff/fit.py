@@ -117,10 +117,10 @@ def fit(job: Job, *, progress: Progress = SILENT) -> Fit:
     bundle.replaceable(out)
     photos = open_photos(job, progress)
     choice, variants = choose(job, target, budget, photos, progress)
+    workspace = Workspace.open(out, fingerprint(job, target, photos))
     for i, candidate in enumerate(variants):
-        workspace = Workspace(out, fingerprint(job, target, candidate, photos))
         try:
-            result = fit_variant(job, target, budget, candidate, photos, workspace, progress)
+            result = fit_variant(job, target, budget, candidate, photos, workspace.within(candidate.name), progress)
         except BudgetNotMet as refusal:
             if i + 1 == len(variants):
                 raise
@@ -200,6 +200,7 @@ def open_photos(job: Job, progress: Progress) -> Photos:
             raise BadInput(f"{job.train}: unlabelled photos cannot train. Expected DIR/CLASS/*.jpg or labels.txt.")
         training = readable(training, max_corrupt=job.max_corrupt, progress=progress)
         training = unseen(training, validation, allowed=0.01, progress=progress)
+        validation = validation.labelled_for(number_of_classes(training), training.classes)
     source = unseen(ImageSet.open(job.calib), validation) if job.calib else training
     assert source is not None
     return Photos(validation, source.draw(job.calibration_images, job.seed), training)
@@ -303,12 +304,12 @@ def read_labels(path: str | Path | None, classes: int) -> tuple[str, ...]:
     return names
 
 
-def fingerprint(job: Job, target: Target, v: Variant, photos: Photos) -> dict[str, Any]:
+def fingerprint(job: Job, target: Target, photos: Photos) -> dict[str, Any]:
     """Everything the intermediate results depend on."""
     weights = Path(job.weights).stat().st_mtime_ns if job.weights and Path(job.weights).is_file() else None
     sets = {k: s.sha256 if s else None for k, s in vars(photos).items() if k != "validation"}
     options = {k: val for k, val in asdict(job).items() if k not in ("val", "out", "budget", "labels", "min_agreement", "variants")}
-    return {"job": options, "weights_mtime": weights, "target": repr(target), "variant": repr(v), **sets, "versions": versions()}
+    return {"job": options, "weights_mtime": weights, "target": repr(target), **sets, "versions": versions()}
 
 
 def versions() -> dict[str, str]:

@@ -17,17 +17,30 @@ from .errors import BadInput
 
 
 class Workspace:
-    def __init__(self, out: Path, inputs: dict[str, Any]) -> None:
-        self.root = out.parent / f".{out.name}.partial"
+    """Folders under `root`, each made once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def open(cls, out: Path, inputs: dict[str, Any]) -> Workspace:
+        """The one beside `out`, empty unless its earlier contents came of the same inputs."""
+        root = out.parent / f".{out.name}.partial"
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
-        marker = self.root / "inputs.sha256"
+        marker = root / "inputs.sha256"
         try:
             if not (marker.is_file() and marker.read_text() == key):
-                shutil.rmtree(self.root, ignore_errors=True)
-                self.root.mkdir(parents=True)
+                shutil.rmtree(root, ignore_errors=True)
+                root.mkdir(parents=True)
                 marker.write_text(key)
         except OSError as error:
             raise BadInput(f"{out}: cannot write there ({error.strerror}). Give another --out.") from error
+        return cls(root)
+
+    def within(self, name: str) -> Workspace:
+        """A part of it, kept apart from the others."""
+        (self.root / name).mkdir(exist_ok=True)
+        return Workspace(self.root / name)
 
     def once(self, name: str, make: Callable[[Path], object]) -> Path:
         """The folder `name`, filled by `make` unless an earlier run did; it appears whole or not at all."""

@@ -19,7 +19,7 @@ from .images import PixelFile, Predict
 from .progress import SILENT, Progress
 
 Ranking = NDArray[np.int32]  # (N, ≤ 5): the classes of the highest logits, best first
-BATCH = 64
+BATCH = 128
 Z = 1.96
 
 

@@ -292,12 +292,21 @@ class PixelFile:
         return len(self.images)
 
     def batches(self, size: int) -> Iterator[Pixels]:
-        """`(≤ size, H, W, 3)` uint8 arrays, in order."""
+        """`(≤ size, H, W, 3)` uint8 arrays, in order; the next one is read while the caller works on this one."""
         side = self.preprocess.resolution
-        for start in range(0, len(self), size):
+
+        def read(start: int) -> Pixels:
             batch = np.empty((min(size, len(self) - start), side, side, 3), np.uint8)
             os.preadv(self._file.fileno(), [batch.data.cast("B")], start * side * side * 3)
-            yield batch
+            return batch
+
+        with ThreadPoolExecutor(1) as reader:
+            following = reader.submit(read, 0)
+            for start in range(size, len(self) + size, size):
+                batch = following.result()
+                if start < len(self):
+                    following = reader.submit(read, start)
+                yield batch
 
 
 def readable(images: ImageSet, *, max_corrupt: float = 0.01, progress: Progress = SILENT) -> ImageSet:

@@ -1,6 +1,6 @@
 """The directory that is handed over: the compiled file, the portable ONNX, labels, golden images, and a manifest for all.
 
-    manifest.json   schema, variant, preprocessing, steps, measurement, device, versions, SHA-256 of every other file
+    manifest.json   schema, variant, preprocessing, steps, measurement, device, versions, SHA-256 of every other file and of itself
     model.onnx      the float graph, uint8 (1, R, R, 3) in, logits out
     model.xml/.bin  the compiled file that was judged and timed (OpenVINO)
     labels.txt      a class name a line; absent when the network's classes have no names here
@@ -30,7 +30,6 @@ SCHEMA = 1
 GOLDEN = 8
 # INT8 kernels of another processor round differently; a wrong model or preprocessing is off by whole standard deviations.
 GOLDEN_TOLERANCE = 0.1
-KEYS = ("schema", "variant", "resolution", "classes", "preprocess", "backend", "model", "precision", "threads", "files")
 
 
 @dataclass(frozen=True)
@@ -45,16 +44,16 @@ class Bundle:
         """Read the manifest and check every file against it."""
         folder = Path(path)
         manifest = _manifest(folder)
+        present = {p.name for p in folder.iterdir()} - {"manifest.json"}
+        if missing := sorted(set(manifest["files"]) - present):
+            raise BadInput(f"{folder}: {missing[0]} is missing. The bundle is truncated; fit or copy it again.")
+        if surplus := sorted(present - set(manifest["files"])):
+            raise BadInput(f"{folder}: the manifest does not vouch for {surplus[0]}. The bundle was changed; fit or copy it again.")
         for name, digest in manifest["files"].items():
-            file = folder / name
-            if Path(name).name != name or file.is_symlink() or not file.is_file():
-                raise BadInput(f"{folder}: {name} is missing. The bundle is truncated; fit or copy it again.")
-            if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
                 raise BadInput(
                     f"{folder}: {name} does not match its hash in manifest.json. The bundle was changed; fit or copy it again."
                 )
-        if manifest["model"] not in manifest["files"]:
-            raise BadInput(f"{folder}: the manifest does not vouch for {manifest['model']}. The bundle was changed.")
         return cls(folder, manifest)
 
     @property
@@ -67,23 +66,23 @@ class Bundle:
         file = self.path / "labels.txt"
         return tuple(file.read_text(encoding="utf-8").splitlines()) if "labels.txt" in self.manifest["files"] else ()
 
-    def load(self, *, threads: int | None = None, throughput: bool = False) -> Predict:
-        """The compiled file, ready: `(N, H, W, 3)` uint8 photos at the bundle's resolution → `(N, classes)` float32 logits."""
+    def load(self, *, throughput: bool = False) -> Predict:
+        """The compiled file, ready: `(N, H, W, 3)` uint8 photos at the bundle's resolution → `(N, classes)` float32 logits.
+
+        One photo after the other as fast as possible, or with `throughput` many at once.
+        """
         backend = backends.get(self.manifest["backend"])
         if missing := backend.available():
             raise ToolMissing(missing)
-        run = backend.load(
-            self.path / self.manifest["model"],
-            precision=self.manifest["precision"],
-            threads=self.manifest["threads"] if threads is None else threads,
-            throughput=throughput,
-        )
+        facts = self.manifest
+        file = self.path / facts["model"]
+        run = backend.load(file, precision=facts["precision"], threads=facts["threads"], throughput=throughput)
         side = self.preprocess.resolution
 
         def predict(images: Pixels) -> Logits:
-            if images.ndim != 4 or images.shape[1:] != (side, side, 3) or images.dtype != np.uint8:
+            if images.ndim != 4 or not len(images) or images.shape[1:] != (side, side, 3) or images.dtype != np.uint8:
                 raise BadInput(f"expected uint8 images (N, {side}, {side}, 3), got {images.dtype} {images.shape}.")
-            return run(images)
+            return run(np.ascontiguousarray(images))  # the runtimes read its memory as it lies
 
         return predict
 
@@ -115,10 +114,15 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise BadInput(f"{folder}: manifest.json is not edgeeff's.")
     if manifest["schema"] != SCHEMA:
         raise BadInput(f"{folder}: bundle schema {manifest['schema']}, this edgeeff reads {SCHEMA}. Use the matching version.")
-    missing = [k for k in KEYS if k not in manifest]
-    if missing or not isinstance(manifest["files"], dict):
-        raise BadInput(f"{folder}: manifest.json lacks {', '.join(missing) or 'its file hashes'}.")
+    if manifest.get("digest") != digest(manifest):
+        raise BadInput(f"{folder}: manifest.json does not match its own digest. The bundle was changed; fit or copy it again.")
     return manifest
+
+
+def digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 of everything in a manifest but the digest itself."""
+    rest = {k: v for k, v in manifest.items() if k != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def write(
@@ -135,15 +139,22 @@ def write(
     runner = backends.get(facts["backend"]).load(folder / facts["model"], precision=facts["precision"], threads=facts["threads"])
     np.savez_compressed(folder / "golden.npz", images=golden, logits=runner(golden))
     files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
-    manifest = {"schema": SCHEMA, **facts, "files": files}
+    manifest = json.loads(json.dumps({"schema": SCHEMA, **facts, "files": files}))
+    manifest["digest"] = digest(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return Bundle(folder, manifest)
 
 
 def replaceable(path: Path) -> None:
-    """Refuse an output path that holds something other than a bundle."""
-    if path.exists() and not (path / "manifest.json").is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise BadInput(f"{path}: exists and is not a bundle. Give another --out.")
+    """Refuse an output path that holds anything but a bundle."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        files = _manifest(path)["files"]
+    except BadInput as error:
+        raise BadInput(f"{path}: exists and is not a bundle. Give another --out.") from error
+    if more := sorted({p.name for p in path.iterdir()} - {"manifest.json", *files}):
+        raise BadInput(f"{path}: holds more than a bundle ({more[0]}). Give another --out.")
 
 
 def publish(folder: Path, out: Path) -> Bundle:

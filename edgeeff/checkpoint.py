@@ -7,9 +7,7 @@ of what is missing and surplus.
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +19,13 @@ from .errors import BadInput, Unreachable
 from .images import Preprocess
 from .model import EfficientNet, create
 from .variants import VARIANTS, Padding, Variant
+from .workspace import write_whole
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """Tensors under this project's (timm's) names, and what the file says about how they were trained (None: it does not say)."""
 
-    source: str
     tensors: dict[str, Tensor]
     padding: Padding | None = None
     bn_eps: float | None = None
@@ -49,7 +47,9 @@ def read(source: str | Path, variant: Variant) -> Checkpoint:
     path, config = _download(str(source).removeprefix("hf-hub:")) if hub else (Path(source), {})
     tensors, metadata = _tensors(path)
     tensors, layout = _rename(tensors, variant)
-    checkpoint = Checkpoint(str(source), tensors, **_CONVENTIONS.get((layout, variant.name), {}))
+    checkpoint = Checkpoint(tensors)
+    if layout == "torchvision":
+        checkpoint = replace(checkpoint, **_torchvision_conventions(variant))
     if layout == "lukemelas":
         checkpoint = replace(checkpoint, padding="same", bn_eps=1e-3)
     if config:
@@ -126,21 +126,6 @@ def save(model: EfficientNet, path: Path, preprocess: Preprocess, class_names: t
     write_whole(path, to_bytes(tensors, {"edgeeff": json.dumps(own)}))
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write to a temporary name beside the target, then rename."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)  # mkstemp's files are readable by their owner alone
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
 def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise BadInput(f"{path}: no such checkpoint. Expected a .safetensors or .pth file, or hf-hub:owner/name.")
@@ -172,7 +157,7 @@ def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _download(repository: str) -> tuple[Path, dict[str, Any]]:
     from huggingface_hub import hf_hub_download, logging
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its retries are not worth six lines
 
@@ -183,7 +168,7 @@ def _download(repository: str) -> tuple[Path, dict[str, Any]]:
         raise BadInput(f"hf-hub:{repository}: expected hf-hub:owner/name.") from error
     except ValueError as error:
         raise BadInput(f"hf-hub:{repository}: config.json is damaged.") from error
-    except (LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # its transports raise types of their own
         if isinstance(error, HfHubHTTPError) and error.response is not None and error.response.status_code in (401, 403, 404):
             raise BadInput(f"hf-hub:{repository}: no such public model with model.safetensors on the hub.") from error
         raise Unreachable(
@@ -219,11 +204,13 @@ def _from_timm_config(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-# torchvision pads symmetrically; B5–B7 and V2 there were trained with eps 1e-3.
-_CONVENTIONS: dict[tuple[str, str], dict[str, Any]] = {
-    ("torchvision", name): {"padding": "symmetric", "bn_eps": 1e-3 if name in ("b5", "b6", "b7") or v.series == "v2" else 1e-5}
-    for name, v in VARIANTS.items()
-}
+def _torchvision_conventions(v: Variant) -> dict[str, Any]:
+    """It pads symmetrically; B5–B7 and V2 were trained with eps 1e-3, V2-S and V2-M there with ImageNet's mean and deviation."""
+    facts: dict[str, Any] = {"padding": "symmetric", "bn_eps": 1e-3 if v.series == "v2" else v.bn_eps}
+    if v.name in ("v2-s", "v2-m"):
+        b0 = VARIANTS["b0"]
+        facts["preprocess"] = Preprocess.standard(v.resolution, b0.mean, b0.std)
+    return facts
 
 
 def _rename(tensors: dict[str, Tensor], variant: Variant) -> tuple[dict[str, Tensor], str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import report
-from .errors import BadInput, EdgeeffError
+from .errors import BadInput, EdgeeffError, ToolMissing
 from .progress import TerminalProgress
 
 EXIT_CODES = """exit codes: 0 done · 2 bad input · 3 budget not met · 4 accuracy gate failed · 5 tool missing
@@ -20,9 +20,11 @@ EXIT_CODES = """exit codes: 0 done · 2 bad input · 3 budget not met · 4 accur
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
-        result: dict[str, Any] | list[Any] = options.run(options)
+        result: dict[str, Any] = options.run(options)
     except EdgeeffError as error:
         return _refuse(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        return _refuse(f"{error.name} is not installed: pip install 'edgeeff[fit]'", ToolMissing.exit_code)
     except KeyboardInterrupt:
         return _refuse("interrupted; the same command goes on from what was done.", 130)
     except OSError as error:
@@ -182,7 +184,7 @@ def _pick(options: argparse.Namespace) -> dict[str, Any]:
     return {"chosen": choice.chosen.to_json(), "candidates": [c.to_json() for c in choice.table], "budget": str(budget)}
 
 
-def _variants(options: argparse.Namespace) -> list[Any]:
+def _variants(options: argparse.Namespace) -> dict[str, Any]:
     from .variants import VARIANTS, variant
 
     rows: list[dict[str, Any]] = []
@@ -206,10 +208,10 @@ def _variants(options: argparse.Namespace) -> list[Any]:
             for r in rows
         ]
         report.table(["variant", "px", "M params", "GFLOPs", "M activations", "ImageNet %", "activation", "padding"], lines)
-    return rows
+    return {"variants": rows}
 
 
-def _targets(options: argparse.Namespace) -> list[Any]:
+def _targets(options: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import asdict
 
     from .target import all_targets
@@ -220,7 +222,7 @@ def _targets(options: argparse.Namespace) -> list[Any]:
             [t.name, t.backend, f"{t.latency_ms:g}" if t.latency_ms else "", ", ".join(t.precisions), t.description] for t in found
         ]
         report.table(["target", "backend", "default ms", "precisions", "device"], lines)
-    return [asdict(t) for t in found]
+    return {"targets": [asdict(t) for t in found]}
 
 
 def _eval(options: argparse.Namespace) -> dict[str, Any]:
@@ -278,7 +280,7 @@ def _verify(options: argparse.Namespace) -> dict[str, Any]:
     return {"bundle": options.bundle, "files": len(bundle.manifest["files"]), "golden_difference": difference, "ok": True}
 
 
-def _doctor(options: argparse.Namespace) -> list[Any]:
+def _doctor(options: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import asdict
 
     from .doctor import examine
@@ -288,7 +290,7 @@ def _doctor(options: argparse.Namespace) -> list[Any]:
         report.table(
             ["", "found", "", "what to do"], [[f.what, f.found, "ok" if f.ok else "!", "" if f.ok else f.remedy] for f in findings]
         )
-    return [asdict(f) for f in findings]
+    return {"findings": [asdict(f) for f in findings]}
 
 
 if __name__ == "__main__":

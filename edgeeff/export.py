@@ -10,9 +10,9 @@ from pathlib import Path
 import onnx
 import torch
 
-from .checkpoint import write_whole
 from .images import Preprocess
 from .model import Deployed, EfficientNet, SameConv2d
+from .workspace import write_whole
 
 OPSET = 20  # the newest that TensorRT 10.x reads
 

@@ -6,6 +6,7 @@ Read `fit` first. Each step is a plain call; a gate looks at the same validation
 from __future__ import annotations
 
 import datetime
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -65,11 +66,13 @@ class Job:
             raise BadInput(f"--lr {self.lr}: expected a rate above 0, at most 1.")
         if not self.train and not self.weights:
             raise BadInput("nothing to fit: give --weights (a trained checkpoint), --train (labelled photos), or both.")
+        if self.labels and self.train:
+            raise BadInput("--labels name the classes of weights; with --train the folders' names do.")
         if not self.train and not self.calib:
             raise BadInput(
                 "INT8 needs photos for its ranges, not the validation ones: give --calib DIR (unlabelled will do) or --train DIR."
             )
-        if self.weights and not self.train and len(self.variants) != 1:
+        if self.weights and len(self.variants) != 1:
             raise BadInput("--weights belong to one variant: name it with --variant.")
 
 
@@ -109,7 +112,7 @@ class Photos:
 
 def fit(job: Job, *, progress: Progress = SILENT) -> Fit:
     """Run the job; returns the published bundle with its figures, or raises the reason it was refused."""
-    target, out = Target.load(job.target), Path(job.out)
+    target, out = Target.load(job.target), Path(job.out).resolve()
     budget = job.budget if not job.budget.empty else replace(job.budget, latency_ms=target.latency_ms)
     for runtime in (target.backend, "onnxruntime"):
         if missing := backends.get(runtime).available():
@@ -141,7 +144,8 @@ def fit_variant(
 
     model, preprocess, names = trained_model(job, v, photos, workspace, progress)
     v = model.variant
-    labels = read_labels(job.labels, model.classes) or names
+    if broken := Candidate(v, model.classes).over(budget):
+        raise BudgetNotMet(f"{v.name} at {v.resolution} px needs {' and '.join(broken)}; the budget is {budget}.")
     validation = photos.validation.labelled_for(model.classes, names)
     pixels = PixelFile(validation, preprocess, max_corrupt=job.max_corrupt, progress=progress)
     gate = Gate(pixels, max_drop=job.max_drop, min_agreement=job.min_agreement, progress=progress)
@@ -188,7 +192,7 @@ def fit_variant(
     }
     golden = next(pixels.batches(bundle.GOLDEN))
     folder = workspace.scratch("bundle")
-    written = bundle.write(folder, target.runtime.files(shipped.form.file), onnx, labels, golden, facts)
+    written = bundle.write(folder, target.runtime.files(shipped.form.file), onnx, names, golden, facts)
     return Fit(written, v, shipped, gate.reports, siblings, verdict)
 
 
@@ -200,6 +204,8 @@ def open_photos(job: Job, progress: Progress) -> Photos:
             raise BadInput(f"{job.train}: unlabelled photos cannot train. Expected DIR/CLASS/*.jpg or labels.txt.")
         training = readable(training, max_corrupt=job.max_corrupt, progress=progress)
         training = unseen(training, validation, allowed=0.01, progress=progress)
+        if set(training.labels or ()) != set(range(max(2, number_of_classes(training)))):
+            raise BadInput(f"{job.train}: expected photos of at least two classes, numbered from 0 without gaps.")
         validation = validation.labelled_for(number_of_classes(training), training.classes)
     source = unseen(ImageSet.open(job.calib), validation) if job.calib else training
     assert source is not None
@@ -209,14 +215,10 @@ def open_photos(job: Job, progress: Progress) -> Photos:
 def choose(job: Job, target: Target, budget: Budget, photos: Photos, progress: Progress) -> tuple[Choice | None, list[Variant]]:
     """The variants to try, largest first. A single named one needs no choosing: its own file is measured later."""
     wanted = [variant(name).at(job.resolution) for name in job.variants] or [v.at(job.resolution) for v in VARIANTS.values()]
-    classes = number_of_classes(photos.training) if photos.training else 1000
     if len(wanted) == 1:
-        if broken := Candidate(wanted[0], classes).over(budget):
-            raise BudgetNotMet(
-                f"{wanted[0].name} at {wanted[0].resolution} px needs {' and '.join(broken)}; the budget is {budget}."
-            )
         return None, wanted
-    choice = pick(target, budget, wanted, classes=classes, progress=progress)
+    assert photos.training is not None  # weights belong to one variant
+    choice = pick(target, budget, wanted, classes=number_of_classes(photos.training), progress=progress)
     return choice, [c.variant for c in choice.fitting]
 
 
@@ -242,7 +244,7 @@ def trained_model(
         preprocess = source.preprocess or Preprocess.standard(model.variant.resolution, v.mean, v.std)
         if preprocess.resolution != model.variant.resolution:
             preprocess = Preprocess.standard(model.variant.resolution, preprocess.mean, preprocess.std)
-        names = source.class_names
+        names = source.class_names or read_labels(job.labels, model.classes)
     else:
         model, preprocess, names = (
             create(v, classes=classes or 1000, padding=job.padding),
@@ -280,7 +282,8 @@ def quantized(
     tried: list[tuple[str, Path, StepReport]] = []
     for remedy in REMEDIES:
         make = partial(quantize, plain, pixels, remedy=remedy, max_drop=job.max_drop, progress=progress)
-        file = workspace.once(remedy.replace(" ", "-"), make) / "model.xml"
+        limit = f"-{job.max_drop:g}" if remedy == "accuracy control" else ""
+        file = workspace.once(remedy.replace(" ", "-") + limit, make) / "model.xml"
         run = target.runtime.load(file, precision="int8", threads=target.threads, throughput=True)
         tried.append((remedy, file, gate.judge("int8" if not tried else f"int8 ({remedy})", run)))
         if tried[-1][2].passed:
@@ -306,10 +309,15 @@ def read_labels(path: str | Path | None, classes: int) -> tuple[str, ...]:
 
 def fingerprint(job: Job, target: Target, photos: Photos) -> dict[str, Any]:
     """Everything the intermediate results depend on."""
-    weights = Path(job.weights).stat().st_mtime_ns if job.weights and Path(job.weights).is_file() else None
+    local = job.weights is not None and Path(job.weights).is_file()
+    weights = hashlib.sha256(Path(str(job.weights)).read_bytes()).hexdigest() if local else None
     sets = {k: s.sha256 if s else None for k, s in vars(photos).items() if k != "validation"}
-    options = {k: val for k, val in asdict(job).items() if k not in ("val", "out", "budget", "labels", "min_agreement", "variants")}
-    return {"job": options, "weights_mtime": weights, "target": repr(target), **sets, "versions": versions()}
+    options = {
+        k: val
+        for k, val in asdict(job).items()
+        if k not in ("val", "out", "budget", "labels", "max_drop", "min_agreement", "variants")
+    }
+    return {"job": options, "weights_sha256": weights, "target": repr(target), **sets, "versions": versions()}
 
 
 def versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ import os
 import random
 import tempfile
 import weakref
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -208,13 +208,6 @@ class ImageSet:
         rounds = (members[i] for i in range(max(map(len, order))) for members in order if i < len(members))
         return self.take(sorted(i for i, _ in zip(rounds, range(count), strict=False)))
 
-    def split(self, share: float, seed: int = 0) -> tuple[ImageSet, ImageSet]:
-        """(the rest, a held-back `share`), both spread over the classes."""
-        held = set(self.draw(max(1, round(len(self) * share)), seed).paths)
-        inside = [i for i, path in enumerate(self.paths) if path in held]
-        outside = [i for i, path in enumerate(self.paths) if path not in held]
-        return self.take(outside), self.take(inside)
-
 
 def _photos(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
@@ -322,13 +315,8 @@ def readable(images: ImageSet, *, max_corrupt: float = 0.01, progress: Progress 
 def report_corrupt(corrupt: list[str], total: int, root: Path, max_corrupt: float, progress: Progress) -> None:
     if not corrupt:
         return
-    named = "; ".join(corrupt[:3]) + (" …" if len(corrupt) > 3 else "")
+    named = "; ".join(corrupt[:10]) + (" …" if len(corrupt) > 10 else "")
     line = f"{root}: {len(corrupt)} of {total} files cannot be read: {named}"
     if len(corrupt) > max_corrupt * total:
         raise BadInput(f"{line}. Over the {max_corrupt:.0%} allowed; repair or remove them.")
     progress.say(f"{line}. Left out.")
-
-
-def class_counts(images: ImageSet) -> dict[str, int]:
-    counts = Counter(images.labels or ())
-    return {name: counts[i] for i, name in enumerate(images.classes)}

@@ -195,10 +195,12 @@ def create(
     """A freshly initialised network.
 
     `padding` and `bn_eps` default to those of the weights usually published for the variant: PyTorch's symmetric padding for
-    B0–B7, TensorFlow's SAME, made static for `resolution`, for Lite and V2.
+    B0–B7, TensorFlow's SAME for Lite and V2. Given the other padding, eps is that of the library it stands for.
     """
     v = (variant(name) if isinstance(name, str) else name).at(resolution)
-    return EfficientNet(v, classes, padding or v.padding, v.bn_eps if bn_eps is None else bn_eps)
+    if bn_eps is None:
+        bn_eps = v.bn_eps if padding in (None, v.padding) else {"same": 1e-3, "symmetric": 1e-5}[padding]
+    return EfficientNet(v, classes, padding or v.padding, bn_eps)
 
 
 def channels_last(module: Deployed) -> Deployed:

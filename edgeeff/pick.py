@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,36 @@ from .progress import SILENT, Progress
 from .report import milliseconds
 from .target import Budget, Target
 from .variants import Variant, expected_top1
+from .workspace import write_whole
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One precision of a candidate."""
+
+    precision: str
+    latency: Measurement
+    size_mb: float
+
+    def over(self, budget: Budget) -> list[str]:
+        """The constraints it breaks, with its figures."""
+        # For the median the interval's upper end counts: the file that ships is measured again, and has to pass then.
+        figure = self.latency.ci[1] if budget.percentile == 50 else self.latency.at(budget.percentile)
+        broken = []
+        if budget.latency_ms and figure > budget.latency_ms:
+            broken.append(f"p{budget.percentile} {milliseconds(figure)}")
+        if budget.size_mb and self.size_mb > budget.size_mb:
+            broken.append(f"{self.size_mb:.1f} MB")
+        return broken
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A variant with what is known of it here; `latency` is None where the search did not need it."""
+    """A variant with what is known of it here: `forms`, fastest first, are empty where the search did not need them."""
 
     variant: Variant
     classes: int
-    precision: str | None = None
-    latency: Measurement | None = None
-    size_mb: float | None = None
+    forms: tuple[Timed, ...] = ()
 
     @property
     def gflops(self) -> float:
@@ -43,32 +63,25 @@ class Candidate:
         return self.variant.cost(self.classes).params / 1e6
 
     def over(self, budget: Budget) -> list[str]:
-        """The constraints it breaks, with its figures; unmeasured quantities break none."""
+        """The constraints it breaks, with its figures: those of its form that breaks the fewest."""
         broken = []
         if budget.gflops and self.gflops > budget.gflops:
             broken.append(f"{self.gflops:.2f} GFLOPs")
         if budget.mparams and self.mparams > budget.mparams:
             broken.append(f"{self.mparams:.2f} M parameters")
-        if budget.size_mb and self.size_mb is not None and self.size_mb > budget.size_mb:
-            broken.append(f"{self.size_mb:.1f} MB")
-        if budget.latency_ms and self.latency:
-            # For the median the interval's upper end counts: the file that ships is measured again, and has to pass then.
-            figure = self.latency.ci[1] if budget.percentile == 50 else self.latency.at(budget.percentile)
-            if figure > budget.latency_ms:
-                broken.append(f"p{budget.percentile} {milliseconds(figure)}")
-        return broken
+        return broken + min((form.over(budget) for form in self.forms), key=len, default=[])
 
     def to_json(self) -> dict[str, Any]:
-        latency = self.latency.to_json() if self.latency else None
+        fastest = self.forms[0] if self.forms else None
         return {
             "variant": self.variant.name,
             "resolution": self.variant.resolution,
             "top1": expected_top1(self.variant),
             "gflops": round(self.gflops, 4),
             "mparams": round(self.mparams, 4),
-            "precision": self.precision,
-            "latency_ms": latency,
-            "size_mb": self.size_mb,
+            "precision": fastest.precision if fastest else None,
+            "latency_ms": fastest.latency.to_json() if fastest else None,
+            "size_mb": fastest.size_mb if fastest else None,
         }
 
 
@@ -122,7 +135,7 @@ def pick(
     if best is None:
         raise BudgetNotMet(_refusal(table, budget, stopwatch, measured))
     fitting = [
-        c for c in table if not c.over(budget) and (c.latency or not measured) and expected_top1(c.variant) <= expected_top1(best)
+        c for c in table if not c.over(budget) and (c.forms or not measured) and expected_top1(c.variant) <= expected_top1(best)
     ]
     return Choice(tuple(reversed(fitting)), table)
 
@@ -154,7 +167,8 @@ class Stopwatch:
     def __init__(self, target: Target, classes: int, memory: Path, progress: Progress) -> None:
         self.target, self.classes, self.memory, self.progress = target, classes, memory, progress
         self.known: dict[str, Candidate] = {}
-        self.conditions = {"device": device(), target.backend: target.runtime.version(), "nncf": _nncf_version()}
+        self.conditions = {"device": device(), target.backend: target.runtime.version()}
+        self.conditions |= {name: version(name) for name in ("nncf", "edgeeff")}
 
     def time(self, v: Variant) -> Candidate:
         if v.name not in self.known:
@@ -169,7 +183,8 @@ class Stopwatch:
         entry = _read(self.memory).get(self._key(v))
         if entry is None:
             return None
-        return Candidate(v, self.classes, entry["precision"], Measurement.from_json(entry["latency_ms"]), entry["size_mb"])
+        forms = [Timed(f["precision"], Measurement.from_json(f["latency_ms"]), f["size_mb"]) for f in entry["forms"]]
+        return Candidate(v, self.classes, tuple(forms))
 
     def _measured(self, v: Variant) -> Candidate:
         from .export import to_onnx
@@ -190,20 +205,21 @@ class Stopwatch:
             files = {p: integer if p.startswith("int8") else plain for p in self.target.usable()}
             loaded = {p: backend.load(f, precision=p, threads=self.target.threads) for p, f in files.items()}
             timed = measure(loaded, image, progress=self.progress)
-            precision = min(timed, key=lambda p: timed[p].p50)
-            size = sum(f.stat().st_size for f in backend.files(files[precision])) / 1e6
-        candidate = Candidate(v, self.classes, precision, timed[precision], round(size, 3))
-        if timed[precision].p90 < 2 * timed[precision].p50:  # otherwise something disturbed the run: not worth remembering
+            sizes = {p: round(sum(file.stat().st_size for file in backend.files(f)) / 1e6, 3) for p, f in files.items()}
+        forms = sorted((Timed(p, latency, sizes[p]) for p, latency in timed.items()), key=lambda form: form.latency.p50)
+        candidate = Candidate(v, self.classes, tuple(forms))
+        if forms[0].latency.p90 < 2 * forms[0].latency.p50:  # otherwise something disturbed the run: not worth remembering
             self._remember(v, candidate)
         return candidate
 
     def _remember(self, v: Variant, candidate: Candidate) -> None:
-        self.memory.parent.mkdir(parents=True, exist_ok=True)
-        entries = {**_read(self.memory), self._key(v): {**candidate.to_json(), "conditions": self.conditions}}
-        handle, name = tempfile.mkstemp(dir=self.memory.parent)
-        with os.fdopen(handle, "w") as file:
-            json.dump(entries, file, indent=1)
-        os.replace(name, self.memory)
+        forms = [{"precision": f.precision, "latency_ms": f.latency.to_json(), "size_mb": f.size_mb} for f in candidate.forms]
+        entry = {"variant": v.name, "resolution": v.resolution, "forms": forms, "conditions": self.conditions}
+        try:
+            self.memory.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.memory, json.dumps({**_read(self.memory), self._key(v): entry}, indent=1).encode())
+        except OSError as error:
+            self.progress.say(f"{self.memory}: cannot be written ({error.strerror}): the measurement is not remembered")
 
 
 def _read(memory: Path) -> dict[str, Any]:
@@ -212,12 +228,6 @@ def _read(memory: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}  # nothing remembered, or nothing usable: measured again
     return entries if isinstance(entries, dict) else {}
-
-
-def _nncf_version() -> str:
-    from importlib.metadata import version
-
-    return version("nncf")
 
 
 def cache_folder() -> Path:

@@ -44,7 +44,7 @@ def steps(reports: Sequence[Any], *, shipped: str) -> None:
     """The accuracy of each step against the float model."""
     labelled = reports[0].top1 is not None
     columns = (
-        ["step", "top-1 %", "top-5 %", "drop", "95% interval", "agreement %", "passed"]
+        ["step", "top-1 %", "top-5 %", "drop", "95% interval", "agreement %", "passed", "proven"]
         if labelled
         else ["step", "agreement %", "passed"]
     )
@@ -55,7 +55,9 @@ def steps(reports: Sequence[Any], *, shipped: str) -> None:
             rows.append([r.step, f"{r.agreement:.2f}", passed])
             continue
         drop = [f"{r.drop:+.2f}", f"{r.drop_ci[0]:+.2f} … {r.drop_ci[1]:+.2f}"] if i else ["", ""]
-        rows.append([r.step, f"{r.top1:.2f}", f"{r.top5:.2f}", *drop, f"{r.agreement:.2f}" if i else "", passed])
+        proven = "yes" if r.proven else f"with ~{r.needed} photos" if r.needed else "no"
+        agreement, proven = (f"{r.agreement:.2f}", proven) if i else ("", "")
+        rows.append([r.step, f"{r.top1:.2f}", f"{r.top5:.2f}", *drop, agreement, passed, proven])
     marked = next((i for i, r in enumerate(reports) if r.step == shipped), None)
     table(columns, rows, title=f"accuracy on {reports[0].images} photos", marked=marked)
 
@@ -89,13 +91,17 @@ def choice(candidates: Sequence[Any], chosen: str) -> None:
             f"{c.gflops:.2f}",
             f"{c.mparams:.1f}",
             f"{c.variant.top1:.1f}" if c.variant.top1 else "",
-            c.precision or "",
-            f"{c.latency.p50:.2f}" if c.latency else "",
-            f"{c.latency.p90:.2f}" if c.latency else "",
-            f"{c.size_mb:.1f}" if c.size_mb else "",
+            *_fastest(c.forms),
         ]
         for c in candidates
     ]
     marked = next((i for i, c in enumerate(candidates) if c.variant.name == chosen), None)
     columns = ["variant", "px", "GFLOPs", "M params", "ImageNet %", "fastest", "p50 ms", "p90", "MB"]
     table(columns, rows, marked=marked)
+
+
+def _fastest(forms: Sequence[Any]) -> list[str]:
+    if not forms:
+        return [""] * 4
+    best = forms[0]
+    return [best.precision, f"{best.latency.p50:.2f}", f"{best.latency.p90:.2f}", f"{best.size_mb:.1f}"]

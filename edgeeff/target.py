@@ -92,7 +92,9 @@ class Target:
         if data["backend"] not in backends.names():
             raise BadInput(f"{path}: unknown backend {data['backend']!r}. Expected one of {', '.join(backends.names())}.")
         backend = backends.get(data["backend"])
-        precisions = tuple(data["precisions"]) if isinstance(data["precisions"], list) else ()
+        if "int8" not in backend.PRECISIONS:
+            raise BadInput(f"{path}: backend {data['backend']!r} judges, it does not ship: expected openvino.")
+        precisions = tuple(map(str, data["precisions"])) if isinstance(data["precisions"], list) else ()
         if not precisions or not set(precisions) <= set(backend.PRECISIONS):
             raise BadInput(f"{path}: precisions {data['precisions']!r}: expected a list of {', '.join(backend.PRECISIONS)}.")
         threads, latency = data.get("threads", 0), data.get("latency_ms")
@@ -102,8 +104,10 @@ class Target:
             Budget(latency_ms=latency)
         except (BadInput, TypeError) as error:
             raise BadInput(f"{path}: {error}") from error
-        sources = tuple(map(str, data.get("sources") or ()))
-        return cls(path.stem, str(data["description"]), data["backend"], precisions, threads, latency, sources)
+        sources = data.get("sources", [])
+        if not isinstance(sources, list):
+            raise BadInput(f"{path}: sources {sources!r}: expected a list.")
+        return cls(path.stem, str(data["description"]), data["backend"], precisions, threads, latency, tuple(map(str, sources)))
 
     @property
     def runtime(self) -> backends.Backend:
@@ -111,7 +115,10 @@ class Target:
 
     def usable(self) -> list[str]:
         """The target's precisions that this machine computes in."""
-        return [p for p in self.precisions if self.runtime.supported(p)]
+        usable = [p for p in self.precisions if self.runtime.supported(p)]
+        if not usable:
+            raise BadInput(f"target {self.name}: this machine computes in none of {', '.join(self.precisions)}.")
+        return usable
 
 
 def folder() -> Path:

@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .checkpoint import write_whole
 from .errors import EdgeeffError
 from .images import INTERPOLATIONS, ImageSet, Pixels, Preprocess, upright_rgb
 from .model import Deployed, EfficientNet, channels_last
 from .progress import SILENT, Progress
+from .workspace import write_whole
 
 
 @dataclass(frozen=True)

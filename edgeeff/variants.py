@@ -296,7 +296,7 @@ def expected_top1(v: Variant) -> float:
     if v.top1 is not None:
         return v.top1
     known = sorted((math.log(b.cost().flops), b.top1 or 0.0) for b in VARIANTS.values() if b.series == "b")
-    x = math.log(v.cost().flops)
+    x = math.log(variant(v.name).cost().flops)  # at its own resolution, as the others' top-1 is
     pairs = list(pairwise(known))
     (x0, y0), (x1, y1) = next((p for p in pairs if x <= p[1][0]), pairs[-1])
     return y0 + (y1 - y0) * (x - x0) / (x1 - x0)

@@ -115,7 +115,8 @@ def explain(shipped: Sibling, siblings: list[Sibling], ladder: Ladder, budget: B
             parts.append(f" INT8 does not pay here: p50 {milliseconds(integer.latency.p50)}.")
     elif ladder.reverted:
         whole = next(s for s in siblings if s.form.precision == "int8 (all layers)")
-        cost = shipped.latency.p50 - whole.latency.p50
+        part = next(s for s in siblings if s.form.precision == "int8")
+        cost = part.latency.p50 - whole.latency.p50
         parts.append(f" Kept in float: {', '.join(ladder.reverted)}; that costs {cost:+.2f} ms.")
     elif ladder.remedy != "fast bias correction":
         parts.append(f" INT8 needed {ladder.remedy}.")

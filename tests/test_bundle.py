@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeeff import BadInput, Bundle
-from edgeeff.bundle import publish, replaceable
+from edgeeff.bundle import digest, publish, replaceable
 
 
 @pytest.fixture
@@ -18,7 +18,8 @@ def copy(fitted, tmp_path: Path) -> Path:
 
 def edit(bundle: Path, **changes: object) -> None:
     path = bundle / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    manifest = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({**manifest, "digest": digest(manifest)}))
 
 
 def test_a_bundle_says_everything_about_its_file(fitted) -> None:
@@ -71,12 +72,16 @@ def test_a_missing_or_foreign_folder_is_refused(tmp_path: Path) -> None:
         Bundle.open(tmp_path)
 
 
-def test_another_schema_and_missing_keys_are_refused(copy: Path) -> None:
+def test_another_schema_is_refused(copy: Path) -> None:
     edit(copy, schema=99)
     with pytest.raises(BadInput, match="schema 99"):
         Bundle.open(copy)
-    edit(copy, schema=1, files=None)
-    with pytest.raises(BadInput, match="lacks"):
+
+
+def test_a_changed_manifest_is_refused(copy: Path) -> None:
+    path = copy / "manifest.json"
+    path.write_text(path.read_text().replace('"lite0"', '"lite1"'))
+    with pytest.raises(BadInput, match="its own digest"):
         Bundle.open(copy)
 
 
@@ -85,8 +90,8 @@ def test_a_manifest_cannot_point_outside_the_bundle(copy: Path) -> None:
     edit(copy, files={**files, "../secret": "0" * 64})
     with pytest.raises(BadInput, match="missing"):
         Bundle.open(copy)
-    edit(copy, files=files, model="other.xml")
-    with pytest.raises(BadInput, match="vouch"):
+    edit(copy, files={name: value for name, value in files.items() if name != "golden.npz"})
+    with pytest.raises(BadInput, match="does not vouch for golden.npz"):
         Bundle.open(copy)
 
 
@@ -109,14 +114,20 @@ def test_only_bundles_and_empty_folders_are_replaced(copy: Path, tmp_path: Path)
     (tmp_path / "photos" / "1.jpg").touch()
     with pytest.raises(BadInput, match="not a bundle"):
         replaceable(tmp_path / "photos")
+    (tmp_path / "photos" / "manifest.json").write_text('{"name": "a web app"}')
+    with pytest.raises(BadInput, match="not a bundle"):
+        replaceable(tmp_path / "photos")
+    (copy / "notes.txt").touch()
+    with pytest.raises(BadInput, match="more than a bundle"):
+        replaceable(copy)
 
 
 def test_publishing_replaces_an_older_bundle(copy: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    shutil.copytree(copy, out)
-    (out / "old").touch()
+    out.mkdir()
+    (out / "manifest.json").write_text("old")
     publish(copy, out)
-    assert not (out / "old").exists()
+    assert (out / "manifest.json").read_text() != "old"
     assert not copy.exists()
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 

@@ -11,11 +11,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from edgeeff.checkpoint import load, read, save, write_whole
+from edgeeff.checkpoint import load, read, save
 from edgeeff.errors import BadInput
 from edgeeff.images import ImageSet, Preprocess
 from edgeeff.model import EfficientNet, create, predict
 from edgeeff.variants import variant
+from edgeeff.workspace import write_whole
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SIZE = 64

@@ -4,14 +4,14 @@ import pytest
 
 from edgeeff import Budget, BudgetNotMet, Target
 from edgeeff.bench import Measurement
-from edgeeff.pick import Candidate, Stopwatch, pick
+from edgeeff.pick import Candidate, Stopwatch, Timed, pick
 from edgeeff.progress import SILENT
 from edgeeff.variants import VARIANTS, expected_top1, variant
 
 HOST = Target.load("host-cpu")
 
 
-class Timed(Stopwatch):
+class Computed(Stopwatch):
     """Latency from a formula instead of a clock: the search is what is tested."""
 
     calls: list[str] = []
@@ -23,16 +23,17 @@ class Timed(Stopwatch):
         self.calls.append(v.name)
         offset = {"b": 2.0, "lite": 0.5, "v2": 1.0}[v.series]
         milliseconds = offset + 8 * v.cost().flops / 1e9
-        return Candidate(
-            v, self.classes, "int8", Measurement(*[milliseconds] * 3, (milliseconds,) * 2, (milliseconds,)), v.cost().params / 1e6
-        )
+        latency = Measurement(*[milliseconds] * 3, (milliseconds,) * 2, (milliseconds,))
+        slower = Measurement(*[2 * milliseconds] * 3, (2 * milliseconds,) * 2, (2 * milliseconds,))
+        size = v.cost().params / 1e6
+        return Candidate(v, self.classes, (Timed("bf16", latency, 4 * size), Timed("int8", slower, size)))
 
 
 @pytest.fixture
-def stopwatch(monkeypatch: pytest.MonkeyPatch) -> type[Timed]:
-    monkeypatch.setattr("edgeeff.pick.Stopwatch", Timed)
-    Timed.calls = []
-    return Timed
+def stopwatch(monkeypatch: pytest.MonkeyPatch) -> type[Computed]:
+    monkeypatch.setattr("edgeeff.pick.Stopwatch", Computed)
+    Computed.calls = []
+    return Computed
 
 
 @pytest.mark.parametrize("latency", [4, 5, 7.9, 12, 20, 40, 100, 1000])
@@ -47,7 +48,7 @@ def test_the_search_names_what_timing_all_names_and_times_fewer(stopwatch, tmp_p
 
 def test_the_chosen_one_is_the_most_accurate_that_fits(stopwatch, tmp_path: Path) -> None:
     choice = pick(HOST, Budget(latency_ms=12), list(VARIANTS.values()), exhaustive=True, memory=tmp_path / "m")
-    fitting = [c for c in choice.table if c.latency.ci[1] <= 12]
+    fitting = [c for c in choice.table if c.forms[0].latency.ci[1] <= 12]
     assert choice.chosen.variant == max((c.variant for c in fitting), key=expected_top1)
     assert choice.fitting[0] == choice.chosen
 
@@ -70,7 +71,7 @@ def test_no_variant_fits_and_the_message_says_what_would(stopwatch, tmp_path: Pa
 
 def test_a_measurement_is_remembered_for_its_conditions_alone(tmp_path: Path) -> None:
     memory, small = tmp_path / "memory.json", variant("lite0").at(32)
-    known = Candidate(small, 10, "int8", Measurement(1.0, 1.1, 1.2, (0.9, 1.1), (1.0, 1.0)), 3.5)
+    known = Candidate(small, 10, (Timed("int8", Measurement(1.0, 1.1, 1.2, (0.9, 1.1), (1.0, 1.0)), 3.5),))
     Stopwatch(HOST, 10, memory, SILENT)._remember(small, known)
     assert Stopwatch(HOST, 10, memory, SILENT)._remembered(small) == known
     assert Stopwatch(HOST, 12, memory, SILENT)._remembered(small) is None
@@ -82,5 +83,12 @@ def test_a_damaged_memory_is_measured_again(tmp_path: Path) -> None:
     memory = tmp_path / "memory.json"
     memory.write_text("{half")
     chosen = pick(HOST, Budget(latency_ms=1000), [variant("lite0").at(32)], classes=10, memory=memory).chosen
-    assert chosen.latency
-    assert chosen.precision in HOST.precisions
+    assert chosen.forms
+    assert {f.precision for f in chosen.forms} <= set(HOST.precisions)
+
+
+def test_a_form_must_meet_latency_and_size_together(stopwatch, tmp_path: Path) -> None:
+    b0 = variant("b0")  # bf16: 5.1 ms and 21 MB; int8: 10.2 ms and 5.3 MB
+    assert pick(HOST, Budget(latency_ms=11, size_mb=6), [b0], memory=tmp_path / "m").chosen.variant == b0
+    with pytest.raises(BudgetNotMet):
+        pick(HOST, Budget(latency_ms=6, size_mb=6), [b0], memory=tmp_path / "m")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -54,29 +54,26 @@ def transfer(data: Path, name: str) -> dict[str, Any]:
 
 
 def pick(data: Path) -> dict[str, Any]:
-    """The search against timing every candidate, both from nothing remembered, then the search again."""
-    import os
-
+    """The search against timing every candidate, from nothing remembered; then the search again."""
     results: dict[str, Any] = {}
-    for latency in (5, 15):
-        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+    with tempfile.TemporaryDirectory() as folder:
+        complete = {**os.environ, "XDG_CACHE_HOME": folder}
+        results["all"] = summary(edgeeff("pick", "--target", "host-cpu", "--latency", 5, "--all", env=complete))
+        for latency in (5, 15, 50):
             arguments = ("pick", "--target", "host-cpu", "--latency", latency)
-            search, complete = ({**os.environ, "XDG_CACHE_HOME": folder} for folder in (one, two))
-            runs = {
-                "search": edgeeff(*arguments, env=search),
-                "again": edgeeff(*arguments, env=search),
-                "all": edgeeff(*arguments, "--all", env=complete),
-            }
-        results[f"{latency} ms"] = {
-            key: {
-                "chosen": run["chosen"]["variant"],
-                "seconds": run["total_seconds"],
-                "timed": sum(c["latency_ms"] is not None for c in run["candidates"]),
-                "p50": {c["variant"]: c["latency_ms"]["p50"] for c in run["candidates"] if c["latency_ms"]},
-            }
-            for key, run in runs.items()
-        }
+            with tempfile.TemporaryDirectory() as empty:
+                search = {**os.environ, "XDG_CACHE_HOME": empty}
+                results[f"{latency} ms"] = {
+                    "search": summary(edgeeff(*arguments, env=search)),
+                    "again": summary(edgeeff(*arguments, env=search)),
+                    "chosen of all": edgeeff(*arguments, "--all", env=complete)["chosen"]["variant"],
+                }
     return results
+
+
+def summary(run: dict[str, Any]) -> dict[str, Any]:
+    p50 = {c["variant"]: c["latency_ms"]["p50"] for c in run["candidates"] if c["latency_ms"]}
+    return {"chosen": run["chosen"]["variant"], "seconds": run["total_seconds"], "timed": len(p50), "p50": p50}
 
 
 def throughput(data: Path) -> dict[str, Any]:
@@ -153,12 +150,10 @@ def main() -> None:
     for name in options.names or SCRIPTS:
         print(f"== {name}", file=sys.stderr)
         measured = SCRIPTS[name](options.data.resolve())
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)
         facts = {
             "device": device(),
             "versions": versions(),
             "date": datetime.date.today().isoformat(),
-            "peak_mb": children.ru_maxrss // 1024,
         }
         path = HERE / "results" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)

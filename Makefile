@@ -34,11 +34,13 @@ check: .venv/ready  ## formatting, lint and types
 bench: .venv/ready  ## reproduce the README's numbers (needs the photos and weights in ../shared/data)
 	$(BIN)/python benchmarks/run.py
 
-cpu-%: .venv/ready  ## fit a variant to this CPU: make cpu-b0 WEIGHTS=b0.safetensors CALIB=photos VAL=val (or TRAIN=train VAL=val)
+cpu-%: .venv/ready FORCE  ## fit a variant to this CPU: make cpu-b0 WEIGHTS=b0.safetensors CALIB=photos VAL=val (or TRAIN=train VAL=val)
 	@test -n "$(VAL)" && test -n "$(WEIGHTS)$(TRAIN)" || \
 	  { echo "make $@ needs VAL=DIR, and WEIGHTS=FILE CALIB=DIR or TRAIN=DIR, or all of them" >&2; exit 2; }
 	$(BIN)/edgeeff fit --target host-cpu --variant $* --val $(VAL) --out $(OUT) $(if $(LATENCY),--latency $(LATENCY)) \
 	  $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CALIB),--calib $(CALIB)) $(if $(TRAIN),--train $(TRAIN))
+
+FORCE:
 
 clean:  ## remove the environment, the demo and caches
 	rm -rf .venv $(DEMO) dist .mypy_cache .ruff_cache .pytest_cache

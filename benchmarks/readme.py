@@ -1,0 +1,107 @@
+"""Write the README's numbers from results/*.json: `python benchmarks/readme.py`. A test holds the two together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- numbers: written by benchmarks/readme.py -->", "<!-- end of numbers -->"
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads((HERE / "results" / f"{name}.json").read_text())
+
+
+def render() -> str:
+    """The section between the markers, as Markdown."""
+    facts = load("v2-b0")
+    versions, chip = facts["versions"], facts["device"]
+    names = ", ".join(f"{n} {versions[n]}" for n in ("openvino", "nncf", "onnxruntime", "torch"))
+    parts = [
+        f"Measured on 2 virtual cores of a shared {chip['cpu']} ({', '.join(chip['flags'])}), {names}, {facts['date']}. Latencies are of "
+        "one photo, from interleaved blocks of one run; on a shared machine quote the ratio. `make bench` reproduces all of it from "
+        "`../shared/data` (`--data` names another folder); `results/*.json` in `benchmarks/` hold the raw values.",
+        "**Post-training INT8 of ImageNet weights**, calibrated on 300 of 1000 photos, judged on 1300 others "
+        "(`python benchmarks/run.py v2-b0 lite0`):",
+        forms("v2-b0", "lite0"),
+        "These 1300 photos are easier than the full validation set: read the differences, not the level. "
+        f"The whole fit took {whole('v2-b0')} and {whole('lite0')} seconds.",
+        "**Transfer**: B0's ImageNet backbone, whose last projection, head and classifier are new, fine-tuned for 10 epochs here "
+        "(`python benchmarks/run.py flowers12 trashnet`):",
+        forms("flowers12", "trashnet", only_shipped=True),
+        f"Training included, the fits took {int(whole('flowers12')) / 60:.0f} and {int(whole('trashnet')) / 60:.0f} minutes.",
+        "**Pick** against timing all 20 variants (`python benchmarks/run.py pick`):",
+        picks(),
+        "**Evaluation** of the 1300 photos with the compiled V2-B0, against OpenVINO's `benchmark_app` in throughput mode on the same "
+        f"file, in turn, three times (`python benchmarks/run.py throughput`): {evaluation()}",
+    ]
+    return "\n\n".join(parts)
+
+
+def whole(name: str) -> str:
+    return f"{load(name)['measured']['total_seconds']:.0f}"
+
+
+def forms(*names: str, only_shipped: bool = False) -> str:
+    lines = [
+        "| model | form | runtime | top-1 % | drop, 95% interval | agreement % | p50 ms | against the best float32 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        fit = load(name)["measured"]
+        steps = {s["step"]: s for s in fit["steps"]}
+        base = min(s["latency_ms"]["p50"] for s in fit["siblings"] if s["precision"] == "float32")
+        for sibling in fit["siblings"]:
+            shipped = sibling["precision"] == fit["precision"] and sibling["runtime"] == "openvino"
+            if only_shipped and not shipped and sibling["precision"] != "float32":
+                continue
+            step = steps["onnx" if sibling["runtime"] == "onnxruntime" else sibling["precision"]]
+            low, high = step["drop_ci"]
+            mark = "**" if shipped else ""
+            p50 = sibling["latency_ms"]["p50"]
+            lines.append(
+                f"| {name} | {mark}{sibling['precision']}{mark} | {sibling['runtime']} | {step['top1']:.2f} "
+                f"| {step['drop']:+.2f} ({low:+.2f} to {high:+.2f}) | {step['agreement']:.2f} | {p50:.2f} | {mark}{base / p50:.2f}×{mark} |"
+            )
+    return "\n".join(lines)
+
+
+def picks() -> str:
+    measured = load("pick")["measured"]
+    everything = measured["all"]
+    lines = ["| budget | chosen | by timing all | variants timed | seconds | asked again |", "|---|---|---|---|---|---|"]
+    for budget, run in measured.items():
+        if budget != "all":
+            search = run["search"]
+            lines.append(
+                f"| p50 ≤ {budget} | {search['chosen']} | {run['chosen of all']} | {search['timed']} of {everything['timed']} "
+                f"| {search['seconds']:.0f} of {everything['seconds']:.0f} | {run['again']['seconds']:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def evaluation() -> str:
+    measured = load("throughput")["measured"]
+
+    def span(values: list[float]) -> str:
+        low, middle, high = sorted(values)
+        return f"{100 * middle:.0f}% ({100 * low:.0f} to {100 * high:.0f})"
+
+    (few, small), (many, large) = measured["peak_mb_by_images"].items()
+    return (
+        f"{span(measured['ratios'])} of its images a second, {span(measured['ratios_with_decoding'])} with decoding counted. "
+        f"Peak memory {small} MB for {few} photos, {large} MB for {many}."
+    )
+
+
+def updated(text: str) -> str:
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{render()}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    README.write_text(updated(README.read_text()))

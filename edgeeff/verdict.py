@@ -16,7 +16,6 @@ from .report import milliseconds
 from .target import Budget, Target
 from .variants import Variant
 
-
 ROUNDS = 20  # these figures are the ones quoted: more than a pick needs
 
 

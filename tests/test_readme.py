@@ -13,11 +13,11 @@ def test_the_numbers_are_those_of_the_results() -> None:
 
 def test_every_make_target_in_the_readme_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"make ([a-z]+)", readme.README.read_text())) - {"and", "it"} <= targets
+    assert set(re.findall(r"^make ([a-z]+)", readme.README.read_text(), re.MULTILINE)) <= targets
 
 
 def test_every_verb_in_the_readme_exists() -> None:
     from edgeeff.cli import parser
 
     verbs = set(parser()._subparsers._group_actions[0].choices)
-    assert set(re.findall(r"\bedgeeff ([a-z]+)", readme.README.read_text())) - {"picks"} <= verbs
+    assert set(re.findall(r"^edgeeff ([a-z]+)", readme.README.read_text(), re.MULTILINE)) <= verbs

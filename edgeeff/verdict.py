@@ -85,7 +85,8 @@ def best(v: Variant, siblings: list[Sibling], target: Target, budget: Budget, ga
     figure = fastest.latency.at(budget.percentile)
     raise BudgetNotMet(
         f"{v.name} at {v.resolution} px does not meet {budget}: {fastest.form.precision} needs p{budget.percentile} "
-        f"{milliseconds(figure)}, {fastest.size_mb:.1f} MB. Raise the budget to that, or fit a smaller variant."
+        f"{milliseconds(figure)} (blocks from {min(fastest.latency.rounds):.2f} to {max(fastest.latency.rounds):.2f}), "
+        f"{fastest.size_mb:.1f} MB. Raise the budget to that, fit a smaller variant, or measure on an idle machine."
     )
 
 

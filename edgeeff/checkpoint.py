@@ -10,7 +10,7 @@ import json
 import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 from .errors import BadInput, Unreachable
 from .images import Preprocess
 from .model import EfficientNet, create
-from .variants import VARIANTS, Padding, Variant
+from .variants import VARIANTS, Activation, Padding, Variant
 from .workspace import write_whole
 
 
@@ -32,6 +32,7 @@ class Checkpoint:
     preprocess: Preprocess | None = None
     class_names: tuple[str, ...] = ()
     variant: str | None = None
+    activation: Activation | None = None
 
     @property
     def classes(self) -> int | None:
@@ -73,6 +74,7 @@ def load(
     checkpoint = read(source, variant)
     if checkpoint.variant not in (None, variant.name):
         raise BadInput(f"{source}: holds {checkpoint.variant}, not {variant.name}. Give --variant {checkpoint.variant}.")
+    variant = replace(variant, activation=checkpoint.activation or variant.activation)
     if resolution is None and checkpoint.preprocess is not None:
         resolution = checkpoint.preprocess.resolution
     model = create(
@@ -117,6 +119,7 @@ def save(model: EfficientNet, path: Path, preprocess: Preprocess, class_names: t
 
     own = {
         "variant": model.variant.name,
+        "activation": model.variant.activation,
         "padding": model.padding,
         "bn_eps": model.bn_eps,
         "preprocess": preprocess.to_json(),
@@ -180,9 +183,11 @@ def _from_own_metadata(path: Path, text: str) -> dict[str, Any]:
     """What `save` wrote beside the tensors."""
     try:
         own = json.loads(text)
-        facts = {key: own[key] for key in ("padding", "bn_eps", "variant")}
+        facts = {key: own[key] for key in ("padding", "bn_eps", "variant")} | {"activation": own.get("activation")}
         if own["padding"] not in ("symmetric", "same"):
             raise ValueError(f"padding {own['padding']!r}")
+        if facts["activation"] not in (None, *get_args(Activation)):
+            raise ValueError(f"activation {facts['activation']!r}")
         return {**facts, "preprocess": Preprocess.from_json(own["preprocess"]), "class_names": tuple(own["class_names"])}
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: damaged edgeeff metadata ({error}).") from error

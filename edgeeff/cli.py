@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +20,19 @@ EXIT_CODES = """exit codes: 0 done · 2 bad input · 3 budget not met · 4 accur
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return _answer(options)
+    from . import parallel
+
+    if not parallel.join():
+        return 0
+    try:
+        return _answer(options)
+    finally:
+        parallel.leave()
+
+
+def _answer(options: argparse.Namespace) -> int:
     try:
         result: dict[str, Any] = options.run(options)
     except EdgeeffError as error:
@@ -63,6 +77,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--calib", metavar="DIR", help="photos that set the INT8 ranges (default: the training photos)")
     p.add_argument("--out", required=True, metavar="DIR", help="the bundle to write")
     p.add_argument("--max-drop", type=float, default=0.5, metavar="POINTS", help="top-1 points a step may lose (default 0.5)")
+    p.add_argument(
+        "--activation",
+        choices=["keep", "hardswish", "relu6", "relu", "auto"],
+        help="swap Swish and recover on --calib or --train (default: where INT8 fails without; auto: also where it is faster)",
+    )
+    p.add_argument(
+        "--time-budget", type=float, default=30.0, metavar="MIN", help="minutes for finding INT8 that passes the gate (default 30)"
+    )
+    p.add_argument("--accept", action="store_true", help="ship the best within the budget even if it fails the accuracy gate")
     p.add_argument(
         "--min-agreement", type=float, default=97.0, metavar="PERCENT", help="the gate for unlabelled --val (default 97)"
     )
@@ -151,6 +174,9 @@ def _fit(options: argparse.Namespace) -> dict[str, Any]:
         min_agreement=options.min_agreement,
         max_corrupt=options.max_corrupt,
         calibration_images=options.calibration_images,
+        activation=options.activation,
+        time_budget=options.time_budget,
+        accept=options.accept,
         epochs=options.epochs,
         lr=options.lr,
         flip=not options.no_flip,
@@ -161,6 +187,8 @@ def _fit(options: argparse.Namespace) -> dict[str, Any]:
         if result.choice:
             report.choice(result.choice.table, result.variant.name)
         report.steps(result.steps, shipped=result.shipped.form.report.step)
+        if len(result.ladder) > 1:
+            report.ladder(result.ladder)
         report.siblings(result.siblings, result.shipped)
         print(f"{result.verdict}\n\nbundle: {result.bundle.path}    check it again: edgeeff verify {result.bundle.path}")
     return result.to_json()

@@ -43,19 +43,20 @@ def to_onnx(model: EfficientNet, preprocess: Preprocess, path: Path) -> Path:
 
 
 def fold_pads(graph: onnx.GraphProto, deployed: torch.nn.Module) -> None:
-    """Make TensorFlow's SAME pads attributes of their convolutions, instead of Pad nodes with the arithmetic of their amounts.
-
-    The exporter names a Conv node after its module: `/model/blocks/blocks.1/blocks.1.0/conv_exp/Conv`.
-    """
+    """Make TensorFlow's SAME pads attributes of their convolutions, instead of Pad nodes with the arithmetic of their amounts."""
     producer = {output: node for node in graph.node for output in node.output}
     for conv in [n for n in graph.node if n.op_type == "Conv"]:
-        scopes = conv.name.strip("/").split("/")
-        path = [a for a, b in pairwise(scopes) if not b.startswith(f"{a}.")]
-        module = deployed.get_submodule(".".join(path))
+        module = deployed.get_submodule(module_path(conv.name))
         if isinstance(module, SameConv2d):
             left, right, top, bottom = module.pads
             next(a for a in conv.attribute if a.name == "pads").ints[:] = [top, left, bottom, right]
             conv.input[0] = producer[conv.input[0]].input[0]
+
+
+def module_path(node: str) -> str:
+    """The module that an exported node came of: `/model/blocks/blocks.1/blocks.1.0/conv_exp/Conv` → `model.blocks.1.0.conv_exp`."""
+    scopes = node.strip("/").split("/")
+    return ".".join(a for a, b in pairwise(scopes) if not b.startswith(f"{a}."))
 
 
 def drop_identities(graph: onnx.GraphProto) -> None:

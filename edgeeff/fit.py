@@ -8,12 +8,12 @@ from __future__ import annotations
 import datetime
 import hashlib
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from . import backends, bundle
 from .accuracy import Gate, StepReport
@@ -25,13 +25,21 @@ from .pick import Candidate, Choice, pick
 from .progress import SILENT, Progress
 from .target import Budget, Target
 from .variants import VARIANTS, Padding, Variant, variant
-from .verdict import Form, Ladder, Sibling, best, explain, timed
+from .verdict import Form, Sibling, explain, loss, timed
+from .verdict import best as pick_best
 from .workspace import Workspace
+
+LEARNING = 4000  # photos that a network recovers on, at most
+WORTH = 1.05  # times faster: what a swap of the activation has to gain, at the interval's lower end
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked for. Folders are labelled photos; `calib` may be unlabelled. `max_drop` is in points of top-1."""
+    """What is asked for. Folders are labelled photos; `calib` may be unlabelled. `max_drop` is in points of top-1.
+
+    `activation`: keep, hardswish, relu6, relu, or auto, which swaps Swish where that is faster and stays within the gate; None
+    swaps only where INT8 misses the gate without. `time_budget` is in minutes, to find INT8 that passes; `accept` ships what fails.
+    """
 
     target: str | Path
     val: str | Path
@@ -48,6 +56,9 @@ class Job:
     min_agreement: float = 97.0
     max_corrupt: float = 0.01
     calibration_images: int = 300
+    activation: Literal["keep", "auto", "hardswish", "relu6", "relu"] | None = None
+    time_budget: float = 30.0
+    accept: bool = False
     epochs: int | None = None
     lr: float | None = None
     flip: bool = True
@@ -62,6 +73,10 @@ class Job:
             raise BadInput(f"--max-corrupt {self.max_corrupt}: expected a share from 0 to below 1.")
         if (self.epochs is not None and self.epochs < 1) or self.calibration_images < 1:
             raise BadInput("--epochs and --calibration-images: expected 1 or more.")
+        if self.activation not in (None, "keep", "hardswish", "relu6", "relu", "auto"):
+            raise BadInput(f"--activation {self.activation}: expected keep, hardswish, relu6, relu or auto.")
+        if not (math.isfinite(self.time_budget) and self.time_budget > 0):
+            raise BadInput(f"--time-budget {self.time_budget}: expected minutes, above 0.")
         if self.lr is not None and not 0 < self.lr <= 1:
             raise BadInput(f"--lr {self.lr}: expected a rate above 0, at most 1.")
         if not self.train and not self.weights:
@@ -85,6 +100,7 @@ class Fit:
     shipped: Sibling
     steps: list[StepReport]
     siblings: list[Sibling]
+    ladder: list[dict[str, Any]]
     verdict: str
     choice: Choice | None = None
 
@@ -93,6 +109,9 @@ class Fit:
             "variant": self.variant.name,
             "resolution": self.variant.resolution,
             "precision": self.shipped.form.precision,
+            "activation": self.shipped.form.activation,
+            "remedy": self.shipped.form.remedy,
+            "ladder": self.ladder,
             "steps": [s.to_json() for s in self.steps],
             "latency_ms": self.shipped.latency.to_json(),
             "siblings": [s.to_json() for s in self.siblings],
@@ -103,10 +122,11 @@ class Fit:
 
 @dataclass(frozen=True)
 class Photos:
-    """Opened, labelled alike, and disjoint by content."""
+    """Opened, labelled alike, and disjoint by content. `calibration` sets ranges; networks recover on `learning`."""
 
     validation: ImageSet
     calibration: ImageSet
+    learning: ImageSet
     training: ImageSet | None
 
 
@@ -139,8 +159,9 @@ def fit_variant(
     job: Job, target: Target, budget: Budget, v: Variant, photos: Photos, workspace: Workspace, progress: Progress
 ) -> Fit:
     """One variant from weights to a finished bundle in the workspace."""
-    from .export import to_onnx
+    from .ladder import Ladder, best, exported, reverted
     from .model import predict
+    from .quantize import suspicious
 
     model, preprocess, names = trained_model(job, v, photos, workspace, progress)
     v = model.variant
@@ -151,20 +172,51 @@ def fit_variant(
     gate = Gate(pixels, max_drop=job.max_drop, min_agreement=job.min_agreement, progress=progress)
 
     gate.require("float", predict(model, preprocess))
-    onnx = workspace.once("onnx", lambda folder: to_onnx(model, preprocess, folder / "model.onnx")) / "model.onnx"
-    judged = gate.require("onnx", backends.get("onnxruntime").load(onnx, precision="float32", threads=target.threads))
-    plain = workspace.once("float", partial(target.runtime.compile, onnx)) / "model.xml"
-    ladder = quantized(job, target, plain, photos.calibration, preprocess, gate, workspace, progress)
-    forms = [Form("float32", "onnxruntime", onnx, judged)]
-    for precision in target.usable():
-        file = ladder.file if precision.startswith("int8") else plain
-        run = target.runtime.load(file, precision=precision, threads=target.threads, throughput=True)
-        forms.append(Form(precision, target.backend, file, ladder.report if precision == "int8" else gate.judge(precision, run)))
-    if ladder.reverted:
-        forms.append(Form("int8 (all layers)", target.backend, ladder.whole, ladder.whole_report))
+    network = exported(model, preprocess, target, workspace)
+    reference = backends.get("onnxruntime")
+    judged = gate.require("onnx", reference.load(network.onnx, precision="float32", threads=target.threads))
+    calibration = PixelFile(photos.calibration, preprocess, max_corrupt=job.max_corrupt, progress=progress)
+    suspicious(calibration)
+    ladder = Ladder(
+        target=target,
+        preprocess=preprocess,
+        calibration=calibration,
+        learning=photos.learning,
+        gate=gate,
+        workspace=workspace,
+        original=network.activation,
+        deadline=time.monotonic() + 60 * job.time_budget,
+        swap_to=None if job.activation == "keep" else target.activation,
+        flip=job.flip,
+        seed=job.seed,
+        progress=progress,
+    )
+    notes = []
+    forms = [Form("float32", "onnxruntime", network.onnx, judged, network.onnx, network.activation)]
+    if job.activation in ("hardswish", "relu6", "relu") and network.activation == "silu":
+        forms += ladder.float_forms(network)
+        network = ladder.recovered(network, job.activation)
+    attempts = ladder.climb(network)
+    chosen = best(attempts)
+    for each in dict.fromkeys((network, chosen.network)):
+        forms += ladder.float_forms(each)
+    forms += ladder.integer_forms(chosen)
+    left_float = reverted(attempts, chosen)
+    if left_float:
+        forms.append(replace(ladder.integer_forms(attempts[0])[0], precision="int8 (all layers)"))
+    if job.activation == "auto" and target.activation and chosen.network.activation == "silu":
+        faster, (low, high) = ladder.gain(network, target.activation)
+        notes.append(f"{target.activation} makes INT8 {faster:.2f}× ({low:.2f} to {high:.2f}) as fast here")
+        if low > WORTH:
+            other = ladder.climb(ladder.recovered(network, target.activation))
+            attempts += other
+            forms += ladder.float_forms(best(other).network) + ladder.integer_forms(best(other))
+            notes[-1] += f"; recovered, it loses {loss(forms[-1].report):.2f} points in INT8."
+        else:
+            notes[-1] += ": not worth a swap."
     siblings = timed(target, forms, next(pixels.batches(1)), progress)
-    shipped = best(v, siblings, target, budget, gate)
-    verdict = explain(shipped, siblings, ladder, budget, gate)
+    shipped = pick_best(v, siblings, target, budget, gate, accept=job.accept)
+    verdict = explain(shipped, siblings, chosen.remedy, left_float, notes, budget, gate)
 
     facts = {
         "variant": v.name,
@@ -181,8 +233,10 @@ def fit_variant(
         "steps": [r.to_json() for r in gate.reports],
         "latency_ms": shipped.latency.to_json(),
         "siblings": [s.to_json() for s in siblings],
-        "remedy": ladder.remedy,
-        "reverted_layers": ladder.reverted,
+        "activation": shipped.form.activation,
+        "remedy": shipped.form.remedy,
+        "reverted_layers": left_float if shipped.form.remedy == chosen.remedy else [],
+        "ladder": [a.to_json() for a in attempts],
         "validation_sha256": validation.sha256,
         "calibration_sha256": photos.calibration.sha256,
         "verdict": verdict,
@@ -192,8 +246,8 @@ def fit_variant(
     }
     golden = next(pixels.batches(bundle.GOLDEN))
     folder = workspace.scratch("bundle")
-    written = bundle.write(folder, target.runtime.files(shipped.form.file), onnx, names, golden, facts)
-    return Fit(written, v, shipped, gate.reports, siblings, verdict)
+    written = bundle.write(folder, target.runtime.files(shipped.form.file), shipped.form.onnx, names, golden, facts)
+    return Fit(written, v, shipped, gate.reports, siblings, facts["ladder"], verdict)
 
 
 def open_photos(job: Job, progress: Progress) -> Photos:
@@ -209,7 +263,7 @@ def open_photos(job: Job, progress: Progress) -> Photos:
         validation = validation.labelled_for(number_of_classes(training), training.classes)
     source = unseen(ImageSet.open(job.calib), validation) if job.calib else training
     assert source is not None
-    return Photos(validation, source.draw(job.calibration_images, job.seed), training)
+    return Photos(validation, source.draw(job.calibration_images, job.seed), source.draw(LEARNING, job.seed), training)
 
 
 def choose(job: Job, target: Target, budget: Budget, photos: Photos, progress: Progress) -> tuple[Choice | None, list[Variant]]:
@@ -231,7 +285,7 @@ def trained_model(
     job: Job, v: Variant, photos: Photos, workspace: Workspace, progress: Progress
 ) -> tuple[Any, Preprocess, tuple[str, ...]]:
     """The float network, how its photos are prepared, and its class names: loaded, fine-tuned, or trained from scratch."""
-    from . import checkpoint
+    from . import checkpoint, parallel
     from .model import create
     from .train import Recipe, train
 
@@ -257,41 +311,12 @@ def trained_model(
     recipe = (Recipe.fine_tune if job.weights else Recipe.from_scratch)(**changes, flip=job.flip, seed=job.seed)
 
     def make(folder: Path) -> None:
-        result = train(model, preprocess, training, recipe, workspace.root / "training.pt", progress=progress)
+        state = workspace.root / "training.pt"
+        result = parallel.together(train, model, preprocess, training, recipe, state, progress=progress)
         checkpoint.save(result, folder / "weights.safetensors", preprocess, training.classes)
 
     weights = workspace.once("weights", make) / "weights.safetensors"
     return checkpoint.load(weights, v.at(model.variant.resolution))[0], preprocess, training.classes
-
-
-def quantized(
-    job: Job,
-    target: Target,
-    plain: Path,
-    calibration: ImageSet,
-    preprocess: Preprocess,
-    gate: Gate,
-    workspace: Workspace,
-    progress: Progress,
-) -> Ladder:
-    """INT8 by the first remedy that passes the gate; when none does, by the one that loses least."""
-    from .quantize import REMEDIES, quantize, quantized_layers, suspicious
-
-    pixels = PixelFile(calibration, preprocess, max_corrupt=job.max_corrupt, progress=progress)
-    suspicious(pixels)
-    tried: list[tuple[str, Path, StepReport]] = []
-    for remedy in REMEDIES:
-        make = partial(quantize, plain, pixels, remedy=remedy, max_drop=job.max_drop, progress=progress)
-        limit = f"-{job.max_drop:g}" if remedy == "accuracy control" else ""
-        file = workspace.once(remedy.replace(" ", "-") + limit, make) / "model.xml"
-        run = target.runtime.load(file, precision="int8", threads=target.threads, throughput=True)
-        tried.append((remedy, file, gate.judge("int8" if not tried else f"int8 ({remedy})", run)))
-        if tried[-1][2].passed:
-            break
-    _, whole, whole_report = tried[0]
-    remedy, file, report = min(tried, key=lambda t: (not t[2].passed, -t[2].agreement if t[2].drop is None else t[2].drop))
-    reverted = sorted(quantized_layers(whole) - quantized_layers(file))
-    return Ladder(remedy, file, report, whole, whole_report, reverted)
 
 
 def read_labels(path: str | Path | None, classes: int) -> tuple[str, ...]:
@@ -315,7 +340,7 @@ def fingerprint(job: Job, target: Target, photos: Photos) -> dict[str, Any]:
     options = {
         k: val
         for k, val in asdict(job).items()
-        if k not in ("val", "out", "budget", "labels", "max_drop", "min_agreement", "variants")
+        if k not in ("val", "out", "budget", "labels", "max_drop", "min_agreement", "variants", "activation", "accept")
     }
     return {"job": options, "weights_sha256": weights, "target": repr(target), **sets, "versions": versions()}
 

@@ -284,14 +284,18 @@ class PixelFile:
     def __len__(self) -> int:
         return len(self.images)
 
+    def rows(self, start: int, count: int) -> Pixels:
+        """`(≤ count, H, W, 3)` uint8: the photos from `start` on."""
+        side = self.preprocess.resolution
+        batch = np.empty((min(count, len(self) - start), side, side, 3), np.uint8)
+        os.preadv(self._file.fileno(), [batch.data.cast("B")], start * side * side * 3)
+        return batch
+
     def batches(self, size: int) -> Iterator[Pixels]:
         """`(≤ size, H, W, 3)` uint8 arrays, in order; the next one is read while the caller works on this one."""
-        side = self.preprocess.resolution
 
         def read(start: int) -> Pixels:
-            batch = np.empty((min(size, len(self) - start), side, side, 3), np.uint8)
-            os.preadv(self._file.fileno(), [batch.data.cast("B")], start * side * side * 3)
-            return batch
+            return self.rows(start, size)
 
         with ThreadPoolExecutor(1) as reader:
             following = reader.submit(read, 0)

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from .images import Preprocess
 from .variants import Block, Padding, Variant, variant
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu6": nn.ReLU6}
+# The activation, and the gate of squeeze-and-excitation beside it.
+ACTIVATIONS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "silu": (nn.SiLU, nn.Sigmoid),
+    "hardswish": (nn.Hardswish, nn.Hardsigmoid),
+    "relu6": (nn.ReLU6, nn.Hardsigmoid),
+    "relu": (nn.ReLU, nn.Hardsigmoid),
+}
 
 
 class SameConv2d(nn.Conv2d):
@@ -31,16 +37,16 @@ class SameConv2d(nn.Conv2d):
         total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
         self.pads = (total // 2, total - total // 2) * 2
         padded = F.pad(x, self.pads)
-        return F.conv2d(padded, self.weight, None, self.stride, 0, 1, self.groups)
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, 1, self.groups)
 
 
 class SqueezeExcite(nn.Module):
-    def __init__(self, channels: int, squeezed: int, activation: type[nn.Module]) -> None:
+    def __init__(self, channels: int, squeezed: int, activation: nn.Module, gate: nn.Module) -> None:
         super().__init__()
         self.conv_reduce = nn.Conv2d(channels, squeezed, 1)
-        self.act = activation(inplace=True)
+        self.act = activation
         self.conv_expand = nn.Conv2d(squeezed, channels, 1)
-        self.gate = nn.Sigmoid()
+        self.gate = gate
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = x.mean((2, 3), keepdim=True)  # (N, C, 1, 1)
@@ -51,10 +57,10 @@ class SqueezeExcite(nn.Module):
 class Builder:
     """Makes the layers of one network, so that padding, batch-norm eps and activation are said once."""
 
-    def __init__(self, padding: Padding, bn_eps: float, activation: type[nn.Module]) -> None:
+    def __init__(self, padding: Padding, bn_eps: float, activation: str) -> None:
         self.padding = padding
         self.bn_eps = bn_eps
-        self.activation = activation
+        self.activation, self.gate = ACTIVATIONS[activation]
 
     def conv(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
         if self.padding == "same" and stride > 1:
@@ -95,7 +101,7 @@ class MBBlock(nn.Module):
         else:
             self._add(conv_dw=depthwise, bn1=make.bn(b.expanded), act1=make.act())
         if b.squeezed:
-            self._add(se=SqueezeExcite(b.expanded, b.squeezed, make.activation))
+            self._add(se=SqueezeExcite(b.expanded, b.squeezed, make.act(), make.gate()))
         project = make.conv(b.expanded, b.outputs, 1)
         if b.kind == "mbconv":
             self._add(conv_pwl=project, bn3=make.bn(b.outputs))
@@ -125,7 +131,7 @@ class EfficientNet(nn.Module):
     def __init__(self, variant: Variant, classes: int, padding: Padding, bn_eps: float) -> None:
         super().__init__()
         self.variant, self.classes, self.padding, self.bn_eps = variant, classes, padding, bn_eps
-        make = Builder(padding, bn_eps, ACTIVATIONS[variant.activation])
+        make = Builder(padding, bn_eps, variant.activation)
         self.conv_stem = make.conv(3, variant.stem, 3, stride=2)
         self.bn1 = make.bn(variant.stem)
         self.act1 = make.act()

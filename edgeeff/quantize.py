@@ -9,7 +9,7 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,23 +26,31 @@ RANKING = 150
 
 
 def quantize(
-    model: Path, calibration: PixelFile, folder: Path, remedy: str, *, max_drop: float = 0.5, progress: Progress = SILENT
+    model: Path,
+    calibration: PixelFile,
+    folder: Path,
+    remedy: str,
+    *,
+    max_drop: float = 0.5,
+    on_time: Callable[[], None] = lambda: None,
+    progress: Progress = SILENT,
 ) -> Path:
     """Write the INT8 version of a float IR into `folder`, by one of REMEDIES; returns its main file.
 
     `accuracy control` first quantizes as `fast bias correction` does, then puts those layers back to float that cost most agreement
-    with the float model on calibration photos, until at most `max_drop` percent of these change their label.
+    with the float model on calibration photos, until at most `max_drop` percent of these change their label; `on_time` is called
+    between its trials, and may raise.
     """
     import openvino
 
     progress.say(f"quantize: {remedy}, {len(calibration)} calibration photos")
-    with _quiet_nncf() as nncf:
+    with quiet_nncf() as nncf:
         float_model = openvino.Core().read_model(model)
         images = list(calibration.batches(1))
         data = nncf.Dataset(images)
         options: dict[str, Any] = {"subset_size": len(images), **_scheme(nncf)}
         if remedy == "accuracy control":
-            quantized = _with_accuracy_control(nncf, float_model, data, options, max_drop)
+            quantized = _with_accuracy_control(nncf, float_model, data, options, max_drop, on_time)
         else:
             if remedy == "quantile ranges":
                 ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MEAN_QUANTILE
@@ -55,7 +63,7 @@ def quantize_for_timing(model: Path, image: Pixels, folder: Path) -> Path:
     """INT8 with meaningless ranges, in seconds: the right graph to time, never one to judge or ship."""
     import openvino
 
-    with _quiet_nncf() as nncf:
+    with quiet_nncf() as nncf:
         advanced = nncf.AdvancedQuantizationParameters(disable_bias_correction=True)
         quantized = nncf.quantize(
             openvino.Core().read_model(model),
@@ -73,7 +81,9 @@ def _scheme(nncf: ModuleType) -> dict[str, Any]:
     return {"preset": nncf.QuantizationPreset.MIXED, "ignored_scope": gates}
 
 
-def _with_accuracy_control(nncf: ModuleType, model: Any, data: Any, options: dict[str, Any], max_drop: float) -> Any:
+def _with_accuracy_control(
+    nncf: ModuleType, model: Any, data: Any, options: dict[str, Any], max_drop: float, on_time: Callable[[], None]
+) -> Any:
     """Agreement with the float model is the metric, so that neither labels nor validation photos take part."""
     import openvino
 
@@ -82,6 +92,7 @@ def _with_accuracy_control(nncf: ModuleType, model: Any, data: Any, options: dic
     truth = np.concatenate([teacher(image)[0].argmax(1) for image in images])
 
     def agreement(candidate: Any, rows: Any) -> tuple[float, list[float]]:
+        on_time()
         same = [float(candidate(image)[0].argmax() == truth[i]) for i, image in rows]
         return float(np.mean(same)), same
 
@@ -117,7 +128,7 @@ def _from_int8(node: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _quiet_nncf() -> Iterator[ModuleType]:
+def quiet_nncf() -> Iterator[ModuleType]:
     """NNCF without its telemetry, progress bars and log: the variable is its own switch, read at import."""
     os.environ["NNCF_CI"] = "1"
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

@@ -62,12 +62,25 @@ def steps(reports: Sequence[Any], *, shipped: str) -> None:
     table(columns, rows, title=f"accuracy on {reports[0].images} photos", marked=marked)
 
 
+def ladder(attempts: Sequence[dict[str, Any]]) -> None:
+    """What was tried for INT8, in order."""
+    rows = []
+    for a in attempts:
+        judged = "passed" in a
+        drop = f"{a['drop']:+.2f}" if judged and a["drop"] is not None else ""
+        agreement = f"{a['agreement']:.2f}" if judged else ""
+        outcome = a["note"] or ("passed" if a["passed"] else "missed the gate")
+        rows.append([a["remedy"], a["activation"], drop, agreement, f"{a['seconds']:.0f}", outcome])
+    table(["remedy", "activation", "drop", "agreement %", "seconds", "outcome"], rows, title="remedies for INT8")
+
+
 def siblings(rows: Sequence[Any], shipped: Any) -> None:
     """Latency of every form of the model, timed in one run."""
     base = min(r.latency.p50 for r in rows if r.form.precision == "float32")
     lines = [
         [
             r.form.precision,
+            r.form.activation,
             r.form.runtime,
             f"{r.latency.p50:.2f}",
             f"{r.latency.ci[0]:.2f} … {r.latency.ci[1]:.2f}",
@@ -78,7 +91,7 @@ def siblings(rows: Sequence[Any], shipped: Any) -> None:
         ]
         for r in rows
     ]
-    columns = ["form", "runtime", "p50 ms", "95% interval", "p90", "p99", "speed", "MB"]
+    columns = ["form", "activation", "runtime", "p50 ms", "95% interval", "p90", "p99", "speed", "MB"]
     table(columns, lines, title="latency of one photo, in interleaved blocks", marked=list(rows).index(shipped))
 
 

@@ -6,12 +6,13 @@ import difflib
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from . import backends
 from .errors import BadInput
+from .variants import Activation
 
 PERCENTILES = (50, 90, 99)
 
@@ -47,7 +48,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class Target:
-    """One device: the backend that runs there, the precisions to try, and where its facts come from."""
+    """One device: the backend that runs there, the precisions to try, and where its facts come from.
+
+    `scheme`: symmetric means signed INT8 with zero point 0 everywhere, as Q/DQ pairs. `activation`: its stand-in for Swish.
+    """
 
     name: str
     description: str
@@ -55,6 +59,8 @@ class Target:
     precisions: tuple[str, ...]
     threads: int = 0
     latency_ms: float | None = None
+    scheme: Literal["asymmetric", "symmetric"] = "asymmetric"
+    activation: Activation | None = None
     sources: tuple[str, ...] = ()
 
     @classmethod
@@ -92,8 +98,6 @@ class Target:
         if data["backend"] not in backends.names():
             raise BadInput(f"{path}: unknown backend {data['backend']!r}. Expected one of {', '.join(backends.names())}.")
         backend = backends.get(data["backend"])
-        if "int8" not in backend.PRECISIONS:
-            raise BadInput(f"{path}: backend {data['backend']!r} judges, it does not ship: expected openvino.")
         precisions = tuple(map(str, data["precisions"])) if isinstance(data["precisions"], list) else ()
         if not precisions or not set(precisions) <= set(backend.PRECISIONS):
             raise BadInput(f"{path}: precisions {data['precisions']!r}: expected a list of {', '.join(backend.PRECISIONS)}.")
@@ -104,10 +108,25 @@ class Target:
             Budget(latency_ms=latency)
         except (BadInput, TypeError) as error:
             raise BadInput(f"{path}: {error}") from error
+        scheme, activation = data.get("scheme", "asymmetric"), data.get("activation")
+        if scheme not in ("asymmetric", "symmetric") or (scheme == "asymmetric" and data["backend"] != "openvino"):
+            raise BadInput(f"{path}: scheme {scheme!r}: expected symmetric, or with openvino asymmetric.")
+        if activation not in (None, "hardswish", "relu6", "relu"):
+            raise BadInput(f"{path}: activation {activation!r}: expected hardswish, relu6 or relu, or none.")
         sources = data.get("sources", [])
         if not isinstance(sources, list):
             raise BadInput(f"{path}: sources {sources!r}: expected a list.")
-        return cls(path.stem, str(data["description"]), data["backend"], precisions, threads, latency, tuple(map(str, sources)))
+        return cls(
+            name=path.stem,
+            description=str(data["description"]),
+            backend=data["backend"],
+            precisions=precisions,
+            threads=threads,
+            latency_ms=latency,
+            scheme=scheme,
+            activation=activation,
+            sources=tuple(map(str, sources)),
+        )
 
     @property
     def runtime(self) -> backends.Backend:

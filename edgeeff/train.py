@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from . import parallel
 from .errors import EdgeeffError
 from .images import INTERPOLATIONS, ImageSet, Pixels, Preprocess, upright_rgb
 from .model import Deployed, EfficientNet, channels_last
@@ -57,6 +58,7 @@ def train(
     model: EfficientNet, preprocess: Preprocess, images: ImageSet, recipe: Recipe, checkpoint: Path, *, progress: Progress = SILENT
 ) -> EfficientNet:
     """Train on all of `images`; returns the averaged network, in eval mode. `checkpoint` holds the state between epochs."""
+    progress = progress if parallel.rank() == 0 else SILENT
     torch.manual_seed(recipe.seed)
     student = channels_last(Deployed(model, preprocess))
     average = copy.deepcopy(student).eval()
@@ -72,6 +74,7 @@ def train(
         for name, part in state.items():
             part.load_state_dict(saved[name])
         progress.say(f"train: resumed after epoch {done} of {recipe.epochs}")
+    replica = parallel.replicate(student)
     start = time.monotonic()
     for epoch in range(done, recipe.epochs):
         torch.manual_seed(recipe.seed + epoch)
@@ -82,19 +85,21 @@ def train(
             step = epoch * batches + i
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * _schedule(step, steps)
-            loss = _loss(student, pixels, labels, recipe.smoothing)
+            size = parallel.total([len(labels)])[0]
+            loss = _loss(replica, pixels, labels, recipe.smoothing) * (len(labels) * parallel.world() / size)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(student.parameters(), 5.0)
             optimizer.step()
             _follow(average, student, min(0.998, (1 + step) / (10 + step)))
             losses.append(loss.item())
-        mean = sum(losses) / len(losses)
+        mean = sum(parallel.total(losses)) / len(losses) / parallel.world()
         if not math.isfinite(mean):
             raise EdgeeffError(f"training diverged in epoch {epoch + 1}: the loss is {mean}. Lower --lr (now {recipe.lr:g}).")
         buffer = io.BytesIO()
         torch.save({"epochs": epoch + 1, **{name: part.state_dict() for name, part in state.items()}}, buffer)
-        write_whole(checkpoint, buffer.getvalue())
+        if parallel.rank() == 0:
+            write_whole(checkpoint, buffer.getvalue())
         left = (time.monotonic() - start) / (epoch + 1 - done) * (recipe.epochs - epoch - 1)
         progress.say(f"epoch {epoch + 1}/{recipe.epochs}: loss {mean:.3f}, {left / 60:.1f} min left")
     trained = average.model
@@ -111,7 +116,7 @@ def training_resolution(resolution: int) -> int:
     return 32 * math.ceil(resolution * 5 / 7 / 32)
 
 
-def _loss(student: Deployed, pixels: Pixels, labels: Tensor, smoothing: float) -> Tensor:
+def _loss(student: torch.nn.Module, pixels: Pixels, labels: Tensor, smoothing: float) -> Tensor:
     return F.cross_entropy(student(torch.from_numpy(pixels)), labels, label_smoothing=smoothing)
 
 
@@ -150,8 +155,9 @@ def _batches(images: ImageSet, preprocess: Preprocess, recipe: Recipe, epoch: in
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         pending: list[tuple[list[Future[Pixels]], Tensor]] = []
         for chunk in chunks:
-            jobs = [pool.submit(_augmented, images.paths[i], preprocess, recipe.flip, rng.random()) for i in chunk]
-            pending.append((jobs, torch.tensor([images.labels[i] for i in chunk])))
+            own = parallel.share([(i, rng.random()) for i in chunk])
+            jobs = [pool.submit(_augmented, images.paths[i], preprocess, recipe.flip, seed) for i, seed in own]
+            pending.append((jobs, torch.tensor([images.labels[i] for i, _ in own])))
             if len(pending) > 2:
                 yield _collect(*pending.pop(0))
         for batch in pending:

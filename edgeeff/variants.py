@@ -22,6 +22,7 @@ from .errors import BadInput
 
 Kind = Literal["conv", "fused", "separable", "mbconv"]
 Padding = Literal["symmetric", "same"]
+Activation = Literal["silu", "hardswish", "relu6", "relu"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Variant:
     stem: int
     stages: tuple[Stage, ...]
     head: int
-    activation: Literal["silu", "relu6"]
+    activation: Activation
     padding: Padding
     bn_eps: float
     mean: tuple[float, float, float]

@@ -16,17 +16,25 @@ from .report import milliseconds
 from .target import Budget, Target
 from .variants import Variant
 
+FIRST = ("fast bias correction", "ranges chosen per layer")  # the remedies that need no mention
 ROUNDS = 20  # these figures are the ones quoted: more than a pick needs
 
 
 @dataclass(frozen=True)
 class Form:
-    """One form of the model: a file, how a runtime is to run it, and the accuracy of just that."""
+    """One form of the model: a file, how a runtime is to run it, and the accuracy of just that; `onnx` is the same in float."""
 
     precision: str
     runtime: str
     file: Path
     report: StepReport
+    onnx: Path
+    activation: str
+    remedy: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.precision}, {self.activation}"
 
 
 @dataclass(frozen=True)
@@ -39,26 +47,15 @@ class Sibling:
 
     def to_json(self) -> dict[str, Any]:
         form, report = self.form, self.form.report
-        facts = {"precision": form.precision, "runtime": form.runtime, "top1": report.top1, "agreement": report.agreement}
+        facts = {"precision": form.precision, "activation": form.activation, "runtime": form.runtime, "remedy": form.remedy}
+        facts |= {"top1": report.top1, "drop": report.drop, "drop_ci": report.drop_ci, "agreement": report.agreement}  # type: ignore[dict-item]
         return {**facts, "passed": report.passed, "size_mb": round(self.size_mb, 3), "latency_ms": self.latency.to_json()}
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """Where the remedies for INT8 ended. `reverted` are the layers put back to float, `whole` the file in which they are not."""
-
-    remedy: str
-    file: Path
-    report: StepReport
-    whole: Path
-    whole_report: StepReport
-    reverted: list[str]
 
 
 def timed(target: Target, forms: list[Form], photo: Pixels, progress: Progress) -> list[Sibling]:
     """The latency of every form, in interleaved blocks of one run, on a real photo."""
     runs = {
-        f"{form.runtime} {form.precision}": backends.get(form.runtime).load(
+        f"{form.runtime} {form.label}": backends.get(form.runtime).load(
             form.file, precision=form.precision.split(" ")[0], threads=target.threads
         )
         for form in forms
@@ -68,8 +65,11 @@ def timed(target: Target, forms: list[Form], photo: Pixels, progress: Progress) 
     return [Sibling(form, latency, size) for form, latency, size in zip(forms, latencies.values(), sizes, strict=True)]
 
 
-def best(v: Variant, siblings: list[Sibling], target: Target, budget: Budget, gate: Gate) -> Sibling:
-    """The fastest form that passes the gate and the budget; otherwise says which of the two it breaks."""
+def best(v: Variant, siblings: list[Sibling], target: Target, budget: Budget, gate: Gate, *, accept: bool = False) -> Sibling:
+    """The fastest form that passes the gate and the budget; otherwise says which of the two it breaks.
+
+    With `accept`, where no form within the budget passes the gate, the one of them that loses least.
+    """
 
     def within(s: Sibling) -> bool:
         fast = budget.latency_ms is None or s.latency.at(budget.percentile) <= budget.latency_ms
@@ -80,7 +80,12 @@ def best(v: Variant, siblings: list[Sibling], target: Target, budget: Budget, ga
     if fitting := [s for s in accurate if within(s)]:
         return min(fitting, key=lambda s: s.latency.at(budget.percentile))
     if tempting := [s for s in own if within(s)]:
-        raise AccuracyGateFailed(f"{v.name}: {gate.refusal(tempting[0].form.report)} No form within the gate meets {budget}.")
+        nearest = min(tempting, key=lambda s: loss(s.form.report))
+        if accept:
+            return nearest
+        raise AccuracyGateFailed(
+            f"{v.name}: {gate.refusal(nearest.form.report)} No form within the gate meets {budget}. --accept ships it all the same."
+        )
     fastest = min(accurate or own, key=lambda s: s.latency.at(budget.percentile))
     figure = fastest.latency.at(budget.percentile)
     raise BudgetNotMet(
@@ -90,8 +95,15 @@ def best(v: Variant, siblings: list[Sibling], target: Target, budget: Budget, ga
     )
 
 
-def explain(shipped: Sibling, siblings: list[Sibling], ladder: Ladder, budget: Budget, gate: Gate) -> str:
-    """Why this form ships, in a sentence or two."""
+def loss(report: StepReport) -> float:
+    """What a form loses against the float model: points of top-1, without labels of agreement."""
+    return 100 - report.agreement if report.drop is None else report.drop
+
+
+def explain(
+    shipped: Sibling, siblings: list[Sibling], remedy: str, reverted: list[str], notes: list[str], budget: Budget, gate: Gate
+) -> str:
+    """Why this form ships, in a few sentences. `remedy` is the one INT8 needed, `reverted` the layers it left in float."""
     form, report = shipped.form, shipped.form.report
     base = min((s for s in siblings if s.form.precision == "float32"), key=lambda s: s.latency.p50)
     speed, (low, high) = ratio(base.latency, shipped.latency)
@@ -107,20 +119,23 @@ def explain(shipped: Sibling, siblings: list[Sibling], ladder: Ladder, budget: B
             f"; top-1 {report.top1:.2f}, drop {report.drop:+.2f} points ({report.drop_ci[0]:+.2f} to {report.drop_ci[1]:+.2f}), "
             f"allowed {gate.max_drop:g}."
         )
-        if not report.proven:
+        if report.passed and not report.proven:
             more = f"about {report.needed} would" if report.needed else "no number would at this drop"
             parts.append(f" {report.images} photos cannot prove that the drop stays within it: {more}.")
-    if not form.precision.startswith("int8"):
-        integer = min((s for s in siblings if s.form.precision.startswith("int8")), key=lambda s: s.latency.p50, default=None)
-        if integer and not ladder.report.passed:
-            parts.append(f" INT8 fails the gate after every remedy ({gate.refusal(ladder.report)})")
-        elif integer:
-            parts.append(f" INT8 does not pay here: p50 {milliseconds(integer.latency.p50)}.")
-    elif ladder.reverted:
+    if not report.passed:
+        parts.append(" It fails the gate, and was accepted all the same.")
+    integers = [s for s in siblings if s.form.precision.startswith("int8")]
+    if not form.precision.startswith("int8") and integers:
+        nearest = min(integers, key=lambda s: loss(s.form.report))
+        if not any(s.form.report.passed for s in integers):
+            parts.append(f" INT8 fails the gate after every remedy ({gate.refusal(nearest.form.report)})")
+        else:
+            parts.append(f" INT8 does not pay here: p50 {milliseconds(min(s.latency.p50 for s in integers))}.")
+    elif reverted:
         whole = next(s for s in siblings if s.form.precision == "int8 (all layers)")
-        part = next(s for s in siblings if s.form.precision == "int8")
+        part = next(s for s in siblings if s.form.remedy == remedy)
         cost = part.latency.p50 - whole.latency.p50
-        parts.append(f" Kept in float: {', '.join(ladder.reverted)}; that costs {cost:+.2f} ms.")
-    elif ladder.remedy != "fast bias correction":
-        parts.append(f" INT8 needed {ladder.remedy}.")
-    return "".join(parts)
+        parts.append(f" Kept in float: {', '.join(reverted)}; that costs {cost:+.2f} ms.")
+    elif remedy not in FIRST:
+        parts.append(f" INT8 needed {remedy}.")
+    return "".join(parts) + "".join(f" {note}" for note in notes)

@@ -16,6 +16,9 @@ class Backend(Protocol):
     PRECISIONS: tuple[str, ...]
     """Names of the ways it can run a file, float first."""
 
+    MODEL: str
+    """The main file's name in the folder that `compile` fills."""
+
     def available(self) -> str | None:
         """None when it can run here, else what is missing and how to get it."""
 
@@ -26,7 +29,7 @@ class Backend(Protocol):
         """Whether this device computes in that precision."""
 
     def compile(self, onnx: Path, folder: Path) -> Path:
-        """Write the float model in the form this backend ships; returns the main file."""
+        """Write a model, float or with Q/DQ pairs, in the form this backend ships; returns the main file."""
 
     def files(self, model: Path) -> list[Path]:
         """Every file that belongs to a compiled model."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime on CPU: the reference that judges every exported graph, and a competitor in float32."""
+"""ONNX Runtime on CPU: the reference that judges every exported graph, and a competitor in float32. Its INT8 is a Q/DQ graph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import BadInput
 from ..images import Logits, Pixels, Predict
 
-PRECISIONS = ("float32",)
+PRECISIONS = ("float32", "int8")
+MODEL = "compiled.onnx"  # beside the portable model.onnx of a bundle
 
 
 def available() -> str | None:
@@ -31,10 +32,7 @@ def supported(precision: str) -> bool:
 
 def compile(onnx: Path, folder: Path) -> Path:
     """An ONNX file is what it runs: a copy."""
-    path = folder / "model.onnx"
-    if onnx != path:
-        shutil.copyfile(onnx, path)
-    return path
+    return Path(shutil.copyfile(onnx, folder / MODEL))
 
 
 def files(model: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from ..errors import BadInput
 from ..images import Logits, Pixels, Predict
 
 PRECISIONS = ("float32", "bf16", "int8", "int8-bf16")
+MODEL = "model.xml"
 
 
 def available() -> str | None:
@@ -56,7 +57,7 @@ def save(model: Any, folder: Path) -> Path:
     """Write an openvino.Model as the IR that `load` reads."""
     import openvino
 
-    path = folder / "model.xml"
+    path = folder / MODEL
     try:
         openvino.save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:

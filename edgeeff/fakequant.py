@@ -1,0 +1,251 @@
+"""The symmetric INT8 scheme on the torch side: the network with NNCF's trainable quantizers just where TensorRT wants them.
+
+Weights per channel, activations per tensor, all signed, zero point 0. A quantizer stands on the input of every convolution but the
+stem and squeeze-and-excitation; the one on a block's input also serves its skip. `qdq.py` writes the same as a graph. (NNCF's own
+placement puts per-channel quantizers on the inputs of depthwise convolutions, which TensorRT does not take.)
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils import parametrize
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from .errors import ToolMissing
+from .images import PixelFile
+from .model import Deployed, EfficientNet, MBBlock, channels_last
+from .progress import SILENT, Progress
+from .quantize import quiet_nncf
+
+REMEDIES = ("ranges chosen per layer", "layers back to float")
+BINS = 2048
+BATCH = 16
+TRIED = 64  # photos on which the ranges are compared
+PERCENTILES = (99.9, 99.99, 99.999)
+Layer = nn.Conv2d | nn.Linear
+
+
+@dataclass(frozen=True)
+class Range:
+    """What one layer is quantized with. `activation` is the largest input kept, chosen by `estimator`; inputs go up to `largest`.
+
+    `weights` are the largest weights kept, `bias_error` the mean shift of the output, both `(channels,)`; `error` is the output's
+    squared error over its power, where its inputs are exact.
+    """
+
+    activation: float
+    estimator: str
+    largest: float
+    weights: Tensor
+    bias_error: Tensor
+    error: float
+
+
+def fold(model: EfficientNet) -> EfficientNet:
+    """A copy whose batch norms are inside their convolutions."""
+    folded = copy.deepcopy(model).eval()
+    for parent in folded.modules():
+        for conv_name, bn_name in pairwise([name for name, _ in parent.named_children()]):
+            conv, bn = getattr(parent, conv_name), getattr(parent, bn_name)
+            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+                assert bn.running_mean is not None
+                assert bn.running_var is not None
+                conv.weight, conv.bias = fuse_conv_bn_weights(
+                    conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
+                )
+                setattr(parent, bn_name, nn.Identity())
+    return folded
+
+
+def layers(model: nn.Module) -> Iterator[tuple[str, Layer, nn.Module]]:
+    """What is quantized: name, layer, and the module whose input is quantized for it, which is its block if it comes first there.
+
+    Integer kernels want 16 channels or more, in multiples of 8; the stem and squeeze-and-excitation gain nothing from INT8.
+    """
+    first = {getattr(b, b.layers[0]): b for b in model.modules() if isinstance(b, MBBlock)}
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            inputs, outputs, depthwise = layer.in_channels, layer.out_channels, layer.groups > 1
+        elif isinstance(layer, nn.Linear):
+            inputs, outputs, depthwise = layer.in_features, layer.out_features, False
+        else:
+            continue
+        suits = outputs % 8 == 0 and (depthwise or (min(inputs, outputs) >= 16 and inputs % 8 == 0))
+        if suits and ".se." not in name:
+            yield name, layer, first.get(layer, layer)
+
+
+@torch.no_grad()
+def calibrate(model: EfficientNet, photos: PixelFile, progress: Progress = SILENT) -> dict[str, Range]:
+    """Choose each layer's ranges by the error of its output: from the largest value, percentiles, and the least squared error."""
+    folded = fold(model)
+    network = channels_last(Deployed(folded, photos.preprocess).eval())
+    found = list(layers(folded))
+    largest: dict[str, float] = dict.fromkeys((name for name, _, _ in found), 0.0)
+    counts = {name: torch.zeros(BINS) for name in largest}
+
+    def widen(name: str, layer: Layer, x: Tensor) -> None:
+        largest[name] = max(largest[name], float(x.abs().max()))
+
+    def count(name: str, layer: Layer, x: Tensor) -> None:
+        counts[name] += torch.histc(x.abs(), BINS, 0, largest[name] or 1.0)
+
+    weights = {name: _weight_ranges(layer.weight) for name, layer, _ in found}
+    for look in (widen, count):
+        _watch(network, found, photos, look, len(photos), progress)
+    tried = {name: _candidates(counts[name], largest[name]) for name in largest}
+    errors = {name: {estimator: 0.0 for estimator in tried[name]} for name in tried}
+    shifts: dict[str, dict[str, Any]] = {name: dict.fromkeys(tried[name], 0.0) for name in tried}
+    power = dict.fromkeys(tried, 0.0)
+
+    def compare(name: str, layer: Layer, x: Tensor) -> None:
+        exact = layer(x)
+        over = [0, *range(2, exact.ndim)]
+        power[name] += float(exact.square().mean())
+        w = quantized(layer.weight, weights[name])
+        for estimator, limit in tried[name].items():
+            difference = functional_call(layer, {"weight": w}, (quantized(x, torch.tensor([limit])),)) - exact
+            errors[name][estimator] += float(difference.square().mean())
+            shifts[name][estimator] = shifts[name][estimator] + difference.mean(over)
+
+    batches = _watch(network, found, photos, compare, TRIED, progress)
+    ranges = {}
+    for name, candidates in tried.items():
+        estimator = min(candidates, key=lambda e: errors[name][e])
+        shift, error = shifts[name][estimator] / batches, errors[name][estimator] / max(power[name], 1e-20)
+        ranges[name] = Range(candidates[estimator], estimator, largest[name], weights[name], shift, error)
+    return ranges
+
+
+def fake_quantized(model: EfficientNet, ranges: dict[str, Range]) -> EfficientNet:
+    """A folded copy with quantizers of these ranges, whose widths can be trained, and corrected biases; other layers stay float."""
+    if not (shutil.which("c++") or shutil.which("g++")):
+        raise ToolMissing("NNCF's quantizers for torch need a C++ compiler: install g++ (Debian, Ubuntu: apt install g++).")
+    student = fold(model)
+    for name, layer, holder in list(layers(student)):
+        if name not in ranges:
+            continue
+        r = ranges[name]
+        assert layer.bias is not None
+        layer.bias.data -= r.bias_error
+        shape = (-1, *[1] * (layer.weight.ndim - 1))
+        parametrize.register_parametrization(layer, "weight", _quantizer(r.weights.reshape(shape), narrow=True))
+        holder.add_module("quantized_input", _quantizer(torch.tensor([r.activation]), narrow=False))
+        holder.register_forward_pre_hook(_quantize_input)
+    return student
+
+
+def strip(model: EfficientNet) -> tuple[EfficientNet, dict[str, tuple[float, NDArray[np.float32]]]]:
+    """A float copy without the quantizers, and each quantized layer's steps: its activation's, and its weights' `(channels,)`."""
+    bare = copy.deepcopy(model).eval()
+    steps = {}
+    found: list[Any] = list(layers(bare))
+    for name, layer, holder in found:
+        if parametrize.is_parametrized(layer, "weight"):
+            weights, activation = layer.parametrizations.weight[0], holder.quantized_input
+            steps[name] = (float(activation.scale.detach().abs() / 127), (weights.scale.detach().abs().flatten() / 127).numpy())
+            # Not `remove_parametrizations`: it would take the weights from the class that a copy shares with its original.
+            weight = layer.parametrizations.weight.original
+            del layer.parametrizations
+            layer.__class__ = type(layer).__mro__[1]
+            layer.register_parameter("weight", weight)
+            del holder.quantized_input
+            holder._forward_pre_hooks.clear()
+    return bare, steps
+
+
+def quantized(x: Tensor, limit: Tensor) -> Tensor:
+    """`x` in 8 bits: signed, symmetric, up to `limit`, one number or one for each channel of the first axis."""
+    step = (limit / 127).clamp(min=1e-12)
+    if len(limit) == 1:
+        return torch.fake_quantize_per_tensor_affine(x, float(step), 0, -128, 127)
+    return torch.fake_quantize_per_channel_affine(x, step, torch.zeros(len(step), dtype=torch.int32), 0, -127, 127)
+
+
+def _watch(
+    network: nn.Module,
+    found: list[tuple[str, Layer, nn.Module]],
+    photos: PixelFile,
+    look: Callable[[str, Layer, Tensor], None],
+    count: int,
+    progress: Progress,
+) -> int:
+    """Show every layer's input to `look`, on the first `count` photos; returns the number of batches."""
+
+    busy: list[str] = []  # what `look` itself runs is not looked at
+
+    def hook(name: str) -> Any:
+        def show(layer: Layer, inputs: tuple[Tensor, ...]) -> None:
+            if not busy:
+                busy.append(name)
+                look(name, layer, inputs[0])
+                busy.pop()
+
+        return show
+
+    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer, _ in found]
+    batches = 0
+    try:
+        for start in progress.track(range(0, min(count, len(photos)), BATCH), "ranges", -(-min(count, len(photos)) // BATCH)):
+            network(torch.from_numpy(photos.rows(start, BATCH)))
+            batches += 1
+    finally:
+        for handle in handles:
+            handle.remove()
+    return batches
+
+
+def _weight_ranges(weight: Tensor) -> Tensor:
+    """For each output channel, the share of its largest weight that leaves the least squared error."""
+    flat = weight.flatten(1)
+    largest = flat.abs().amax(1)
+    shares = torch.linspace(0.7, 1, 31)
+    errors = torch.stack([(quantized(flat, largest * share) - flat).square().sum(1) for share in shares])
+    return largest * shares[errors.argmin(0)]
+
+
+def _candidates(counts: Tensor, largest: float) -> dict[str, float]:
+    """Ranges by estimator, from a histogram of magnitudes up to `largest`."""
+    width = largest / BINS
+    below = counts.cumsum(0) / counts.sum().clamp(min=1)
+    found = {"largest": largest}
+    for p in PERCENTILES:
+        found[f"percentile {p}"] = width * (int((below < p / 100).sum()) + 1)
+    centres = width * (torch.arange(BINS) + 0.5)
+    limits = torch.linspace(0.05, 1, 96) * largest
+    errors = [float((counts * (quantized(centres, limit[None]) - centres).square()).sum()) for limit in limits]
+    found["least squared error"] = float(limits[errors.index(min(errors))])
+    return {estimator: max(limit, 1e-6) for estimator, limit in found.items()}
+
+
+def _quantizer(limits: Tensor, *, narrow: bool) -> nn.Module:
+    with quiet_nncf():
+        from nncf.torch.quantization.layers import PTQuantizerSpec, QuantizationMode, SymmetricQuantizer
+
+    spec = PTQuantizerSpec(
+        num_bits=8,
+        mode=QuantizationMode.SYMMETRIC,
+        signedness_to_force=True,
+        narrow_range=narrow,
+        half_range=False,
+        scale_shape=tuple(limits.shape),
+        logarithm_scale=False,
+    )
+    quantizer: Any = SymmetricQuantizer(spec)
+    quantizer._scale_param_storage.data.copy_(limits)
+    return quantizer  # type: ignore[no-any-return]
+
+
+def _quantize_input(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (module.quantized_input(inputs[0]), *inputs[1:])

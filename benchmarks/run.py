@@ -32,24 +32,24 @@ def edgeeff(*arguments: object, env: dict[str, str] | None = None) -> dict[str, 
     return {**json.loads(done.stdout), "total_seconds": round(time.monotonic() - start, 1)}
 
 
-def imagenet(data: Path, variant: str, weights: str, max_drop: float) -> dict[str, Any]:
-    """A published checkpoint → INT8, post-training: calibrated on 300 of the 1000 photos, judged on the other 1300."""
+def imagenet(data: Path, variant: str, weights: str, *options: object, target: str = "host-cpu") -> dict[str, Any]:
+    """A published checkpoint → INT8: calibrated on 300 of the 1000 photos, recovered on all of them, judged on the other 1300."""
     with tempfile.TemporaryDirectory() as folder:
         return edgeeff(
-            *("fit", "--target", "host-cpu", "--latency", 100, "--variant", variant, "--weights", data / "weights" / weights),
+            *("fit", "--target", target, "--latency", 100, "--variant", variant, "--weights", data / "weights" / weights),
             *("--calib", data / "images/imagenet-samples-1000", "--val", data / "images/ilsvrc-val-1300"),
-            *("--max-drop", max_drop, "--out", Path(folder) / "bundle"),
+            *("--out", Path(folder) / "bundle", *options),
         )
 
 
-def transfer(data: Path, name: str) -> dict[str, Any]:
+def transfer(data: Path, name: str, *options: object, target: str = "host-cpu") -> dict[str, Any]:
     """B0's backbone fine-tuned on a folder of photos, and quantized."""
     photos = data / "images" / name
     with tempfile.TemporaryDirectory() as folder:
         return edgeeff(
-            *("fit", "--target", "host-cpu", "--latency", 100, "--variant", "b0", "--padding", "same"),
+            *("fit", "--target", target, "--latency", 100, "--variant", "b0", "--padding", "same"),
             *("--weights", data / "weights/b0-imagenet-backbone.pth", "--train", photos / "train", "--val", photos / "val"),
-            *("--max-drop", 1, "--out", Path(folder) / "bundle"),
+            *("--out", Path(folder) / "bundle", *options),
         )
 
 
@@ -69,6 +69,55 @@ def pick(data: Path) -> dict[str, Any]:
                     "chosen of all": edgeeff(*arguments, "--all", env=complete)["chosen"]["variant"],
                 }
     return results
+
+
+def trained(data: Path) -> dict[str, Any]:
+    """V2-B0 in the symmetric scheme, post-training and trained (QAT): the Q/DQ graph, and the same compiled by OpenVINO."""
+    from edgeeff import backends, checkpoint
+    from edgeeff.accuracy import Gate
+    from edgeeff.images import ImageSet, PixelFile, Preprocess
+    from edgeeff.ladder import Ladder, exported
+    from edgeeff.model import predict
+    from edgeeff.progress import TerminalProgress
+    from edgeeff.target import Target
+    from edgeeff.variants import variant
+    from edgeeff.workspace import Workspace
+
+    v, target, progress = variant("v2-b0"), Target.load("tensorrt-qdq"), TerminalProgress()
+    model = checkpoint.load(data / "weights/v2_b0-imagenet.pth", v)[0].eval()
+    preprocess = Preprocess.standard(v.resolution, v.mean, v.std)
+    learning = ImageSet.open(data / "images/imagenet-samples-1000")
+    gate = Gate(PixelFile(ImageSet.open(data / "images/ilsvrc-val-1300"), preprocess), max_drop=0.1, progress=progress)
+    gate.judge("float", predict(model, preprocess))
+    seconds = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        workspace = Workspace(Path(temporary))
+        network = exported(model, preprocess, target, workspace)
+        ladder = Ladder(
+            target=target,
+            preprocess=preprocess,
+            calibration=PixelFile(learning.draw(300), preprocess),
+            learning=learning,
+            gate=gate,
+            workspace=workspace,
+            original=network.activation,
+            deadline=time.monotonic() + 3600,
+            swap_to=None,
+            progress=progress,
+        )
+        openvino = backends.get("openvino")
+        for name, make in (
+            ("post-training", lambda: ladder.quantized(network, ladder.post_training()[0])),
+            ("quantization-aware", lambda: ladder.trained(network)),
+        ):
+            start = time.monotonic()
+            file = make()[1]
+            seconds[name] = round(time.monotonic() - start, 1)
+            ladder.judged("int8", network, file, name)
+            folder = workspace.scratch(f"openvino {name}")
+            compiled = openvino.compile(file, folder)
+            gate.judge(f"int8 ({name}) in OpenVINO", openvino.load(compiled, precision="int8", throughput=True))
+    return {"steps": [r.to_json() for r in gate.reports], "seconds": seconds}
 
 
 def summary(run: dict[str, Any]) -> dict[str, Any]:
@@ -130,11 +179,20 @@ def throughput(data: Path) -> dict[str, Any]:
     }
 
 
+V2_B0 = ("v2-b0", "v2_b0-imagenet.pth")
 SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "v2-b0": lambda data: imagenet(data, "v2-b0", "v2_b0-imagenet.pth", 0.5),
-    "lite0": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth", 0.5),
-    "flowers12": lambda data: transfer(data, "flowers12"),
-    "trashnet": lambda data: transfer(data, "trashnet"),
+    "v2-b0": lambda data: imagenet(data, *V2_B0),
+    "lite0": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth"),
+    "flowers12": lambda data: transfer(data, "flowers12", "--max-drop", 1),
+    "trashnet": lambda data: transfer(data, "trashnet", "--max-drop", 1),
+    "hardswish": lambda data: imagenet(data, *V2_B0, "--activation", "hardswish"),
+    "hardswish-symmetric": lambda data: imagenet(data, *V2_B0, "--activation", "hardswish", target="tensorrt-qdq"),
+    "relu": lambda data: imagenet(data, *V2_B0, "--activation", "relu", "--time-budget", 20, "--accept"),
+    "v2-b0-symmetric": lambda data: imagenet(data, *V2_B0, target="tensorrt-qdq"),
+    "lite0-symmetric": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth", target="tensorrt-qdq"),
+    "flowers12-symmetric": lambda data: transfer(data, "flowers12", target="tensorrt-qdq"),
+    "trashnet-symmetric": lambda data: transfer(data, "trashnet", target="tensorrt-qdq"),
+    "trained": trained,
     "pick": pick,
     "throughput": throughput,
 }

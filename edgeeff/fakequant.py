@@ -8,7 +8,6 @@ placement puts per-channel quantizers on the inputs of depthwise convolutions, w
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,7 +21,6 @@ from torch.func import functional_call
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .errors import ToolMissing
 from .images import PixelFile
 from .model import Deployed, EfficientNet, MBBlock, channels_last
 from .progress import SILENT, Progress
@@ -130,8 +128,6 @@ def calibrate(model: EfficientNet, photos: PixelFile, progress: Progress = SILEN
 
 def fake_quantized(model: EfficientNet, ranges: dict[str, Range]) -> EfficientNet:
     """A folded copy with quantizers of these ranges, whose widths can be trained, and corrected biases; other layers stay float."""
-    if not (shutil.which("c++") or shutil.which("g++")):
-        raise ToolMissing("NNCF's quantizers for torch need a C++ compiler: install g++ (Debian, Ubuntu: apt install g++).")
     student = fold(model)
     for name, layer, holder in list(layers(student)):
         if name not in ranges:
@@ -233,17 +229,18 @@ def _quantizer(limits: Tensor, *, narrow: bool) -> nn.Module:
     with quiet_nncf():
         from nncf.torch.quantization.layers import PTQuantizerSpec, QuantizationMode, SymmetricQuantizer
 
-    spec = PTQuantizerSpec(
-        num_bits=8,
-        mode=QuantizationMode.SYMMETRIC,
-        signedness_to_force=True,
-        narrow_range=narrow,
-        half_range=False,
-        scale_shape=tuple(limits.shape),
-        logarithm_scale=False,
-    )
-    quantizer: Any = SymmetricQuantizer(spec)
-    quantizer._scale_param_storage.data.copy_(limits)
+        spec = PTQuantizerSpec(
+            num_bits=8,
+            mode=QuantizationMode.SYMMETRIC,
+            signedness_to_force=True,
+            narrow_range=narrow,
+            half_range=False,
+            scale_shape=tuple(limits.shape),
+            logarithm_scale=False,
+        )
+        quantizer: Any = SymmetricQuantizer(spec)
+        quantizer._scale_param_storage.data.copy_(limits)
+        quantizer(limits)  # the first call compiles NNCF's kernels, where there is a compiler; without, torch's own are used
     return quantizer  # type: ignore[no-any-return]
 
 

@@ -172,7 +172,7 @@ class Linter:
             yield Finding("R19", True, "", f"shape inference fails: {str(error).strip().splitlines()[-1]}")
         try:
             onnx.checker.check_model(self.model, full_check=True)
-        except onnx.checker.ValidationError as error:
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             yield Finding("R22", True, "", f"onnx.checker: {str(error).strip().splitlines()[0]}")
 
     def _scales(self) -> set[str]:

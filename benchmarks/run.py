@@ -188,6 +188,9 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "hardswish": lambda data: imagenet(data, *V2_B0, "--activation", "hardswish"),
     "hardswish-symmetric": lambda data: imagenet(data, *V2_B0, "--activation", "hardswish", target="tensorrt-qdq"),
     "relu": lambda data: imagenet(data, *V2_B0, "--activation", "relu", "--time-budget", 20, "--accept"),
+    "min-max-symmetric": lambda data: imagenet(
+        data, *V2_B0, "--calibration", "min-max", "--activation", "keep", "--time-budget", 0.01, "--accept", target="tensorrt-qdq"
+    ),
     "v2-b0-symmetric": lambda data: imagenet(data, *V2_B0, target="tensorrt-qdq"),
     "lite0-symmetric": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth", target="tensorrt-qdq"),
     "flowers12-symmetric": lambda data: transfer(data, "flowers12", target="tensorrt-qdq"),

@@ -93,7 +93,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--padding", choices=["symmetric", "same"], help="of the weights, where the file does not say (default: the variant's)"
     )
-    p.add_argument("--calibration-images", type=int, default=300, metavar="N", help="how many photos set the ranges (default 300)")
+    p.add_argument(
+        "--calibration", default="default", metavar="RECIPE", help="how photos set the ranges: a name from calib/, or a YAML file"
+    )
     p.add_argument("--max-corrupt", type=float, default=0.01, metavar="SHARE", help="unreadable photos tolerated (default 0.01)")
     p.add_argument("--epochs", type=int, help="of training (default: 10 from weights, 40 from scratch)")
     p.add_argument("--lr", type=float, help="peak learning rate (default: 0.001 from weights, 0.003 from scratch)")
@@ -121,6 +123,12 @@ def parser() -> argparse.ArgumentParser:
     p = verb("bench", _bench, "latency of a bundle's compiled file on this machine")
     p.add_argument("bundle")
     p.add_argument("--rounds", type=int, default=8)
+
+    p = verb("inspect", _inspect, "which layers of a bundle lose most in INT8: float against INT8 on the same photos")
+    p.add_argument("bundle")
+    p.add_argument("--images", metavar="DIR", help="photos to compare on (default: the bundle's golden ones)")
+    p.add_argument("--plot", metavar="FILE", help="also draw the errors as SVG")
+    p.add_argument("--top", type=int, default=15, metavar="N", help="layers to list (default 15)")
 
     p = verb("verify", _verify, "re-hash a bundle's files and replay its golden images")
     p.add_argument("bundle")
@@ -173,7 +181,7 @@ def _fit(options: argparse.Namespace) -> dict[str, Any]:
         max_drop=options.max_drop,
         min_agreement=options.min_agreement,
         max_corrupt=options.max_corrupt,
-        calibration_images=options.calibration_images,
+        calibration=options.calibration,
         activation=options.activation,
         time_budget=options.time_budget,
         accept=options.accept,
@@ -295,6 +303,26 @@ def _bench(options: argparse.Namespace) -> dict[str, Any]:
     if not options.json:
         print(f"p50 {timed.p50:.2f} ms ({timed.ci[0]:.2f} to {timed.ci[1]:.2f})  p90 {timed.p90:.2f}  p99 {timed.p99:.2f}")
     return {"bundle": options.bundle, "precision": bundle.manifest["precision"], "latency_ms": timed.to_json(), "device": device()}
+
+
+def _inspect(options: argparse.Namespace) -> dict[str, Any]:
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from .bundle import Bundle
+    from .images import ImageSet, PixelFile
+    from .inspect import inspect, plot
+
+    bundle, progress = Bundle.open(options.bundle), TerminalProgress()
+    images = None
+    if options.images:
+        images = next(PixelFile(ImageSet.open(options.images).draw(64), bundle.preprocess, progress=progress).batches(64))
+    errors = inspect(bundle, images, progress=progress)
+    if options.plot:
+        plot(errors, Path(options.plot))
+    if not options.json:
+        report.layers(errors[: options.top])
+    return {"bundle": options.bundle, "layers": [{**asdict(e), "adds": e.adds} for e in errors]}
 
 
 def _verify(options: argparse.Namespace) -> dict[str, Any]:

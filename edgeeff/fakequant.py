@@ -8,7 +8,7 @@ placement puts per-channel quantizers on the inputs of depthwise convolutions, w
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -21,6 +21,7 @@ from torch.func import functional_call
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from .calibration import ESTIMATORS
 from .images import PixelFile
 from .model import Deployed, EfficientNet, MBBlock, channels_last
 from .progress import SILENT, Progress
@@ -85,8 +86,10 @@ def layers(model: nn.Module) -> Iterator[tuple[str, Layer, nn.Module]]:
 
 
 @torch.no_grad()
-def calibrate(model: EfficientNet, photos: PixelFile, progress: Progress = SILENT) -> dict[str, Range]:
-    """Choose each layer's ranges by the error of its output: from the largest value, percentiles, and the least squared error."""
+def calibrate(
+    model: EfficientNet, photos: PixelFile, estimators: Sequence[str] = ESTIMATORS, progress: Progress = SILENT
+) -> dict[str, Range]:
+    """Each layer's ranges: of those that the estimators give, the ones with the least error of the layer's output."""
     folded = fold(model)
     network = channels_last(Deployed(folded, photos.preprocess).eval())
     found = list(layers(folded))
@@ -102,7 +105,7 @@ def calibrate(model: EfficientNet, photos: PixelFile, progress: Progress = SILEN
     weights = {name: _weight_ranges(layer.weight) for name, layer, _ in found}
     for look in (widen, count):
         _watch(network, found, photos, look, len(photos), progress)
-    tried = {name: _candidates(counts[name], largest[name]) for name in largest}
+    tried = {name: _candidates(counts[name], largest[name], estimators) for name in largest}
     errors = {name: {estimator: 0.0 for estimator in tried[name]} for name in tried}
     shifts: dict[str, dict[str, Any]] = {name: dict.fromkeys(tried[name], 0.0) for name in tried}
     power = dict.fromkeys(tried, 0.0)
@@ -211,7 +214,7 @@ def _weight_ranges(weight: Tensor) -> Tensor:
     return largest * shares[errors.argmin(0)]
 
 
-def _candidates(counts: Tensor, largest: float) -> dict[str, float]:
+def _candidates(counts: Tensor, largest: float, estimators: Sequence[str]) -> dict[str, float]:
     """Ranges by estimator, from a histogram of magnitudes up to `largest`."""
     width = largest / BINS
     below = counts.cumsum(0) / counts.sum().clamp(min=1)
@@ -222,7 +225,8 @@ def _candidates(counts: Tensor, largest: float) -> dict[str, float]:
     limits = torch.linspace(0.05, 1, 96) * largest
     errors = [float((counts * (quantized(centres, limit[None]) - centres).square()).sum()) for limit in limits]
     found["least squared error"] = float(limits[errors.index(min(errors))])
-    return {estimator: max(limit, 1e-6) for estimator, limit in found.items()}
+    wanted = tuple(estimators)
+    return {estimator: max(limit, 1e-6) for estimator, limit in found.items() if estimator.startswith(wanted)}
 
 
 def _quantizer(limits: Tensor, *, narrow: bool) -> nn.Module:

@@ -19,6 +19,7 @@ from . import backends, bundle
 from .accuracy import Gate, StepReport
 from .bench import device
 from .bundle import Bundle
+from .calibration import Calibration
 from .errors import BadInput, BudgetNotMet, ToolMissing
 from .images import ImageSet, PixelFile, Preprocess, readable, unseen
 from .pick import Candidate, Choice, pick
@@ -55,7 +56,7 @@ class Job:
     max_drop: float = 0.5
     min_agreement: float = 97.0
     max_corrupt: float = 0.01
-    calibration_images: int = 300
+    calibration: str | Path = "default"
     activation: Literal["keep", "auto", "hardswish", "relu6", "relu"] | None = None
     time_budget: float = 30.0
     accept: bool = False
@@ -71,8 +72,8 @@ class Job:
             raise BadInput(f"--min-agreement {self.min_agreement}: expected 0 to 100 percent.")
         if not 0 <= self.max_corrupt < 1:
             raise BadInput(f"--max-corrupt {self.max_corrupt}: expected a share from 0 to below 1.")
-        if (self.epochs is not None and self.epochs < 1) or self.calibration_images < 1:
-            raise BadInput("--epochs and --calibration-images: expected 1 or more.")
+        if self.epochs is not None and self.epochs < 1:
+            raise BadInput("--epochs: expected 1 or more.")
         if self.activation not in (None, "keep", "hardswish", "relu6", "relu", "auto"):
             raise BadInput(f"--activation {self.activation}: expected keep, hardswish, relu6, relu or auto.")
         if not (math.isfinite(self.time_budget) and self.time_budget > 0):
@@ -187,6 +188,7 @@ def fit_variant(
         original=network.activation,
         deadline=time.monotonic() + 60 * job.time_budget,
         swap_to=None if job.activation == "keep" else target.activation,
+        estimators=Calibration.load(job.calibration).ranges,
         flip=job.flip,
         seed=job.seed,
         progress=progress,
@@ -263,7 +265,7 @@ def open_photos(job: Job, progress: Progress) -> Photos:
         validation = validation.labelled_for(number_of_classes(training), training.classes)
     source = unseen(ImageSet.open(job.calib), validation) if job.calib else training
     assert source is not None
-    return Photos(validation, source.draw(job.calibration_images, job.seed), source.draw(LEARNING, job.seed), training)
+    return Photos(validation, Calibration.load(job.calibration).take(source, job.seed), source.draw(LEARNING, job.seed), training)
 
 
 def choose(job: Job, target: Target, budget: Budget, photos: Photos, progress: Progress) -> tuple[Choice | None, list[Variant]]:
@@ -342,7 +344,8 @@ def fingerprint(job: Job, target: Target, photos: Photos) -> dict[str, Any]:
         for k, val in asdict(job).items()
         if k not in ("val", "out", "budget", "labels", "max_drop", "min_agreement", "variants", "activation", "accept")
     }
-    return {"job": options, "weights_sha256": weights, "target": repr(target), **sets, "versions": versions()}
+    facts = {"job": options, "recipe": repr(Calibration.load(job.calibration)), "target": repr(target), "versions": versions()}
+    return {**facts, "weights_sha256": weights, **sets}
 
 
 def versions() -> dict[str, str]:

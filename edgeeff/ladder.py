@@ -18,6 +18,7 @@ from . import checkpoint, fakequant, parallel, qdq, quantize
 from .accuracy import Gate, StepReport, rank
 from .activations import swapped
 from .bench import measure, ratio
+from .calibration import ESTIMATORS
 from .distil import Distillation, distilled
 from .errors import AccuracyGateFailed, EdgeeffError
 from .export import to_onnx
@@ -83,6 +84,7 @@ class Ladder:
     original: str
     deadline: float
     swap_to: Activation | None
+    estimators: tuple[str, ...] = ESTIMATORS
     flip: bool = True
     seed: int = 0
     progress: Progress = SILENT
@@ -162,7 +164,7 @@ class Ladder:
         return network, self.workspace.once(name, make) / "model.xml"
 
     def _post_trained(self, network: Network, remedy: str) -> EfficientNet:
-        ranges = fakequant.calibrate(network.model, self.calibration, self.progress)
+        ranges = fakequant.calibrate(network.model, self.calibration, self.estimators, self.progress)
         student = fakequant.fake_quantized(network.model, ranges)
         if remedy == fakequant.REMEDIES[0]:
             return student
@@ -194,7 +196,7 @@ class Ladder:
         """Quantization-aware training, from the symmetric ranges; the float network is the teacher."""
 
         def train() -> EfficientNet:
-            ranges = fakequant.calibrate(network.model, self.calibration, self.progress)
+            ranges = fakequant.calibrate(network.model, self.calibration, self.estimators, self.progress)
             quantized = partial(fakequant.fake_quantized, ranges=ranges)
             return self._distilled(network.model, quantized, f"{network.activation}-qat.pt", lr=1e-5)
 

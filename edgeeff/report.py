@@ -74,6 +74,20 @@ def ladder(attempts: Sequence[dict[str, Any]]) -> None:
     table(["remedy", "activation", "drop", "agreement %", "seconds", "outcome"], rows, title="remedies for INT8")
 
 
+def layers(errors: Sequence[Any]) -> None:
+    """The layers that add most error, with a bar each."""
+    most = max((e.adds for e in errors), default=0) or 1.0
+    rows = []
+    for e in errors:
+        kept = "" if e.low is None else f"{e.low:.2f} … {e.high:.2f}"
+        bar = "█" * max(0, round(20 * e.adds / most))
+        rows.append(
+            [e.layer, str(e.bits), kept, f"{e.largest:.2f}", f"{e.outliers:.3f}", f"{e.arrives:.2f}", f"{e.leaves:.2f}", bar]
+        )
+    columns = ["layer", "bits", "range kept", "largest", "outliers %", "error in %", "error out %", "adds"]
+    table(columns, rows, title="layers by the error they add (squared, of the float signal's power)")
+
+
 def siblings(rows: Sequence[Any], shipped: Any) -> None:
     """Latency of every form of the model, timed in one run."""
     base = min(r.latency.p50 for r in rows if r.form.precision == "float32")

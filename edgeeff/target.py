@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-
-from . import backends
+from . import backends, settings
 from .errors import BadInput
 from .variants import Activation
 
@@ -66,35 +63,8 @@ class Target:
     @classmethod
     def load(cls, name: str | Path) -> Target:
         """A target by its name in targets/, or from the path of a YAML file."""
-        path = Path(name)
-        if path.suffix not in (".yaml", ".yml"):
-            found = {p.stem: p for p in sorted(folder().glob("*.yaml"))}
-            if str(name) not in found:
-                close = difflib.get_close_matches(str(name), found, 1)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
-                raise BadInput(f"unknown target {str(name)!r}.{hint} Expected one of {', '.join(found)}, or a YAML file's path.")
-            path = found[str(name)]
-        if not path.is_file():
-            raise BadInput(f"{path}: no such target file.")
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path}: not valid YAML ({str(error).splitlines()[0]}).") from error
-        if not isinstance(data, dict):
-            raise BadInput(f"{path}: expected keys and values.")
-        return cls._checked(path, data)
-
-    @classmethod
-    def _checked(cls, path: Path, data: dict[str, Any]) -> Target:
         known = [f.name for f in fields(cls) if f.name != "name"]
-        for key in data:
-            if key not in known:
-                close = difflib.get_close_matches(str(key), known, 1)
-                hint = f" Did you mean {close[0]!r}?" if close else f" Expected {', '.join(known)}."
-                raise BadInput(f"{path}: unknown key {key!r}.{hint}")
-        for key in ("description", "backend", "precisions"):
-            if key not in data:
-                raise BadInput(f"{path}: missing key {key!r}.")
+        path, data = settings.read("targets", "target", name, known, ("description", "backend", "precisions"))
         if data["backend"] not in backends.names():
             raise BadInput(f"{path}: unknown backend {data['backend']!r}. Expected one of {', '.join(backends.names())}.")
         backend = backends.get(data["backend"])
@@ -140,11 +110,5 @@ class Target:
         return usable
 
 
-def folder() -> Path:
-    """targets/: inside the package when installed, beside it in a checkout."""
-    inside = Path(__file__).parent / "targets"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "targets"
-
-
 def all_targets() -> list[Target]:
-    return [Target.load(p) for p in sorted(folder().glob("*.yaml"))]
+    return [Target.load(p) for p in sorted(settings.folder("targets").glob("*.yaml"))]

@@ -111,3 +111,91 @@ def test_ctrl_c_ends_in_one_line_and_a_second_run_goes_on(digits: Path, tmp_path
     assert second.returncode == 0, second.stderr
     assert "resumed after epoch" in second.stderr
     assert Bundle.open(tmp_path / "out").verify() < 1e-3
+
+
+@pytest.fixture(scope="module")
+def swish_weights(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """B0 at 32 px whose batch norms have seen the digits; its classes mean nothing, so that only agreement can be judged."""
+    import torch
+
+    from edgeeff import checkpoint, images, model
+
+    torch.manual_seed(0)
+    network = model.create("b0", classes=16, resolution=32).train()
+    preprocess = images.Preprocess.standard(32, network.variant.mean, network.variant.std)
+    pixels = images.PixelFile(images.ImageSet.open(digits / "train").draw(64), preprocess)
+    with torch.no_grad():
+        for _ in range(20):
+            model.Deployed(network, preprocess)(torch.from_numpy(pixels.rows(0, 64)))
+        answers = model.Deployed(network.eval(), preprocess)(torch.from_numpy(pixels.rows(0, 64)))
+        network.classifier.bias -= answers.mean(0)  # so that the photos fall into different classes
+    path = tmp_path_factory.mktemp("weights") / "b0.safetensors"
+    checkpoint.save(network, path, preprocess, ())
+    return path
+
+
+@pytest.fixture(scope="module")
+def unlabelled(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """{train,val}/*.png"""
+    folder = tmp_path_factory.mktemp("unlabelled")
+    for name in ("train", "val"):
+        (folder / name).mkdir()
+        for i, photo in enumerate(sorted((digits / name).glob("*/*.png"))[::3]):
+            (folder / name / f"{i}.png").write_bytes(photo.read_bytes())
+    return folder
+
+
+def swish(weights: Path, photos: Path, out: Path, *more: object) -> list[object]:
+    return [
+        *("fit", "--target", "host-cpu", "--latency", 500, "--variant", "b0", "--weights", weights, "--no-flip"),
+        *("--calib", photos / "train", "--val", photos / "val", "--out", out, *more),
+    ]
+
+
+def test_a_swapped_network_is_recovered_without_labels_and_ships(
+    swish_weights: Path, unlabelled: Path, run, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = run(*swish(swish_weights, unlabelled, out, "--activation", "hardswish", "--min-agreement", 0, "--json"))
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    forms = {(s["precision"], s["activation"]) for s in result["siblings"]}
+    assert {("float32", "silu"), ("float32", "hardswish"), ("int8", "hardswish")} <= forms
+    manifest = Bundle.open(out).manifest
+    assert manifest["activation"] == result["activation"]
+    assert "recovered on" in done.stderr or "distil:" in done.stderr
+
+
+def test_auto_says_what_a_swap_gains(swish_weights: Path, unlabelled: Path, run, tmp_path: Path) -> None:
+    done = run(*swish(swish_weights, unlabelled, tmp_path / "out", "--activation", "auto", "--min-agreement", 0))
+    assert done.returncode == 0, done.stderr
+    assert "hardswish makes INT8" in done.stdout
+    assert "not worth a swap" in done.stdout or "recovered, it loses" in done.stdout
+
+
+def test_when_all_remedies_fail_nothing_ships_unless_accepted(swish_weights: Path, unlabelled: Path, run, tmp_path: Path) -> None:
+    integer = tmp_path / "integer.yaml"
+    integer.write_text("description: INT8 or nothing\nbackend: openvino\nprecisions: [int8]\n")
+    gate = ("--target", integer, "--min-agreement", 100, "--time-budget", 0.001)
+    arguments = swish(swish_weights, unlabelled, tmp_path / "out", *gate)
+    refused = run(*arguments)
+    assert refused.returncode == 4
+    assert "agreement with the float model" in refused.stderr
+    assert "--accept ships it all the same" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    accepted = run(*arguments, "--accept")
+    assert accepted.returncode == 0, accepted.stderr
+    assert "It fails the gate, and was accepted all the same." in accepted.stdout
+    assert "not tried: the time was up" in accepted.stdout
+    assert Bundle.open(tmp_path / "out").verify() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [(("--time-budget", 0), "--time-budget 0.0: expected minutes"), (("--calibration", "all"), "unknown calibration recipe 'all'")],
+)
+def test_odd_options_are_refused(swish_weights: Path, unlabelled: Path, run, tmp_path: Path, option, message: str) -> None:
+    done = run(*swish(swish_weights, unlabelled, tmp_path / "out", *option))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -160,11 +160,12 @@ def distilled(
     checkpoint: Path,
     *,
     seconds: float,
-    progress: Progress,
+    max_corrupt: float = 0.01,
+    progress: Progress = SILENT,
 ) -> tuple[EfficientNet, Recovery]:
-    """`distil`, from what every process can be handed; `student` makes one of the teacher. The photos are known to be readable."""
+    """`distil`, from what every process can be handed; `student` makes one of the teacher."""
     learner = student(teacher)
-    pixels = PixelFile(photos, preprocess, max_corrupt=1)
+    pixels = PixelFile(photos, preprocess, max_corrupt=max_corrupt, progress=progress if parallel.rank() == 0 else SILENT)
     return learner, distil(learner, teacher, pixels, recipe, checkpoint, seconds=seconds, progress=progress)
 
 

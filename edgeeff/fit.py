@@ -189,6 +189,7 @@ def fit_variant(
         deadline=time.monotonic() + 60 * job.time_budget,
         swap_to=None if job.activation == "keep" else target.activation,
         estimators=Calibration.load(job.calibration).ranges,
+        max_corrupt=job.max_corrupt,
         flip=job.flip,
         seed=job.seed,
         progress=progress,
@@ -218,7 +219,9 @@ def fit_variant(
             notes[-1] += ": not worth a swap."
     siblings = timed(target, forms, next(pixels.batches(1)), progress)
     shipped = pick_best(v, siblings, target, budget, gate, accept=job.accept)
-    verdict = explain(shipped, siblings, chosen.remedy, left_float, notes, budget, gate)
+    remedy = shipped.form.remedy or chosen.remedy
+    left_float = left_float if remedy == chosen.remedy else []
+    verdict = explain(shipped, siblings, remedy, left_float, notes, budget, gate)
 
     facts = {
         "variant": v.name,
@@ -237,7 +240,7 @@ def fit_variant(
         "siblings": [s.to_json() for s in siblings],
         "activation": shipped.form.activation,
         "remedy": shipped.form.remedy,
-        "reverted_layers": left_float if shipped.form.remedy == chosen.remedy else [],
+        "reverted_layers": left_float,
         "ladder": [a.to_json() for a in attempts],
         "validation_sha256": validation.sha256,
         "calibration_sha256": photos.calibration.sha256,

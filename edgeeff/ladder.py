@@ -20,7 +20,7 @@ from .activations import swapped
 from .bench import measure, ratio
 from .calibration import ESTIMATORS
 from .distil import Distillation, distilled
-from .errors import AccuracyGateFailed, EdgeeffError
+from .errors import AccuracyGateFailed, BudgetNotMet, EdgeeffError
 from .export import to_onnx
 from .images import ImageSet, PixelFile, Preprocess
 from .model import EfficientNet, predict
@@ -67,6 +67,8 @@ class Attempt:
 class OutOfTime(EdgeeffError):
     """A remedy ran into the time budget."""
 
+    exit_code = BudgetNotMet.exit_code
+
 
 @dataclass(frozen=True)
 class Ladder:
@@ -85,6 +87,7 @@ class Ladder:
     deadline: float
     swap_to: Activation | None
     estimators: tuple[str, ...] = ESTIMATORS
+    max_corrupt: float = 0.01
     flip: bool = True
     seed: int = 0
     progress: Progress = SILENT
@@ -207,11 +210,14 @@ class Ladder:
     ) -> EfficientNet:
         left = self.deadline - time.monotonic()
         if left < LEAST:
-            raise OutOfTime("not tried: the time was up")
+            raise OutOfTime(
+                f"not tried: training needs at least {LEAST:g} seconds of the time budget, {max(left, 0):.0f} are left."
+            )
         recipe = Distillation.for_photos(len(self.learning), lr=lr, flip=self.flip, seed=self.seed)
         state = self.workspace.root / name
         arguments = (teacher, student, self.learning, self.preprocess, recipe, state)
-        return parallel.together(distilled, *arguments, seconds=left, progress=self.progress)[0]
+        options = {"max_corrupt": self.max_corrupt, "seconds": left, "progress": self.progress}
+        return parallel.together(distilled, *arguments, **options)[0]
 
     def _compiled(self, name: str, make: Callable[[], EfficientNet]) -> Path:
         """A fake-quantized network as the target's file, by way of the Q/DQ graph: linted, and held to what the network answers."""
@@ -236,7 +242,7 @@ class Ladder:
 
     def on_time(self) -> None:
         if time.monotonic() > self.deadline:
-            raise OutOfTime("stopped: the time was up")
+            raise OutOfTime("stopped: the time was up.")
 
     def gain(self, network: Network, activation: Activation) -> tuple[float, tuple[float, float]]:
         """How many times faster INT8 is with another activation, and the 95% interval: weights do not matter to that."""

@@ -199,3 +199,13 @@ def test_odd_options_are_refused(swish_weights: Path, unlabelled: Path, run, tmp
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_same_command_trains_in_two_processes(swish_weights: Path, unlabelled: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "edgeeff.cli"]
+    arguments = swish(swish_weights, unlabelled, tmp_path / "out", "--activation", "hardswish", "--min-agreement", 0, "--json")
+    done = subprocess.run([*torchrun, *map(str, arguments)], capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["bundle"] == str(tmp_path / "out")  # one process speaks
+    assert done.stderr.count("distil 1/") == 1
+    assert Bundle.open(tmp_path / "out").verify() < 1e-3

@@ -8,6 +8,7 @@ placement puts per-channel quantizers on the inputs of depthwise convolutions, w
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -37,7 +38,7 @@ Layer = nn.Conv2d | nn.Linear
 
 @dataclass(frozen=True)
 class Range:
-    """What one layer is quantized with. `activation` is the largest input kept, chosen by `estimator`; inputs go up to `largest`.
+    """What one layer is quantized with. `activation` is the largest input kept, chosen by `estimator`.
 
     `weights` are the largest weights kept, `bias_error` the mean shift of the output, both `(channels,)`; `error` is the output's
     squared error over its power, where its inputs are exact.
@@ -45,7 +46,6 @@ class Range:
 
     activation: float
     estimator: str
-    largest: float
     weights: Tensor
     bias_error: Tensor
     error: float
@@ -125,7 +125,9 @@ def calibrate(
     for name, candidates in tried.items():
         estimator = min(candidates, key=lambda e: errors[name][e])
         shift, error = shifts[name][estimator] / batches, errors[name][estimator] / max(power[name], 1e-20)
-        ranges[name] = Range(candidates[estimator], estimator, largest[name], weights[name], shift, error)
+        ranges[name] = Range(candidates[estimator], estimator, weights[name], shift, error)
+    chosen = Counter(r.estimator for r in ranges.values()).most_common()
+    progress.say(f"ranges of {len(ranges)} layers: {', '.join(f'{count} by {estimator}' for estimator, count in chosen)}")
     return ranges
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from .errors import EdgeeffError
 from .export import module_path
@@ -24,7 +24,6 @@ from .workspace import write_whole
 Steps = dict[str, tuple[float, NDArray[np.float32]]]
 """For each quantized module its activation's step and its weights', `(channels,)`."""
 
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 INTEGER_OPS = {"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "Swish", "Gelu"}
 ACTIVATIONS = {"Sigmoid", "Mul", "Relu", "Clip", "HardSwish", "HardSigmoid"}
 

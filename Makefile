@@ -23,7 +23,15 @@ demo: .venv/ready  ## handwritten digits, from scratch to an INT8 bundle for thi
 	@echo "Next, your own photos in DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg:"
 	@echo "  $(BIN)/edgeeff fit --target host-cpu --latency 10 --train DIR/train --val DIR/val --out my-model"
 
-test: .venv/ready  ## run the tests
+# NVIDIA's Python API without its libraries, in the versions of JetPack 6.1 to 7.2 and the newest; what a Python lacks, a test skips.
+.venv/bindings: .venv/ready
+	mkdir -p $@
+	for version in 10.3.0 10.13.3.9 10.16.1.11 11.4.0.106; do \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@/$$version \
+	    tensorrt-cu12-bindings==$$version || echo "no bindings of TensorRT $$version for this Python" >&2; \
+	done
+
+test: .venv/ready .venv/bindings  ## run the tests
 	$(BIN)/python -m pytest
 
 check: .venv/ready  ## formatting, lint and types

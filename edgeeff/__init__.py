@@ -4,7 +4,7 @@ Importing it loads numpy and Pillow only; torch, onnx and nncf are imported by t
 """
 
 from .bundle import Bundle
-from .errors import AccuracyGateFailed, BadInput, BudgetNotMet, EdgeeffError, ToolMissing, Unreachable
+from .errors import AccuracyGateFailed, BadInput, BudgetNotMet, BuildFailed, EdgeeffError, ToolMissing, Unreachable
 from .fit import Fit, Job, fit
 from .target import Budget, Target
 
@@ -13,6 +13,7 @@ __all__ = [
     "BadInput",
     "Budget",
     "BudgetNotMet",
+    "BuildFailed",
     "Bundle",
     "EdgeeffError",
     "Fit",

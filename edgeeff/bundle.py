@@ -3,6 +3,8 @@
     manifest.json   schema, variant, preprocessing, steps, measurement, device, versions, SHA-256 of every other file and of itself
     model.onnx      the float graph, uint8 (1, R, R, 3) in, logits out
     model.xml/.bin  the compiled file that was judged and timed (OpenVINO)
+    model.engine    the same for a Jetson or GPU (TensorRT), with model.engine.json: what it was built by and for, and layers.json;
+                    `edgeeff compile` makes it there from fp16.onnx, int8-fp16.onnx and int8-mixed.onnx
     labels.txt      a class name a line; absent when the network's classes have no names here
     golden.npz      a few photos as pixels, and the logits the compiled file gave for them
 
@@ -16,6 +18,7 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,6 @@ from .errors import BadInput, ToolMissing
 from .images import Logits, Pixels, Predict, Preprocess
 
 SCHEMA = 1
-GOLDEN = 8
 # INT8 kernels of another processor round differently; a wrong model or preprocessing is off by whole standard deviations.
 GOLDEN_TOLERANCE = 0.1
 
@@ -73,7 +75,8 @@ class Bundle:
         """
         backend = backends.get(self.manifest["backend"])
         if missing := backend.available():
-            raise ToolMissing(missing)
+            elsewhere = f" On the device itself: edgeeff compile {self.path}" if self.manifest.get("forms") else ""
+            raise ToolMissing(missing + elsewhere)
         facts = self.manifest
         file = self.path / facts["model"]
         run = backend.load(file, precision=facts["precision"], threads=facts["threads"], throughput=throughput)
@@ -86,14 +89,16 @@ class Bundle:
 
         return predict
 
-    def golden(self) -> tuple[Pixels, Logits]:
+    def golden(self) -> dict[str, Any]:
+        """The arrays of `golden.npz`, by name: `images`, `logits` and what each form of the model gave."""
         with np.load(io.BytesIO((self.path / "golden.npz").read_bytes()), allow_pickle=False) as data:
-            return data["images"], data["logits"]
+            return dict(data)
 
     def verify(self) -> float:
         """Replay the golden images; returns the largest difference, in standard deviations of the logits."""
-        images, expected = self.golden()
-        logits = self.load()(images)
+        golden = self.golden()
+        expected = golden["logits"]
+        logits = self.load()(golden["images"])
         difference = float(np.abs(logits - expected).max() / expected.std())
         if not difference <= GOLDEN_TOLERANCE:
             raise BadInput(
@@ -125,21 +130,19 @@ def digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def write(
-    folder: Path, model_files: list[Path], onnx: Path, labels: tuple[str, ...], golden: Pixels, facts: dict[str, Any]
-) -> Bundle:
-    """Fill the empty `folder`: copy the files, record what the compiled one gives for the golden images, hash everything.
+def write(folder: Path, files: Iterable[Path], labels: tuple[str, ...], golden: Mapping[str, Any], facts: dict[str, Any]) -> Bundle:
+    """Fill the empty `folder`: copy the files, hash everything.
 
-    `facts` are the manifest's keys but `files` and `schema`; `facts["model"]` names the first of `model_files`.
+    `golden` are the arrays `images` and `logits`, which the compiled file gave, and where the device compiles for itself those of
+    each form by its precision. `facts` are the manifest's keys but `files` and `schema`; `facts["model"]` names one of `files`.
     """
-    for file in [*model_files, onnx]:
+    for file in files:
         shutil.copyfile(file, folder / file.name)
     if labels:
         (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
-    runner = backends.get(facts["backend"]).load(folder / facts["model"], precision=facts["precision"], threads=facts["threads"])
-    np.savez_compressed(folder / "golden.npz", images=golden, logits=runner(golden))
-    files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
-    manifest = json.loads(json.dumps({"schema": SCHEMA, **facts, "files": files}))
+    np.savez_compressed(folder / "golden.npz", **golden)
+    hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+    manifest = json.loads(json.dumps({"schema": SCHEMA, **facts, "files": hashes}))
     manifest["digest"] = digest(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return Bundle(folder, manifest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from .errors import BadInput, EdgeeffError, ToolMissing
 from .progress import TerminalProgress
 
 EXIT_CODES = """exit codes: 0 done · 2 bad input · 3 budget not met · 4 accuracy gate failed · 5 tool missing
-            6 hub or device unreachable · 130 interrupted (the same command goes on from there)"""
+            6 hub or device unreachable · 7 engine not built · 130 interrupted (the same command goes on from there)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,11 +125,22 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("bundle")
     p.add_argument("--rounds", type=int, default=8)
 
+    p = verb("compile", _compile, "on the device: a bundle's graphs become engines; the fastest that passes ships")
+    p.add_argument("bundle")
+    p.add_argument("--val", metavar="DIR", help="labelled photos to judge the engines on (default: the bundle's golden ones)")
+    p.add_argument("--dla", type=int, metavar="CORE", help="build for a DLA core; refused where it runs under 90%% of the layers")
+    p.add_argument("--max-corrupt", type=float, default=0.01, metavar="SHARE", help="unreadable photos tolerated (default 0.01)")
+
+    p = verb("lint", _lint, "will TensorRT build this ONNX graph, and run it in INT8?")
+    p.add_argument("model", metavar="MODEL.onnx")
+    p.add_argument("--tensorrt", type=_version, default=(10, 3), metavar="VERSION", help="the version to build with (default 10.3)")
+
     p = verb("inspect", _inspect, "which layers of a bundle lose most in INT8: float against INT8 on the same photos")
     p.add_argument("bundle")
     p.add_argument("--images", metavar="DIR", help="photos to compare on (default: the bundle's golden ones)")
     p.add_argument("--plot", metavar="FILE", help="also draw the errors as SVG")
     p.add_argument("--top", type=int, default=15, metavar="N", help="layers to list (default 15)")
+    p.add_argument("--engine", action="store_true", help="list the layers of a TensorRT engine instead, as it was built")
 
     p = verb("verify", _verify, "re-hash a bundle's files and replay its golden images")
     p.add_argument("bundle")
@@ -141,6 +153,12 @@ def _classes(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:
         raise argparse.ArgumentTypeError(f"{text!r}: expected 2 or more")
     return int(text)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"1[01](\.\d+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a version from 10.3 to 11, like 10.3")
+    return tuple(int(n) for n in text.split("."))
 
 
 def _budget_options(p: argparse.ArgumentParser) -> None:
@@ -194,11 +212,18 @@ def _fit(options: argparse.Namespace) -> dict[str, Any]:
     if not options.json:
         if result.choice:
             report.choice(result.choice.table, result.variant.name)
-        report.steps(result.steps, shipped=result.shipped.form.report.step)
+        outcome = result.outcome
+        report.steps(result.steps, shipped=outcome.shipped.report.step)
         if len(result.ladder) > 1:
             report.ladder(result.ladder)
-        report.siblings(result.siblings, result.shipped)
-        print(f"{result.verdict}\n\nbundle: {result.bundle.path}    check it again: edgeeff verify {result.bundle.path}")
+        if outcome.siblings:
+            report.siblings(outcome.siblings, outcome.shipped)
+        path = result.bundle.path
+        print(f"{outcome.verdict}\n\nbundle: {path}    check it again: edgeeff verify {path}")
+        if result.compiled:
+            report.engines(result.compiled)
+        elif result.bundle.manifest.get("forms"):
+            print(f"Copy it to the device, and there: edgeeff compile {path.name} --val PHOTOS")
     return result.to_json()
 
 
@@ -298,11 +323,43 @@ def _bench(options: argparse.Namespace) -> dict[str, Any]:
     if options.rounds < 2:
         raise BadInput("--rounds: expected 2 or more, for an interval.")
     bundle = Bundle.open(options.bundle)
-    image = bundle.golden()[0][:1]
+    image = bundle.golden()["images"][:1]
     timed = measure({"bundle": bundle.load()}, image, rounds=options.rounds, progress=TerminalProgress())["bundle"]
     if not options.json:
         print(f"p50 {timed.p50:.2f} ms ({timed.ci[0]:.2f} to {timed.ci[1]:.2f})  p90 {timed.p90:.2f}  p99 {timed.p99:.2f}")
     return {"bundle": options.bundle, "precision": bundle.manifest["precision"], "latency_ms": timed.to_json(), "device": device()}
+
+
+def _compile(options: argparse.Namespace) -> dict[str, Any]:
+    from .compile import compile
+
+    compiled = compile(
+        options.bundle, val=options.val, dla=options.dla, max_corrupt=options.max_corrupt, progress=TerminalProgress()
+    )
+    if not options.json:
+        report.engines(compiled)
+    return compiled.to_json()
+
+
+def _lint(options: argparse.Namespace) -> dict[str, Any]:
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from .lint import RULES, lint
+
+    findings = lint(Path(options.model), options.tensorrt)
+    errors = sum(f.error for f in findings)
+    version = ".".join(map(str, options.tensorrt))
+    if not options.json:
+        if findings:
+            report.findings(findings)
+        print(f"{options.model}: {len(RULES)} rules for TensorRT {version}, {errors} errors, {len(findings) - errors} warnings.")
+    result = {"model": options.model, "tensorrt": version, "findings": [asdict(f) for f in findings]}
+    if errors:
+        if options.json:
+            print(json.dumps(result, indent=1))
+        raise BadInput(f"{options.model}: TensorRT {version} would refuse or misread it: {errors} errors.")
+    return result
 
 
 def _inspect(options: argparse.Namespace) -> dict[str, Any]:
@@ -314,6 +371,8 @@ def _inspect(options: argparse.Namespace) -> dict[str, Any]:
     from .inspect import inspect, plot
 
     bundle, progress = Bundle.open(options.bundle), TerminalProgress()
+    if options.engine:
+        return _inspect_engine(bundle, options)
     images = None
     if options.images:
         images = next(PixelFile(ImageSet.open(options.images).draw(64), bundle.preprocess, progress=progress).batches(64))
@@ -323,6 +382,20 @@ def _inspect(options: argparse.Namespace) -> dict[str, Any]:
     if not options.json:
         report.layers(errors[: options.top])
     return {"bundle": options.bundle, "layers": [{**asdict(e), "adds": e.adds} for e in errors]}
+
+
+def _inspect_engine(bundle: Any, options: argparse.Namespace) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from .backends import tensorrt
+
+    file = bundle.path / tensorrt.LAYERS
+    if not file.is_file():
+        raise BadInput(f"{options.bundle}: holds no TensorRT engine. On the device, edgeeff compile makes one.")
+    layers = tensorrt.read_layers(file.read_text(encoding="utf-8"))
+    if not options.json:
+        report.engine_layers(layers)
+    return {"bundle": options.bundle, "layers": [{**asdict(layer), "reformat": layer.reformat} for layer in layers]}
 
 
 def _verify(options: argparse.Namespace) -> dict[str, Any]:

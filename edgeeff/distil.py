@@ -32,7 +32,6 @@ from .train import _follow
 from .workspace import write_whole
 
 FEWEST = 32  # photos
-LOOKS = 3000
 
 Look = tuple[int, bool]
 """A photo's index, and whether it is mirrored."""
@@ -54,11 +53,6 @@ class Distillation:
     held_back: float = 0.1
     labels: float = 0.0
     seed: int = 0
-
-    @classmethod
-    def for_photos(cls, count: int, **changes: Any) -> Distillation:
-        """About 3000 looks in all: enough for Swish → Hardswish on V2-B0."""
-        return cls(**{"epochs": min(20, max(1, round(LOOKS / count))), **changes})
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@
     ├── BudgetNotMet          3   no variant, or not this one, fits the budget
     ├── AccuracyGateFailed    4   a step lost more accuracy than --max-drop allows
     ├── ToolMissing           5   a package that this step needs is not installed
-    └── Unreachable           6   a hub or a device that does not answer
+    ├── Unreachable           6   a hub or a device that does not answer
+    └── BuildFailed           7   the device's compiler made no engine of a graph
 
 A message states what was wrong, what was expected and what to do, in one line.
 """
@@ -37,3 +38,7 @@ class ToolMissing(EdgeeffError):
 
 class Unreachable(EdgeeffError):
     exit_code = 6
+
+
+class BuildFailed(EdgeeffError):
+    exit_code = 7

@@ -15,19 +15,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from . import backends, bundle
+from . import backends, bundle, portable
 from .accuracy import Gate, StepReport
 from .bench import device
 from .bundle import Bundle
 from .calibration import Calibration
+from .compile import Compiled, compile
 from .errors import BadInput, BudgetNotMet, ToolMissing
 from .images import ImageSet, PixelFile, Preprocess, readable, unseen
 from .pick import Candidate, Choice, pick
 from .progress import SILENT, Progress
 from .target import Budget, Target
 from .variants import VARIANTS, Padding, Variant, variant
-from .verdict import Form, Sibling, explain, loss, timed
-from .verdict import best as pick_best
+from .verdict import Form, Outcome, decide, loss
 from .workspace import Workspace
 
 LEARNING = 4000  # photos that a network recovers on, at most
@@ -94,30 +94,29 @@ class Job:
 
 @dataclass(frozen=True)
 class Fit:
-    """What came out: the bundle, and everything measured on the way."""
+    """What came out: the bundle, and everything measured on the way; `compiled` where this is a device that compiles for itself."""
 
     bundle: Bundle
     variant: Variant
-    shipped: Sibling
+    outcome: Outcome
     steps: list[StepReport]
-    siblings: list[Sibling]
     ladder: list[dict[str, Any]]
-    verdict: str
     choice: Choice | None = None
+    compiled: Compiled | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "variant": self.variant.name,
             "resolution": self.variant.resolution,
-            "precision": self.shipped.form.precision,
-            "activation": self.shipped.form.activation,
-            "remedy": self.shipped.form.remedy,
+            "precision": self.outcome.shipped.precision,
+            "activation": self.outcome.shipped.activation,
+            "remedy": self.outcome.shipped.remedy,
             "ladder": self.ladder,
             "steps": [s.to_json() for s in self.steps],
-            "latency_ms": self.shipped.latency.to_json(),
-            "siblings": [s.to_json() for s in self.siblings],
+            **self.outcome.facts,
+            "compiled": self.compiled.to_json() if self.compiled else None,
             "bundle": str(self.bundle.path),
-            "verdict": self.verdict,
+            "verdict": self.outcome.verdict,
         }
 
 
@@ -135,9 +134,13 @@ def fit(job: Job, *, progress: Progress = SILENT) -> Fit:
     """Run the job; returns the published bundle with its figures, or raises the reason it was refused."""
     target, out = Target.load(job.target), Path(job.out).resolve()
     budget = job.budget if not job.budget.empty else replace(job.budget, latency_ms=target.latency_ms)
-    for runtime in (target.backend, "onnxruntime"):
+    for runtime in (target.judge, "onnxruntime"):
         if missing := backends.get(runtime).available():
             raise ToolMissing(missing)
+    if target.elsewhere and job.activation == "auto":
+        raise BadInput(
+            f"--activation auto weighs latencies, and {target.name} is not here to measure: name an activation, or keep."
+        )
     bundle.replaceable(out)
     photos = open_photos(job, progress)
     choice, variants = choose(job, target, budget, photos, progress)
@@ -152,7 +155,11 @@ def fit(job: Job, *, progress: Progress = SILENT) -> Fit:
             continue
         published = bundle.publish(result.bundle.path, out)
         workspace.remove()
-        return replace(result, bundle=published, choice=choice)
+        compiled = None
+        if target.elsewhere and not backends.get(target.backend).available():  # this is the device
+            compiled = compile(out, val=job.val, max_corrupt=job.max_corrupt, progress=progress)
+            published = compiled.bundle
+        return replace(result, bundle=published, choice=choice, compiled=compiled)
     raise AssertionError("a choice holds at least one variant")
 
 
@@ -205,7 +212,7 @@ def fit_variant(
         forms += ladder.float_forms(each)
     forms += ladder.integer_forms(chosen)
     left_float = reverted(attempts, chosen)
-    if left_float:
+    if left_float and not target.elsewhere:
         forms.append(replace(ladder.integer_forms(attempts[0])[0], precision="int8 (all layers)"))
     if job.activation == "auto" and target.activation and chosen.network.activation == "silu":
         faster, (low, high) = ladder.gain(network, target.activation)
@@ -217,42 +224,36 @@ def fit_variant(
             notes[-1] += f"; recovered, it loses {loss(forms[-1].report):.2f} points in INT8."
         else:
             notes[-1] += ": not worth a swap."
-    siblings = timed(target, forms, next(pixels.batches(1)), progress)
-    shipped = pick_best(v, siblings, target, budget, gate, accept=job.accept)
-    remedy = shipped.form.remedy or chosen.remedy
-    left_float = left_float if remedy == chosen.remedy else []
-    verdict = explain(shipped, siblings, remedy, left_float, notes, budget, gate)
 
+    if target.elsewhere:
+        outcome = portable.decide(v, forms, target, gate, accept=job.accept, progress=progress)
+    else:
+        outcome = decide(v, forms, chosen.remedy, left_float, notes, target, budget, gate, accept=job.accept, progress=progress)
     facts = {
         "variant": v.name,
         "resolution": v.resolution,
         "classes": model.classes,
         "preprocess": preprocess.to_json(),
-        "backend": target.backend,
+        "backend": target.judge,
         "target": target.name,
         "threads": target.threads,
-        "model": shipped.form.file.name,
-        "precision": shipped.form.precision,
+        "model": outcome.shipped.file.name,
+        "precision": outcome.shipped.precision,
         "budget": asdict(budget),
         "max_drop": job.max_drop,
         "steps": [r.to_json() for r in gate.reports],
-        "latency_ms": shipped.latency.to_json(),
-        "siblings": [s.to_json() for s in siblings],
-        "activation": shipped.form.activation,
-        "remedy": shipped.form.remedy,
-        "reverted_layers": left_float,
+        "activation": outcome.shipped.activation,
+        "remedy": outcome.shipped.remedy,
         "ladder": [a.to_json() for a in attempts],
         "validation_sha256": validation.sha256,
         "calibration_sha256": photos.calibration.sha256,
-        "verdict": verdict,
+        "verdict": outcome.verdict,
         "device": device(),
         "versions": versions(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
-    golden = next(pixels.batches(bundle.GOLDEN))
-    folder = workspace.scratch("bundle")
-    written = bundle.write(folder, target.runtime.files(shipped.form.file), shipped.form.onnx, names, golden, facts)
-    return Fit(written, v, shipped, gate.reports, siblings, facts["ladder"], verdict)
+    written = bundle.write(workspace.scratch("bundle"), outcome.files, names, outcome.golden, facts | outcome.facts)
+    return Fit(written, v, outcome, gate.reports, facts["ladder"])
 
 
 def open_photos(job: Job, progress: Progress) -> Photos:
@@ -276,6 +277,10 @@ def choose(job: Job, target: Target, budget: Budget, photos: Photos, progress: P
     wanted = [variant(name).at(job.resolution) for name in job.variants] or [v.at(job.resolution) for v in VARIANTS.values()]
     if len(wanted) == 1:
         return None, wanted
+    if target.elsewhere and (budget.latency_ms or budget.size_mb or budget.empty):
+        raise BadInput(
+            f"which variants fit {budget} on {target.name} is known only there: name one --variant, or give --gflops or --mparams."
+        )
     assert photos.training is not None  # weights belong to one variant
     choice = pick(target, budget, wanted, classes=number_of_classes(photos.training), progress=progress)
     return choice, [c.variant for c in choice.fitting]

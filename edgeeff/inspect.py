@@ -43,7 +43,7 @@ class LayerError:
 
 def inspect(bundle: Bundle, images: Pixels | None = None, *, progress: Progress = SILENT) -> list[LayerError]:
     """Every layer, the one that adds most error first; on the bundle's golden photos, or on `images` `(N, R, R, 3)` uint8."""
-    images = bundle.golden()[0] if images is None else images
+    images = bundle.golden()["images"] if images is None else images
     exact, integer = _read(bundle.path / "model.onnx"), _read(bundle.path / bundle.manifest["model"])
     if bundle.manifest["precision"] in ("float32", "bf16"):
         raise BadInput(f"{bundle.path}: ships {bundle.manifest['precision']}: it has no INT8 layers to inspect.")

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, fakequant, parallel, qdq, quantize
+from . import checkpoint, fakequant, half, lint, parallel, qdq, quantize
 from .accuracy import Gate, StepReport, rank
 from .activations import swapped
 from .bench import measure, ratio
@@ -30,8 +30,12 @@ from .variants import Activation
 from .verdict import Form, loss
 from .workspace import Workspace
 
+LOOKS_AND_RATE = {"hardswish": (3000, 5e-5), "relu6": (28_000, 3e-4), "relu": (28_000, 3e-4), "qat": (6000, 1e-5)}
+"""How long a network is distilled, in photos looked at, and the peak rate: the closer it is to its teacher, the less of both."""
+
+MOST_EPOCHS = 30  # more would teach it a handful of photos by heart
 LEAST = 20.0  # seconds: with less left, training is not begun
-REFERENCE = ("float32", "onnxruntime")  # is always timed
+MIXED = "mixed.onnx"  # depthwise convolutions in float: on GPUs they gain little from INT8, or lose
 SAME = 97.0  # percent of the calibration photos that a compiled file and the network it came from have to label alike
 
 
@@ -91,6 +95,7 @@ class Ladder:
     flip: bool = True
     seed: int = 0
     progress: Progress = SILENT
+    known: dict[str, dict[str, fakequant.Range]] = field(default_factory=dict)
 
     def climb(self, network: Network) -> list[Attempt]:
         """The attempts, in order, up to the first that passes."""
@@ -120,12 +125,13 @@ class Ladder:
 
     def float_forms(self, network: Network) -> list[Form]:
         """A network in the target's float precisions."""
-        precisions = [p for p in self.target.usable() if not p.startswith("int8") and (p, self.target.backend) != REFERENCE]
-        reports = [self.judged(p, network, network.plain) for p in precisions]
-        return [
-            Form(p, self.target.backend, network.plain, report, network.onnx, network.activation)
-            for p, report in zip(precisions, reports, strict=True)
-        ]
+        forms = []
+        for precision in self.target.usable():
+            if not precision.startswith("int8") and (precision, self.target.judge) != ("float32", "onnxruntime"):
+                file = self._with(precision, network.plain, network)
+                report = self.judged(precision, network, file)
+                forms.append(Form(precision, self.target.judge, file, report, network.onnx, network.activation))
+        return forms
 
     def integer_forms(self, attempt: Attempt) -> list[Form]:
         """What a remedy gave, in the target's integer precisions."""
@@ -134,10 +140,22 @@ class Ladder:
         network, forms = attempt.network, []
         for precision in self.target.usable():
             if precision.startswith("int8"):
-                report = attempt.report if precision == "int8" else self.judged(precision, network, attempt.file)
-                file = (attempt.file, report, network.onnx, network.activation, attempt.remedy)
-                forms.append(Form(precision, self.target.backend, *file))
+                file = self._with(precision, attempt.file, network)
+                report = attempt.report if precision == "int8" else self.judged(precision, network, file)
+                forms.append(Form(precision, self.target.judge, file, report, network.onnx, network.activation, attempt.remedy))
         return forms
+
+    def _with(self, precision: str, file: Path, network: Network) -> Path:
+        """The file for a precision: where that is a property of the graph, one with it baked in."""
+        if file.suffix != ".onnx" or precision in ("float32", "int8"):
+            return file
+        source = file.with_name(MIXED) if precision == "int8-mixed" else file
+
+        def write(folder: Path) -> None:
+            keep = half.overflowing(network.onnx, self.calibration, self.progress)
+            lint.require(half.write(source, folder / f"{precision}.onnx", keep), self.target.oldest_tensorrt)
+
+        return self.workspace.once(f"{file.parent.name}-{precision}", write) / f"{precision}.onnx"
 
     def rungs(self, network: Network) -> Iterator[tuple[str, Callable[[], tuple[Network, Path]]]]:
         for remedy in self.post_training():
@@ -147,11 +165,11 @@ class Ladder:
         yield "quantization-aware training", partial(self.trained, network)
 
     def post_training(self) -> tuple[str, ...]:
-        return fakequant.REMEDIES if self.target.scheme == "symmetric" else quantize.REMEDIES
+        return tuple(fakequant.REMEDIES) if self.target.scheme == "symmetric" else quantize.REMEDIES
 
     def quantized(self, network: Network, remedy: str) -> tuple[Network, Path]:
         """The compiled INT8 file by a remedy that trains nothing."""
-        limit = f"-{self.gate.max_drop:g}" if remedy in (quantize.REMEDIES[-1], fakequant.REMEDIES[-1]) else ""
+        limit = f"-{self.gate.max_drop:g}" if remedy == quantize.REMEDIES[-1] else ""
         name = f"{network.activation}-{remedy.replace(' ', '-')}{limit}"
         if self.target.scheme == "symmetric":
             return network, self._compiled(name, lambda: self._post_trained(network, remedy))
@@ -167,19 +185,15 @@ class Ladder:
         return network, self.workspace.once(name, make) / "model.xml"
 
     def _post_trained(self, network: Network, remedy: str) -> EfficientNet:
-        ranges = fakequant.calibrate(network.model, self.calibration, self.estimators, self.progress)
-        student = fakequant.fake_quantized(network.model, ranges)
-        if remedy == fakequant.REMEDIES[0]:
-            return student
-        truth = rank(predict(network.model, self.preprocess), self.calibration)[:, 0]
+        ranges = self.ranges(network)
         worst = sorted(ranges, key=lambda name: -ranges[name].error)
-        for count in (2, 4, 8, 16):
-            self.on_time()
-            student = fakequant.fake_quantized(network.model, {name: ranges[name] for name in worst[count:]})
-            same = rank(predict(student, self.preprocess), self.calibration)[:, 0] == truth
-            if 100 * float(same.mean()) >= 100 - self.gate.max_drop:
-                break
-        return student
+        return fakequant.fake_quantized(network.model, {name: ranges[name] for name in worst[fakequant.REMEDIES[remedy] :]})
+
+    def ranges(self, network: Network) -> dict[str, fakequant.Range]:
+        if network.activation not in self.known:
+            photos = (self.calibration, self.estimators, self.progress)
+            self.known[network.activation] = fakequant.calibrate(network.model, *photos)
+        return self.known[network.activation]
 
     def swapped(self, network: Network, activation: Activation) -> tuple[Network, Path]:
         return self.quantized(self.recovered(network, activation), self.post_training()[0])
@@ -188,7 +202,7 @@ class Ladder:
         """The network with another activation, distilled until it answers as it did before."""
 
         def make(folder: Path) -> None:
-            student = self._distilled(network.model, partial(swapped, activation=activation), f"{activation}.pt", lr=5e-5)
+            student = self._distilled(network.model, partial(swapped, activation=activation), activation)
             checkpoint.save(student, folder / "weights.safetensors", self.preprocess, ())
 
         weights = self.workspace.once(f"{activation}-weights", make) / "weights.safetensors"
@@ -199,22 +213,21 @@ class Ladder:
         """Quantization-aware training, from the symmetric ranges; the float network is the teacher."""
 
         def train() -> EfficientNet:
-            ranges = fakequant.calibrate(network.model, self.calibration, self.estimators, self.progress)
-            quantized = partial(fakequant.fake_quantized, ranges=ranges)
-            return self._distilled(network.model, quantized, f"{network.activation}-qat.pt", lr=1e-5)
+            quantized = partial(fakequant.fake_quantized, ranges=self.ranges(network))
+            return self._distilled(network.model, quantized, "qat")
 
         return network, self._compiled(f"{network.activation}-qat", train)
 
-    def _distilled(
-        self, teacher: EfficientNet, student: Callable[[EfficientNet], EfficientNet], name: str, *, lr: float
-    ) -> EfficientNet:
+    def _distilled(self, teacher: EfficientNet, student: Callable[[EfficientNet], EfficientNet], becomes: str) -> EfficientNet:
         left = self.deadline - time.monotonic()
         if left < LEAST:
             raise OutOfTime(
                 f"not tried: training needs at least {LEAST:g} seconds of the time budget, {max(left, 0):.0f} are left."
             )
-        recipe = Distillation.for_photos(len(self.learning), lr=lr, flip=self.flip, seed=self.seed)
-        state = self.workspace.root / name
+        looks, lr = LOOKS_AND_RATE[becomes]
+        epochs = min(MOST_EPOCHS, max(1, round(looks / len(self.learning))))
+        recipe = Distillation(epochs, lr, flip=self.flip, seed=self.seed)
+        state = self.workspace.root / f"{teacher.variant.activation}-to-{becomes}.pt"
         arguments = (teacher, student, self.learning, self.preprocess, recipe, state)
         options = {"max_corrupt": self.max_corrupt, "seconds": left, "progress": self.progress}
         return parallel.together(distilled, *arguments, **options)[0]
@@ -227,8 +240,11 @@ class Ladder:
             bare, steps = fakequant.strip(network)
             plain = to_onnx(bare, self.preprocess, folder / "float.onnx")
             graph = qdq.write(plain, steps, folder / "qdq.onnx")
+            lint.require(graph, self.target.oldest_tensorrt)
+            if "int8-mixed" in self.target.precisions:
+                pointwise = {layer: s for layer, s in steps.items() if getattr(bare.get_submodule(layer), "groups", 1) == 1}
+                qdq.write(plain, pointwise, folder / MIXED)
             plain.unlink()
-            qdq.require(graph)
             file = self.target.runtime.compile(graph, folder)
             run = self.target.runtime.load(file, precision="int8", threads=self.target.threads, throughput=True)
             answers = [rank(predict, self.calibration)[:, 0] for predict in (run, predict(network, self.preprocess))]

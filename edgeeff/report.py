@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,7 +107,7 @@ def siblings(rows: Sequence[Any], shipped: Any) -> None:
         for r in rows
     ]
     columns = ["form", "activation", "runtime", "p50 ms", "95% interval", "p90", "p99", "speed", "MB"]
-    table(columns, lines, title="latency of one photo, in interleaved blocks", marked=list(rows).index(shipped))
+    table(columns, lines, title="latency of one photo, in interleaved blocks", marked=[r.form for r in rows].index(shipped))
 
 
 def choice(candidates: Sequence[Any], chosen: str) -> None:
@@ -132,3 +133,35 @@ def _fastest(forms: Sequence[Any]) -> list[str]:
         return [""] * 4
     best = forms[0]
     return [best.precision, f"{best.latency.p50:.2f}", f"{best.latency.p90:.2f}", f"{best.size_mb:.1f}"]
+
+
+def findings(found: Sequence[Any]) -> None:
+    """What the linter says, errors first."""
+    rows = [[f.rule, "ERROR" if f.error else "warning", f.node, f.message, f.remedy] for f in found]
+    table(["rule", "", "node", "finding", "remedy"], rows)
+
+
+def engines(compiled: Any) -> None:
+    """Every engine that was built on this device, the one that ships marked."""
+    rows = []
+    for e in compiled.engines:
+        latency = (
+            [f"{e.latency.p50:.2f}", f"{e.latency.ci[0]:.2f} … {e.latency.ci[1]:.2f}", f"{e.latency.p90:.2f}"]
+            if e.latency
+            else [""] * 3
+        )
+        drop = f"{e.report.drop:+.2f}" if e.report and e.report.drop is not None else ""
+        off = "" if e.difference is None else f"{e.difference:.3f}"
+        rows.append([e.precision, *latency, drop, off, f"{e.size_mb:.1f}", "yes" if e.passed else "NO"])
+    columns = ["engine", "p50 ms", "95% interval", "p90", "drop", "off its graph", "MB", "passed"]
+    table(columns, rows, title="engines built here", marked=compiled.engines.index(compiled.shipped))
+    print(f"{compiled.verdict}\n\nbundle: {compiled.bundle.path}")
+
+
+def engine_layers(layers: Sequence[Any]) -> None:
+    """What TensorRT made of the graph: each layer's precision, and where it only changes a format."""
+    rows = [[layer.name[:60], layer.kind, layer.precision, "reformat" if layer.reformat else ""] for layer in layers]
+    table(["layer", "kind", "precision", ""], rows)
+    counts = Counter(layer.precision or "unknown" for layer in layers if not layer.reformat)
+    parts = [f"{count} in {precision}" for precision, count in counts.most_common()]
+    print(f"{len(layers)} layers: {', '.join(parts)}; {sum(layer.reformat for layer in layers)} reformats.")

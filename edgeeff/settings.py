@@ -27,6 +27,22 @@ def read(kind: str, what: str, name: str | Path, known: Collection[str], require
             hint = _suggestion(str(name), found)
             raise BadInput(f"unknown {what} {str(name)!r}.{hint} Expected one of {', '.join(found)}, or a YAML file's path.")
         path = found[str(name)]
+    data = parse(path, what)
+    for key in data:
+        if key not in known:
+            hint = _suggestion(str(key), known) or f" Expected {', '.join(known)}."
+            raise BadInput(f"{path}: unknown key {key!r}.{hint}")
+    require(path, data, required)
+    return path, data
+
+
+def require(path: Path, data: dict[str, Any], keys: Collection[str]) -> None:
+    for key in keys:
+        if key not in data:
+            raise BadInput(f"{path}: missing key {key!r}.")
+
+
+def parse(path: Path, what: str = "YAML") -> dict[str, Any]:
     if not path.is_file():
         raise BadInput(f"{path}: no such {what} file.")
     try:
@@ -35,14 +51,7 @@ def read(kind: str, what: str, name: str | Path, known: Collection[str], require
         raise BadInput(f"{path}: not valid YAML ({str(error).splitlines()[0]}).") from error
     if not isinstance(data, dict):
         raise BadInput(f"{path}: expected keys and values.")
-    for key in data:
-        if key not in known:
-            hint = _suggestion(str(key), known) or f" Expected {', '.join(known)}."
-            raise BadInput(f"{path}: unknown key {key!r}.{hint}")
-    for key in required:
-        if key not in data:
-            raise BadInput(f"{path}: missing key {key!r}.")
-    return path, data
+    return data
 
 
 def _suggestion(name: str, known: Collection[str]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +49,7 @@ class Target:
     """One device: the backend that runs there, the precisions to try, and where its facts come from.
 
     `scheme`: symmetric means signed INT8 with zero point 0 everywhere, as Q/DQ pairs. `activation`: its stand-in for Swish.
+    `tensorrt` has the version of each JetPack; `refused` says why a device cannot be a target, and what can instead.
     """
 
     name: str
@@ -58,13 +60,22 @@ class Target:
     latency_ms: float | None = None
     scheme: Literal["asymmetric", "symmetric"] = "asymmetric"
     activation: Activation | None = None
+    compute_capability: str = ""
+    memory_gb: int | None = None
+    dla_cores: int = 0
+    power_modes: tuple[str, ...] = ()
+    tensorrt: Mapping[str, str] = field(default_factory=dict)
+    refused: str = ""
     sources: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, name: str | Path) -> Target:
         """A target by its name in targets/, or from the path of a YAML file."""
         known = [f.name for f in fields(cls) if f.name != "name"]
-        path, data = settings.read("targets", "target", name, known, ("description", "backend", "precisions"))
+        path, data = settings.read("targets", "target", name, known, ("description",))
+        if data.get("refused"):
+            raise BadInput(f"target {path.stem}: {data['refused']}")
+        settings.require(path, data, ("backend", "precisions"))
         if data["backend"] not in backends.names():
             raise BadInput(f"{path}: unknown backend {data['backend']!r}. Expected one of {', '.join(backends.names())}.")
         backend = backends.get(data["backend"])
@@ -83,9 +94,11 @@ class Target:
             raise BadInput(f"{path}: scheme {scheme!r}: expected symmetric, or with openvino asymmetric.")
         if activation not in (None, "hardswish", "relu6", "relu"):
             raise BadInput(f"{path}: activation {activation!r}: expected hardswish, relu6 or relu, or none.")
-        sources = data.get("sources", [])
-        if not isinstance(sources, list):
-            raise BadInput(f"{path}: sources {sources!r}: expected a list.")
+        for key in ("sources", "power_modes"):
+            if not isinstance(data.get(key, []), list):
+                raise BadInput(f"{path}: {key} {data[key]!r}: expected a list.")
+        if not isinstance(data.get("tensorrt", {}), dict):
+            raise BadInput(f"{path}: tensorrt {data['tensorrt']!r}: expected a version for each JetPack.")
         return cls(
             name=path.stem,
             description=str(data["description"]),
@@ -95,20 +108,42 @@ class Target:
             latency_ms=latency,
             scheme=scheme,
             activation=activation,
-            sources=tuple(map(str, sources)),
+            compute_capability=str(data.get("compute_capability", "")),
+            memory_gb=data.get("memory_gb"),
+            dla_cores=data.get("dla_cores", 0),
+            power_modes=tuple(map(str, data.get("power_modes", []))),
+            tensorrt={str(k): str(v) for k, v in data.get("tensorrt", {}).items()},
+            sources=tuple(map(str, data.get("sources", []))),
         )
 
     @property
     def runtime(self) -> backends.Backend:
-        return backends.get(self.backend)
+        """What runs the target's files where they are judged."""
+        return backends.get(self.judge)
+
+    @property
+    def judge(self) -> str:
+        return backends.get(self.backend).JUDGE
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the device compiles for itself: then its graphs are judged here, and its files are made and timed there."""
+        return self.judge != self.backend
+
+    @property
+    def oldest_tensorrt(self) -> tuple[int, ...]:
+        """The oldest version that any JetPack of the device brings."""
+        return min((tuple(int(n) for n in v.split(".")) for v in self.tensorrt.values()), default=(10, 3))
 
     def usable(self) -> list[str]:
-        """The target's precisions that this machine computes in."""
-        usable = [p for p in self.precisions if self.runtime.supported(p)]
+        """The target's precisions that this machine, or the device itself, computes in."""
+        usable = [p for p in self.precisions if backends.get(self.backend).supported(p)]
         if not usable:
             raise BadInput(f"target {self.name}: this machine computes in none of {', '.join(self.precisions)}.")
         return usable
 
 
 def all_targets() -> list[Target]:
-    return [Target.load(p) for p in sorted(settings.folder("targets").glob("*.yaml"))]
+    """Every device that can be a target."""
+    files = sorted(settings.folder("targets").glob("*.yaml"))
+    return [Target.load(p) for p in files if not settings.parse(p).get("refused")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from .target import Budget, Target
 from .variants import Variant
 
 FIRST = ("fast bias correction", "ranges chosen per layer")  # the remedies that need no mention
+GOLDEN = 8  # photos by which a bundle can check itself
 ROUNDS = 20  # these figures are the ones quoted: more than a pick needs
 
 
@@ -36,6 +37,11 @@ class Form:
     def label(self) -> str:
         return f"{self.precision}, {self.activation}"
 
+    def to_json(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"precision": self.precision, "activation": self.activation, "runtime": self.runtime}
+        report = {key: getattr(self.report, key) for key in ("top1", "drop", "drop_ci", "agreement", "passed")}
+        return {**facts, "remedy": self.remedy, **report}
+
 
 @dataclass(frozen=True)
 class Sibling:
@@ -46,10 +52,51 @@ class Sibling:
     size_mb: float
 
     def to_json(self) -> dict[str, Any]:
-        form, report = self.form, self.form.report
-        facts = {"precision": form.precision, "activation": form.activation, "runtime": form.runtime, "remedy": form.remedy}
-        facts |= {"top1": report.top1, "drop": report.drop, "drop_ci": report.drop_ci, "agreement": report.agreement}  # type: ignore[dict-item]
-        return {**facts, "passed": report.passed, "size_mb": round(self.size_mb, 3), "latency_ms": self.latency.to_json()}
+        return {**self.form.to_json(), "size_mb": round(self.size_mb, 3), "latency_ms": self.latency.to_json()}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What goes into the bundle, and why. `facts` are the manifest's that depend on where the model was compiled."""
+
+    shipped: Form
+    verdict: str
+    files: list[Path]
+    golden: dict[str, Any]
+    facts: dict[str, Any]
+    forms: list[Form]
+    siblings: list[Sibling] = field(default_factory=list)
+
+
+def decide(
+    v: Variant,
+    forms: list[Form],
+    remedy: str,
+    reverted: list[str],
+    notes: list[str],
+    target: Target,
+    budget: Budget,
+    gate: Gate,
+    *,
+    accept: bool,
+    progress: Progress,
+) -> Outcome:
+    """Time every form and choose; `remedy` is the one that INT8 needed, and left the layers `reverted` in float."""
+    siblings = timed(target, forms, next(gate.pixels.batches(1)), progress)
+    shipped = best(v, siblings, target, budget, gate, accept=accept)
+    form = shipped.form
+    if form.remedy and form.remedy != remedy:
+        remedy, reverted = form.remedy, []
+    verdict = explain(shipped, siblings, remedy, reverted, notes, budget, gate)
+    images = next(gate.pixels.batches(GOLDEN))
+    run = target.runtime.load(form.file, precision=form.precision, threads=target.threads)
+    facts = {
+        "latency_ms": shipped.latency.to_json(),
+        "siblings": [s.to_json() for s in siblings],
+        "reverted_layers": reverted,
+    }
+    files = [*target.runtime.files(form.file), form.onnx]
+    return Outcome(form, verdict, files, {"images": images, "logits": run(images)}, facts, forms, siblings)
 
 
 def timed(target: Target, forms: list[Form], photo: Pixels, progress: Progress) -> list[Sibling]:

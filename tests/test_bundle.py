@@ -32,7 +32,8 @@ def test_a_bundle_says_everything_about_its_file(fitted) -> None:
 
 def test_a_loaded_bundle_gives_the_golden_logits(fitted) -> None:
     bundle = Bundle.open(fitted[0])
-    images, logits = bundle.golden()
+    golden = bundle.golden()
+    images, logits = golden["images"], golden["logits"]
     assert bundle.load()(images) == pytest.approx(logits, abs=1e-4)  # the same kernels ran before
     assert bundle.load(throughput=True)(images) == pytest.approx(logits, abs=1e-4)
     assert bundle.verify() < 1e-3
@@ -98,8 +99,8 @@ def test_a_manifest_cannot_point_outside_the_bundle(copy: Path) -> None:
 def test_other_golden_logits_are_refused(copy: Path) -> None:
     import hashlib
 
-    images, logits = Bundle.open(copy).golden()
-    np.savez_compressed(copy / "golden.npz", images=images, logits=-logits)
+    golden = Bundle.open(copy).golden()
+    np.savez_compressed(copy / "golden.npz", images=golden["images"], logits=-golden["logits"])
     files = json.loads((copy / "manifest.json").read_text())["files"]
     edit(copy, files={**files, "golden.npz": hashlib.sha256((copy / "golden.npz").read_bytes()).hexdigest()})
     with pytest.raises(BadInput, match="golden images give other logits"):

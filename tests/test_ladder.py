@@ -11,8 +11,8 @@ from edgeeff import BadInput, backends
 from edgeeff.accuracy import Gate
 from edgeeff.images import ImageSet, PixelFile, Preprocess
 from edgeeff.ladder import Ladder, best, exported, reverted
+from edgeeff.lint import lint
 from edgeeff.model import Deployed, create, predict
-from edgeeff.qdq import lint
 from edgeeff.target import Target
 from edgeeff.workspace import Workspace
 
@@ -64,14 +64,15 @@ def test_every_rung_is_tried_when_none_passes_and_the_best_is_kept(pixels: Pixel
     attempts = climb.climb(network)
     assert [a.remedy for a in attempts] == [
         "ranges chosen per layer",
-        "layers back to float",
+        "8 layers back to float",
+        "16 layers back to float",
         "hardswish, recovered",
         "quantization-aware training",
     ]
     assert all(a.report is not None and not a.note for a in attempts)
     assert best(attempts).report.agreement == max(a.report.agreement for a in attempts)
     assert 2 <= len(reverted(attempts, attempts[1])) <= 16
-    assert attempts[2].network.activation == "hardswish"
+    assert attempts[3].network.activation == "hardswish"
     assert all(lint(a.file) == [] for a in attempts)
     assert [f.label for f in climb.integer_forms(attempts[2])] == ["int8, hardswish"]
 
@@ -109,7 +110,7 @@ def test_too_few_photos_leave_recovery_out_and_say_so(pixels: PixelFile, model, 
     climb = replace(ladder("tensorrt-qdq", pixels, model, tmp_path, agreement=100.1), learning=pixels.images.take([0, 1]))
     network = exported(model, pixels.preprocess, climb.target, climb.workspace)
     attempts = climb.climb(network)
-    assert "2 photos are too few to distil from" in attempts[2].note
+    assert "2 photos are too few to distil from" in attempts[3].note
     with pytest.raises(BadInput, match="too few"):
         climb.recovered(network, "hardswish")
 

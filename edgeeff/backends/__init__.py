@@ -19,6 +19,9 @@ class Backend(Protocol):
     MODEL: str
     """The main file's name in the folder that `compile` fills."""
 
+    JUDGE: str
+    """The backend that runs its files where accuracy is judged: itself, unless only the device can compile."""
+
     def available(self) -> str | None:
         """None when it can run here, else what is missing and how to get it."""
 

@@ -12,8 +12,9 @@ import numpy as np
 from ..errors import BadInput
 from ..images import Logits, Pixels, Predict
 
-PRECISIONS = ("float32", "int8")
+PRECISIONS = ("float32", "fp16", "int8", "int8-fp16", "int8-mixed")
 MODEL = "compiled.onnx"  # beside the portable model.onnx of a bundle
+JUDGE = "onnxruntime"
 
 
 def available() -> str | None:

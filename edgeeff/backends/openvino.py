@@ -17,6 +17,7 @@ from ..images import Logits, Pixels, Predict
 
 PRECISIONS = ("float32", "bf16", "int8", "int8-bf16")
 MODEL = "model.xml"
+JUDGE = "openvino"
 
 
 def available() -> str | None:

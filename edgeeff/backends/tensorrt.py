@@ -1,0 +1,431 @@
+"""TensorRT on an NVIDIA GPU: a plan, built on the very device it runs on from a strongly typed ONNX graph. Versions 10.3 to 11.x.
+
+Precision is a property of the graph (Q/DQ pairs, FP16 baked in), so one sequence of calls builds every form. The build runs in a
+process of its own, which may be killed for memory without taking this one along. Beside a plan lies `model.engine.json`, which says
+what it was built by and for; a plan from elsewhere is refused.
+
+https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BadInput, BuildFailed, ToolMissing
+from ..images import Logits, Pixels, Predict
+from ..progress import SILENT, Progress
+from ..workspace import write_whole
+from . import _cuda
+
+PRECISIONS = ("float32", "fp16", "int8-fp16", "int8-mixed")
+MODEL = "model.engine"
+JUDGE = "onnxruntime"  # runs the graphs where no TensorRT is
+
+OLDEST, UNKNOWN = (10, 3), (12,)
+LAYERS = "layers.json"  # what the engine inspector says, beside a plan
+REHEARSAL = "tensorrt_rtx_bindings"
+HARMLESS = r"scales to fp32"  # of an INT8 convolution whose rest is FP16: TensorRT-RTX keeps its scales in float32
+LEVEL = 3  # builder optimization level: TensorRT's default; on Orin level 2 was reported not to find every kernel
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a plan was built by and for. It runs with the same `tensorrt`, `compute_capability` and `machine` only."""
+
+    tensorrt: str
+    compute_capability: str
+    machine: str
+    l4t: str
+    driver: str
+    onnx_sha256: str
+    plan_sha256: str
+    workspace: int
+    level: int
+    dla: int | None
+
+    @property
+    def place(self) -> str:
+        return f"TensorRT {self.tensorrt}, compute capability {self.compute_capability}, {self.machine}"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an engine: the precision it computes in, and whether it only changes a tensor's format."""
+
+    name: str
+    kind: str
+    precision: str
+    tactic: str
+
+    @property
+    def reformat(self) -> bool:
+        return self.kind == "Reformat" or self.name.startswith("Reformatting CopyNode")
+
+
+def available() -> str | None:
+    if not find_spec("tensorrt"):
+        return (
+            "TensorRT is not installed: on a Jetson `sudo apt install python3-libnvinfer` and make the environment with "
+            "`python3 -m venv --system-site-packages`; elsewhere pip install tensorrt."
+        )
+    try:
+        _tensorrt()
+        _cuda.runtime()
+    except ToolMissing as error:
+        return str(error)
+    return None
+
+
+def version() -> str:
+    return str(_tensorrt().__version__)
+
+
+def supported(precision: str) -> bool:
+    return precision in PRECISIONS
+
+
+def compile(onnx: Path, folder: Path) -> Path:
+    return build(onnx, folder)
+
+
+def files(model: Path) -> list[Path]:
+    return [model, _origin_file(model)]
+
+
+def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = False) -> Predict:
+    """A GPU runs one image after the other, however many wait: `threads` and `throughput` change nothing."""
+    trt, cuda = _tensorrt(), _cuda.runtime()
+    plan = model.read_bytes()
+    _refuse_foreign(model, plan, trt, cuda)
+    return Engine(trt, cuda, plan)
+
+
+def build(onnx: Path, folder: Path, *, dla: int | None = None, progress: Progress = SILENT) -> Path:
+    """Build `model.engine` in `folder`, in a process of its own, with its origin and its layers beside it."""
+    trt, cuda, plan = _tensorrt(), _cuda.runtime(), folder / MODEL
+    workspace = _workspace(Path("/proc/meminfo"))
+    job = {"onnx": str(onnx), "plan": str(plan), "workspace": workspace, "dla": dla, "cache": str(_timing_cache(trt, cuda))}
+    run_build(_command(job), onnx.name, progress)
+    origin = Origin(
+        **_here(trt, cuda),
+        onnx_sha256=_sha256(onnx.read_bytes()),
+        plan_sha256=_sha256(plan.read_bytes()),
+        workspace=workspace,
+        level=LEVEL,
+        dla=dla,
+    )
+    _origin_file(plan).write_text(json.dumps(asdict(origin), indent=1) + "\n", encoding="utf-8")
+    return plan
+
+
+def can_rehearse() -> bool:
+    return bool(find_spec(REHEARSAL))
+
+
+def rehearsal_version() -> str:
+    return metadata.version("tensorrt-rtx-cu13-libs")
+
+
+def rehearse(onnx: Path, *, progress: Progress = SILENT) -> list[str]:
+    """Parse and build by TensorRT-RTX, which has NVIDIA's own parser and typing and needs no GPU; returns what it warns of.
+
+    It chooses no kernels and is laxer than TensorRT: a graph it refuses is wrong, one it takes may still be slow, or fail there.
+    """
+    job = {"onnx": str(onnx), "plan": None, "workspace": 256 * MIB, "dla": None, "cache": None, "library": REHEARSAL}
+    return [w for w in run_build(_command(job), onnx.name, progress) if not re.search(HARMLESS, w)]
+
+
+def _command(job: dict[str, Any]) -> list[str]:
+    return [sys.executable, "-m", "edgeeff.backends.tensorrt", json.dumps(job)]
+
+
+def run_build(command: list[str], name: str, progress: Progress) -> list[str]:
+    """Run the building process, show its progress, and say why it ended if it did not end well; returns TensorRT's warnings."""
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    reason, warnings = "", []
+    try:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith("{"):
+                message = json.loads(line)
+                reason = message.get("failed", reason)
+                warnings += message.get("warnings", [])
+                if "phase" in message:
+                    progress.say(f"TensorRT builds {name}: {message['phase']}")
+        _, errors = child.communicate()
+    finally:
+        child.kill()
+        child.wait()
+    if child.returncode in (-9, 137):
+        raise BuildFailed(
+            f"{name}: the build was killed, most likely for memory (exit 137). Add swap: sudo fallocate -l 8G /swapfile && "
+            "sudo chmod 600 /swapfile && sudo mkswap /swapfile && sudo swapon /swapfile; close other programs; run it again."
+        )
+    if child.returncode:
+        last = (errors.strip().splitlines() or ["no message"])[-1]
+        raise BuildFailed(f"{name}: {reason or f'the build ended with exit {child.returncode} ({last[:200]})'}")
+    return warnings
+
+
+def build_plan(trt: Any, onnx: bytes, *, workspace: int, cache: bytes, dla: int | None, log: Any, monitor: Any) -> tuple[Any, Any]:
+    """The serialized plan and the timing cache; raises BuildFailed with TensorRT's own words."""
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(onnx):
+        found = [parser.get_error(i) for i in range(parser.num_errors)]
+        reasons = [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in found]
+        raise BuildFailed(f"TensorRT cannot read the graph: {'; '.join(reasons) or log.last()}")
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
+    config.builder_optimization_level = LEVEL
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.progress_monitor = monitor
+    config.set_timing_cache(config.create_timing_cache(cache), False)
+    if dla is not None:
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = dla
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+        _require_dla(network, config)
+    if not builder.is_network_supported(network, config):
+        raise BuildFailed(f"TensorRT does not support this network here: {log.last()}")
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise BuildFailed(f"TensorRT found no engine: {log.last()}")
+    return plan, config.get_timing_cache().serialize()
+
+
+DLA_COVERAGE = 0.9  # of the layers; what falls back to the GPU costs two copies each time
+
+
+def _require_dla(network: Any, config: Any) -> None:
+    """Refuse a network of which too little runs on the DLA: TensorRT would let the GPU do the rest and not say so."""
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    outside = [layer.name for layer in layers if not config.can_run_on_DLA(layer)]
+    coverage = 1 - len(outside) / max(1, len(layers))
+    if coverage < DLA_COVERAGE:
+        raise BuildFailed(
+            f"the DLA can run {coverage:.0%} of {len(layers)} layers, expected {DLA_COVERAGE:.0%}; not {', '.join(outside[:5])} … "
+            "Use the GPU, or a Lite variant: it has neither Swish nor squeeze-and-excitation."
+        )
+
+
+def read_layers(text: str) -> list[Layer]:
+    """The engine inspector's JSON as layers; its form differs between TensorRT 10 and 11."""
+    layers = []
+    for entry in json.loads(text)["Layers"]:
+        if isinstance(entry, str):  # an engine that keeps names only
+            layers.append(Layer(entry, "", "", ""))
+            continue
+        tensors = [*entry.get("Inputs", []), *entry.get("Outputs", [])]
+        formats = [" ".join(str(t.get(k, "")) for k in ("Format/Datatype", "Format", "Datatype", "DataType")) for t in tensors]
+        found = {name for f in formats for name, pattern in PATTERNS.items() if re.search(pattern, f, re.IGNORECASE)}
+        precision = "→".join(p for p in PATTERNS if p in found)
+        layers.append(Layer(entry.get("Name", ""), entry.get("LayerType", ""), precision, entry.get("TacticName", "")))
+    return layers
+
+
+PATTERNS = {"int8": r"\bint8\b", "fp16": r"\b(fp16|half)\b", "float32": r"\b(fp32|float)\b", "uint8": r"\buint8\b"}
+
+
+class Engine:
+    """`(N, H, W, 3)` uint8 → `(N, classes)`, an image at a time: copies and kernels are one CUDA graph, launched once an image."""
+
+    def __init__(self, trt: Any, cuda: Any, plan: bytes) -> None:
+        self.cuda = cuda
+        log = logger(trt)
+        self.runtime = trt.Runtime(log)
+        engine = self.runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise BadInput(f"TensorRT cannot read the plan: {log.last()}. Run `edgeeff compile` on this device again.")
+        self.engine = engine
+        context = engine.create_execution_context()
+        if context is None:
+            raise BadInput(f"TensorRT cannot run the plan: {log.last()}. Is there enough memory?")
+        self.context, self.log = context, log
+        self.stream = cuda.stream()
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
+        outputs = [n for n in names if n not in inputs]
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise BadInput(f"the plan has inputs {inputs} and outputs {outputs}: expected one of each.")
+        shapes = {n: tuple(engine.get_tensor_shape(n)) for n in names}
+        self._require(context.set_input_shape(inputs[0], shapes[inputs[0]]), "the input's shape was refused")
+        if unresolved := context.infer_shapes():
+            raise BadInput(f"the plan leaves shapes open: {', '.join(unresolved)}.")
+        self.image = cuda.pinned(shapes[inputs[0]], np.uint8)
+        self.logits = cuda.pinned(shapes[outputs[0]], np.float32)
+        self.addresses = {inputs[0]: cuda.malloc(self.image.nbytes), outputs[0]: cuda.malloc(self.logits.nbytes)}
+        for name, address in self.addresses.items():
+            self._require(context.set_tensor_address(name, address), f"the address of {name} was refused")
+        self._enqueue()  # the first run allocates, which no graph can hold
+        cuda.synchronize(self.stream)
+        self.graph = cuda.capture(self.stream, self._enqueue)
+
+    def _enqueue(self) -> None:
+        to_device, from_device = self.addresses.values()
+        self.cuda.copy_in(to_device, self.image, self.stream)
+        self._require(self.context.execute_async_v3(self.stream), "the run was refused")
+        self.cuda.copy_out(self.logits, from_device, self.stream)
+
+    def _require(self, done: bool, what: str) -> None:
+        if not done:
+            raise BadInput(f"TensorRT: {what}: {self.log.last()}")
+
+    def __call__(self, images: Pixels) -> Logits:
+        logits = np.empty((len(images), self.logits.shape[1]), np.float32)
+        for i, image in enumerate(images):
+            self.image[0] = image
+            self.cuda.launch(self.graph, self.stream)
+            self.cuda.synchronize(self.stream)
+            logits[i] = self.logits[0]
+        return logits
+
+
+def logger(trt: Any) -> Any:
+    """TensorRT's messages, kept instead of printed; it wants one logger for a process."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.messages: list[tuple[int, str]] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if int(severity) <= int(trt.ILogger.Severity.WARNING):
+                self.messages.append((int(severity), message.strip()))
+
+        def last(self) -> str:
+            """Its last error, else its last warning."""
+            errors = [m for s, m in self.messages if s < int(trt.ILogger.Severity.WARNING)]
+            return (errors or [m for _, m in self.messages] or ["it gave no reason"])[-1]
+
+    return Log()
+
+
+def _monitor(trt: Any, say: Callable[[str], None]) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if parent_phase is None:
+                say(phase_name)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return True  # false would cancel
+
+        def phase_finish(self, phase_name: str) -> None: ...
+
+    return Monitor()
+
+
+def _build_process(job: dict[str, Any]) -> int:
+    """What the building process does: plan, layers and timing cache to files; progress, warnings and reasons as JSON lines."""
+
+    def tell(**message: Any) -> None:
+        print(json.dumps(message), flush=True)
+
+    trt = importlib.import_module(job["library"]) if "library" in job else _tensorrt()
+    log, cache = logger(trt), Path(job["cache"]) if job["cache"] else None
+    try:
+        serialized, timings = build_plan(
+            trt,
+            Path(job["onnx"]).read_bytes(),
+            workspace=job["workspace"],
+            cache=cache.read_bytes() if cache and cache.is_file() else b"",
+            dla=job["dla"],
+            log=log,
+            monitor=_monitor(trt, lambda phase: tell(phase=phase)),
+        )
+    except BuildFailed as error:
+        tell(failed=str(error))
+        return 1
+    tell(warnings=sorted({message for _, message in log.messages}))
+    if job["plan"]:
+        plan = Path(job["plan"])
+        plan.write_bytes(memoryview(serialized))
+        engine = trt.Runtime(log).deserialize_cuda_engine(serialized)
+        if engine is not None:
+            inspector = engine.create_engine_inspector()
+            text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+            plan.with_name(LAYERS).write_text(text, encoding="utf-8")
+    if cache:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(cache, bytes(memoryview(timings)))
+    return 0
+
+
+def _refuse_foreign(model: Path, plan: bytes, trt: Any, cuda: Any) -> None:
+    try:
+        origin = Origin(**json.loads(_origin_file(model).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput(f"{model}: nothing says where this plan is from ({error}). Run `edgeeff compile` here.") from error
+    if origin.plan_sha256 != _sha256(plan):
+        raise BadInput(f"{model}: not the plan that {_origin_file(model).name} describes. Run `edgeeff compile` here again.")
+    here = _here(trt, cuda)
+    if any(getattr(origin, key) != here[key] for key in ("tensorrt", "compute_capability", "machine")):
+        now = f"TensorRT {here['tensorrt']}, compute capability {here['compute_capability']}, {here['machine']}"
+        raise BadInput(f"{model}: built for {origin.place}; here is {now}. Plans do not travel: run `edgeeff compile` here.")
+
+
+def _here(trt: Any, cuda: Any) -> dict[str, str]:
+    from ..board import l4t
+
+    return {
+        "tensorrt": str(trt.__version__),
+        "compute_capability": cuda.compute_capability(),
+        "machine": platform.machine(),
+        "l4t": l4t() or "",
+        "driver": cuda.driver(),
+    }
+
+
+def _tensorrt() -> Any:
+    try:
+        import tensorrt as trt
+    except ImportError as error:
+        raise ToolMissing(f"TensorRT cannot be loaded: {error}") from error
+    numbers = tuple(int(n) for n in re.findall(r"\d+", trt.__version__)[:2])
+    if not OLDEST <= numbers < UNKNOWN:
+        raise ToolMissing(f"TensorRT {trt.__version__}: expected 10.3 or newer, below 12. JetPack 6.1 and later bring it.")
+    return trt
+
+
+def _workspace(meminfo: Path) -> int:
+    """Bytes for TensorRT's scratch memory: an eighth of what is free, from 64 MiB to 1 GiB. A Jetson's GPU shares the host's."""
+    free = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text()) if meminfo.exists() else None
+    return min(1024 * MIB, max(64 * MIB, int(free[1]) * 1024 // 8)) if free else 256 * MIB
+
+
+def _timing_cache(trt: Any, cuda: Any) -> Path:
+    """Kernel timings outlive a build: the next is faster, and chooses the same kernels."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeeff"
+    return home / f"timing-{trt.__version__}-sm{cuda.compute_capability()}.cache"
+
+
+def _origin_file(model: Path) -> Path:
+    return model.with_name(f"{model.name}.json")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(_build_process(json.loads(sys.argv[1])))

@@ -1,0 +1,160 @@
+"""The state of a Jetson: software, power mode, clocks, temperatures, power rails, and what made it slow down. Read, never set.
+
+Where things stand is from NVIDIA's Jetson Linux developer guide, "Platform Power and Performance":
+https://docs.nvidia.com/jetson/archives/r36.4/DeveloperGuide/SD/PlatformPowerAndPerformance.html
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path("/")
+GPU_NAMES = ("ga10b", "gb10b", "gpu")  # Orin's, Thor's
+JETPACKS = ((39, "7.2"), (38, "7.0 or 7.1"), (36, "6"), (35, "5"), (32, "4"))  # by L4T's first number
+
+
+@dataclass(frozen=True)
+class Board:
+    """One look. Clocks are in MHz, temperatures in °C, power in W by rail; `throttle_events` counts since the start.
+
+    `slowed_by` names what holds clocks down at this moment.
+    """
+
+    model: str
+    l4t: str
+    power_mode: str
+    power_modes: tuple[str, ...]
+    gpu_clock: float | None
+    gpu_clock_limits: tuple[float, float] | None
+    temperatures: dict[str, float] = field(default_factory=dict)
+    power: dict[str, float] = field(default_factory=dict)
+    throttle_events: int = 0
+    slowed_by: tuple[str, ...] = ()
+    memory_gb: float = 0.0
+    swap_gb: float = 0.0
+
+    @property
+    def jetpack(self) -> str:
+        return next((name for major, name in JETPACKS if self.l4t.startswith(f"{major}.")), "of unknown version")
+
+    @property
+    def clocks_locked(self) -> bool:
+        return self.gpu_clock_limits is not None and self.gpu_clock_limits[0] == self.gpu_clock_limits[1]
+
+    @property
+    def total_power(self) -> float | None:
+        """Watts of the whole module: its input rail, where it has one."""
+        return self.power.get("VDD_IN", sum(self.power.values()) if self.power else None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "jetpack": self.jetpack, "total_power": self.total_power}
+
+
+def read(root: Path = ROOT, query: Callable[[], str] | None = None) -> Board | None:
+    """The Jetson this runs on; None on anything else. `query` gives what `nvpmodel -q` prints."""
+    version = l4t(root)
+    if version is None:
+        return None
+    modes = tuple(re.findall(r"POWER_MODEL ID=\d+ NAME=(\S+)", _text(root / "etc/nvpmodel.conf")))
+    gpu = next((d for d in sorted(root.glob("sys/class/devfreq/*")) if _text(d / "device/of_node/name") in GPU_NAMES), None)
+    limits = [_number(gpu / f"{end}_freq") for end in ("min", "max")] if gpu else []
+    clock = _number(gpu / "cur_freq") if gpu else None
+    low, high = limits if limits else (None, None)
+    meminfo = _text(root / "proc/meminfo")
+    return Board(
+        model=_text(root / "proc/device-tree/model"),
+        l4t=version,
+        power_mode=_power_mode((query or _nvpmodel)()),
+        power_modes=modes,
+        gpu_clock=clock / 1e6 if clock is not None else None,
+        gpu_clock_limits=(low / 1e6, high / 1e6) if low is not None and high is not None else None,
+        temperatures=dict(_temperatures(root)),
+        power=dict(_rails(root)),
+        throttle_events=int(sum(_number(f) or 0 for f in root.glob("sys/class/hwmon/hwmon*/oc*_event_cnt"))),
+        slowed_by=tuple(_slowed_by(root)),
+        memory_gb=_kilobytes(meminfo, "MemTotal") / 1e6,
+        swap_gb=_kilobytes(meminfo, "SwapTotal") / 1e6,
+    )
+
+
+def disturbed(before: Board, after: Board) -> list[str]:
+    """What makes the time between two looks no measurement."""
+    reasons = []
+    if after.power_mode != before.power_mode:
+        reasons.append(f"the power mode changed from {before.power_mode} to {after.power_mode}")
+    if events := after.throttle_events - before.throttle_events:
+        reasons.append(f"{events} over-current events lowered the clocks: is the power supply strong enough?")
+    if after.gpu_clock_limits != before.gpu_clock_limits:
+        reasons.append("the GPU's clock limits changed")
+    if slowed := sorted({*before.slowed_by, *after.slowed_by}):
+        hottest = max(after.temperatures.values(), default=0)
+        reasons.append(f"{', '.join(slowed)} held the clocks down at {hottest:.0f} °C: cool the board")
+    return reasons
+
+
+def l4t(root: Path = ROOT) -> str | None:
+    """Jetson Linux's version, like 36.4.3; None where it is not that."""
+    found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", _text(root / "etc/nv_tegra_release"))
+    return f"{found[1]}.{found[2]}" if found else None
+
+
+def _nvpmodel() -> str:
+    try:
+        return subprocess.run(["nvpmodel", "-q"], capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""  # said by the power mode, which is then unknown
+
+
+def _power_mode(answer: str) -> str:
+    found = re.search(r"NV Power Mode: (\S+)", answer)
+    return found[1] if found else "unknown"
+
+
+def _temperatures(root: Path) -> Iterator[tuple[str, float]]:
+    for zone in sorted(root.glob("sys/class/thermal/thermal_zone*")):
+        celsius = _number(zone / "temp")
+        if celsius is not None and celsius > -100_000:  # a sensor that is switched off reads −256 °C
+            yield _text(zone / "type"), celsius / 1000
+
+
+def _rails(root: Path) -> Iterator[tuple[str, float]]:
+    """Voltage times current of every channel of the INA3221 monitors."""
+    for sensor in sorted(root.glob("sys/bus/i2c/devices/*")):
+        if "ina3221" not in _text(sensor / "name"):
+            continue
+        for label in sorted(sensor.glob("hwmon/hwmon*/in*_label")):
+            channel = re.sub(r"\D", "", label.name)
+            millivolts, milliamperes = (_number(label.with_name(f"{kind}{channel}_input")) for kind in ("in", "curr"))
+            if millivolts is not None and milliamperes is not None and _text(label) not in ("NC", "sum of shunt voltages"):
+                yield _text(label), millivolts * milliamperes / 1e6
+
+
+def _slowed_by(root: Path) -> Iterator[str]:
+    """Cooling devices at work, but for fans: those lower clocks."""
+    for device in sorted(root.glob("sys/class/thermal/cooling_device*")):
+        kind = _text(device / "type")
+        if "fan" not in kind.lower() and (_number(device / "cur_state") or 0) > 0:
+            yield kind
+
+
+def _kilobytes(meminfo: str, key: str) -> int:
+    found = re.search(rf"{key}:\s+(\d+) kB", meminfo)
+    return int(found[1]) if found else 0
+
+
+def _text(path: Path) -> str:
+    """A file's text, "" where there is none: boards differ in what they have."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> float | None:
+    text = _text(path)
+    return float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else None

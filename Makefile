@@ -4,12 +4,12 @@ BIN := .venv/bin
 DEMO := demo
 OUT ?= $@
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check bench wheel clean
 help:  ## list the targets
 	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 .venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(if $(wildcard /etc/nv_tegra_release),--system-site-packages) .venv  # JetPack's TensorRT lies outside
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
@@ -24,7 +24,7 @@ demo: .venv/ready  ## handwritten digits, from scratch to an INT8 bundle for thi
 	@echo "  $(BIN)/edgeeff fit --target host-cpu --latency 10 --train DIR/train --val DIR/val --out my-model"
 
 # NVIDIA's Python API without its libraries, in the versions of JetPack 6.1 to 7.2 and the newest; what a Python lacks, a test skips.
-.venv/bindings: .venv/ready
+.venv/bindings: | .venv/ready
 	mkdir -p $@
 	for version in 10.3.0 10.13.3.9 10.16.1.11 11.4.0.106; do \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@/$$version \
@@ -42,11 +42,24 @@ check: .venv/ready  ## formatting, lint and types
 bench: .venv/ready  ## reproduce the README's numbers (needs the photos and weights in ../shared/data)
 	$(BIN)/python benchmarks/run.py
 
+wheel: .venv/ready  ## dist/edgeeff-*.whl, for a device
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
 cpu-%: .venv/ready FORCE  ## fit a variant to this CPU: make cpu-b0 WEIGHTS=b0.safetensors CALIB=photos VAL=val (or TRAIN=train VAL=val)
 	@test -n "$(VAL)" && test -n "$(WEIGHTS)$(TRAIN)" || \
 	  { echo "make $@ needs VAL=DIR, and WEIGHTS=FILE CALIB=DIR or TRAIN=DIR, or all of them" >&2; exit 2; }
 	$(BIN)/edgeeff fit --target host-cpu --variant $* --val $(VAL) --out $(OUT) $(if $(LATENCY),--latency $(LATENCY)) \
 	  $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CALIB),--calib $(CALIB)) $(if $(TRAIN),--train $(TRAIN))
+
+JETSON ?= jetson-orin-nano-8gb
+
+jetson-%: .venv/ready FORCE  ## fit a variant to a Jetson: make jetson-b2 WEIGHTS=hf-hub:timm/efficientnet_b2.ra_in1k DATA=photos
+	@test -n "$(DATA)$(VAL)" && test -n "$(WEIGHTS)$(DATA)$(TRAIN)" || { echo "make $@ needs photos, and weights unless it trains them:" \
+	  "DATA=DIR with train/ and val/ in it; WEIGHTS=FILE or hf-hub:owner/name; JETSON=one of edgeeff targets ($(JETSON))" >&2; exit 2; }
+	$(BIN)/edgeeff fit --target $(JETSON) --variant $* --val $(or $(VAL),$(DATA)/val) --out $(OUT) \
+	  $(if $(LATENCY),--latency $(LATENCY)) $(if $(WEIGHTS),--weights $(WEIGHTS)) \
+	  $(if $(CALIB),--calib $(CALIB),$(if $(and $(WEIGHTS),$(DATA)),--calib $(DATA)/train)) \
+	  $(if $(TRAIN),--train $(TRAIN),$(if $(WEIGHTS),,--train $(DATA)/train))
 
 FORCE:
 

@@ -1,4 +1,4 @@
-"""The contract: every backend in the folder gives the torch model's logits for the exported file."""
+"""The contract: every backend that judges itself, so runs here, gives the torch model's logits for the exported file."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from edgeeff.images import Preprocess
 from edgeeff.model import create, predict
 
 PREPROCESS = Preprocess(64, 73, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+NAMES = [name for name in backends.names() if name == backends.get(name).JUDGE]
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
 
 
@@ -27,7 +28,7 @@ def exported(request, tmp_path_factory):
     return path, predict(model, PREPROCESS)(IMAGES)
 
 
-@pytest.mark.parametrize("name", backends.names())
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("throughput", [False, True])
 def test_logits_are_those_of_torch(exported, name: str, throughput: bool, tmp_path: Path) -> None:
     onnx, expected = exported
@@ -39,7 +40,12 @@ def test_logits_are_those_of_torch(exported, name: str, throughput: bool, tmp_pa
     assert logits == pytest.approx(expected, abs=1e-3 * float(np.abs(expected).max()))  # other kernels add in another order
 
 
-@pytest.mark.parametrize("name", backends.names())
+def test_a_backend_of_other_devices_names_a_judge_that_runs_here() -> None:
+    assert set(backends.names()) - set(NAMES) == {"tensorrt"}
+    assert all(backends.get(name).JUDGE in NAMES for name in backends.names())
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_first_precision_is_float_and_supported(name: str) -> None:
     backend = backends.get(name)
     assert backend.PRECISIONS[0] == "float32"
@@ -48,7 +54,7 @@ def test_the_first_precision_is_float_and_supported(name: str) -> None:
     assert backend.version()[0].isdigit()
 
 
-@pytest.mark.parametrize("name", backends.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_damaged_file_is_refused(name: str, exported, tmp_path: Path) -> None:
     backend = backends.get(name)
     file = backend.compile(exported[0], tmp_path)

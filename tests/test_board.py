@@ -93,3 +93,21 @@ def test_a_run_that_the_board_slowed_down_is_no_measurement(tmp_path: Path) -> N
     assert any("gpu-throttle-alert" in r and "51 °C" in r for r in reasons)
     assert "power mode changed" in board.disturbed(before, replace(before, power_mode="25W"))[0]
     assert "clock limits" in board.disturbed(before, replace(before, gpu_clock_limits=(306, 612)))[0]
+
+
+def test_the_doctor_says_what_to_fix_on_a_jetson(tmp_path: Path) -> None:
+    from edgeeff.doctor import on_jetson
+
+    root = tree(tmp_path, ORIN | {"dev/video0": ""})
+    jetson = board.read(root, lambda: "NV Power Mode: 25W\n")
+    assert jetson is not None
+    findings = {f.what: f for f in on_jetson(jetson, root)}
+    assert findings["JetPack"].found == "6 (Jetson Linux 36.4.3)"
+    assert findings["power mode"].found == "25W of 15W, 25W, MAXN_SUPER"
+    assert [what for what, f in findings.items() if not f.ok] == ["GPU clock", "over-current events"]
+    assert "jetson_clocks" in findings["GPU clock"].remedy
+    assert "video0" in findings["cameras"].found
+    old = replace(jetson, l4t="35.4.1", swap_gb=0.0)
+    bad = {f.what: f.remedy for f in on_jetson(old, root) if not f.ok}
+    assert "JetPack 6.1" in bad["JetPack"]
+    assert "swap" in bad["swap"]

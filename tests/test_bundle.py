@@ -139,7 +139,7 @@ def test_the_device_side_needs_no_torch_nncf_or_onnx(fitted) -> None:
 import sys
 for name in ("torch", "nncf", "onnx"):
     sys.modules[name] = None
-import edgeeff, edgeeff.accuracy, edgeeff.bench, edgeeff.bundle, edgeeff.images, edgeeff.cli
+import edgeeff, edgeeff.accuracy, edgeeff.bench, edgeeff.bundle, edgeeff.compile, edgeeff.doctor, edgeeff.images, edgeeff.cli
 bundle = edgeeff.Bundle.open({str(fitted[0])!r})
 bundle.verify()
 assert edgeeff.cli.main(["bench", {str(fitted[0])!r}, "--rounds", "2"]) == 0

@@ -1,4 +1,4 @@
-"""The dozen CUDA calls that running an engine takes, by cuda-bindings (`cuda-python`) or, where that is missing, by torch."""
+"""The dozen CUDA calls that running an engine takes, by cuda-bindings or, where that is missing, by torch."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def _by_torch() -> Cuda:
     try:
         import torch
     except ImportError as error:
-        raise ToolMissing("nothing here can call CUDA: pip install 'edgeeff[tensorrt]' (cuda-python).") from error
+        raise ToolMissing("nothing here can call CUDA: pip install 'edgeeff[tensorrt]' (cuda-bindings).") from error
     if not torch.cuda.is_available():
-        raise ToolMissing("this torch has no CUDA: pip install 'edgeeff[tensorrt]' (cuda-python).")
+        raise ToolMissing("this torch has no CUDA: pip install 'edgeeff[tensorrt]' (cuda-bindings).")
     return Torch(torch)
 
 

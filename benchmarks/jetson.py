@@ -1,0 +1,46 @@
+"""The table of a Jetson or GPU, made on it: `python benchmarks/jetson.py BUNDLE... --val DIR`. Needs base edgeeff and TensorRT.
+
+Compiles each bundle, and writes results/jetson-BOARD.json with accuracy, latency, engine layers, power mode, clocks and versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import re
+from pathlib import Path
+
+from edgeeff import board
+from edgeeff.compile import compile
+from edgeeff.progress import TerminalProgress
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundles", nargs="+", metavar="BUNDLE")
+    parser.add_argument("--val", required=True, metavar="DIR")
+    options = parser.parse_args()
+    jetson = board.read()
+    name = re.sub(r"\W+", "-", jetson.model.lower() if jetson else "gpu").strip("-")
+    rows = {}
+    for bundle in options.bundles:
+        compiled = compile(bundle, val=options.val, progress=TerminalProgress())
+        rows[Path(bundle).name] = {**compiled.to_json(), "board": compiled.bundle.manifest["board"]}
+        print(f"\n{bundle}: {compiled.verdict}")
+        print("\n| engine | top-1 % | drop | p50 ms, 95% interval | p90 | MB |\n|---|---|---|---|---|---|")
+        for e in compiled.engines:
+            if e.latency and e.report:
+                low, high = e.latency.ci
+                latency = f"{e.latency.p50:.2f} ({low:.2f} to {high:.2f}) | {e.latency.p90:.2f}"
+                print(f"| {e.precision} | {e.report.top1:.2f} | {e.report.drop:+.2f} | {latency} | {e.size_mb:.1f} |")
+    result = {"measured": rows, "versions": compiled.bundle.manifest["versions"], "date": datetime.date.today().isoformat()}
+    path = HERE / "results" / f"jetson-{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"\n{path}")
+
+
+if __name__ == "__main__":
+    main()

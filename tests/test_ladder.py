@@ -74,7 +74,7 @@ def test_every_rung_is_tried_when_none_passes_and_the_best_is_kept(pixels: Pixel
     assert 2 <= len(reverted(attempts, attempts[1])) <= 16
     assert attempts[3].network.activation == "hardswish"
     assert all(lint(a.file) == [] for a in attempts)
-    assert [f.label for f in climb.integer_forms(attempts[2])] == ["int8, hardswish"]
+    assert [f.label for f in climb.integer_forms(attempts[3])] == ["int8, hardswish"]
 
 
 def test_training_moves_the_ranges(pixels: PixelFile, model, tmp_path: Path) -> None:

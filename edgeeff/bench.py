@@ -1,70 +1,317 @@
-"""Latency, measured so that two numbers of one run can be compared.
+"""What a model costs where it runs, measured so that two numbers of one run can be compared.
 
 Candidates run in turn, a block each, round after round: a drift of the machine meets all of them. The first runs of a block are
-cold (another model was in the caches) and do not count.
+cold (another model was in the caches) and do not count. Rounds go on until every interval is narrow, or time is up. A run that
+something disturbed is repeated once; what is disturbed again is said so, and is no measurement.
 """
 
 from __future__ import annotations
 
-import os
-import platform
+import json
+import math
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import backends, board
+from .board import ROOT
+from .conditions import Conditions, device, disturbed, look, rapl
+from .errors import BadInput, EdgeeffError, ToolMissing
 from .images import Pixels, Predict
 from .progress import SILENT, Progress
+from .target import LIMITS, Budget
 
-ROUNDS = 8
+ROUNDS = 8  # at least
+NARROW = 0.02  # half the 95% interval, as a share of the median
+SECONDS = 6.0  # for a candidate, at most
 BLOCK = 30
 COLD = 3
 BLOCK_SECONDS = 0.5  # a slow model runs shorter blocks, of at least 5
+SUSTAINED = 3.0  # seconds over which frames and joules are counted
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Milliseconds for one image. `ci` is the 95% interval of the median, `rounds` the median of each block."""
+    """Milliseconds for one image. `ci`, `ci90` and `ci99` are 95% intervals, `rounds` the median of each block.
+
+    `first` is the first inference after loading, which allocates what the others reuse; it is not among them.
+    """
 
     p50: float
     p90: float
     p99: float
     ci: tuple[float, float]
     rounds: tuple[float, ...]
+    ci90: tuple[float, float] = (0.0, 0.0)
+    ci99: tuple[float, float] = (0.0, 0.0)
+    first: float = 0.0
 
     def at(self, percentile: int) -> float:
         return {50: self.p50, 90: self.p90, 99: self.p99}[percentile]
+
+    def surely(self, percentile: int) -> float:
+        """The interval's upper end: what a budget is held against."""
+        return max(self.at(percentile), {50: self.ci, 90: self.ci90, 99: self.ci99}[percentile][1])
 
     def to_json(self) -> dict[str, Any]:
         return {k: [round(x, 4) for x in v] if isinstance(v, tuple) else round(v, 4) for k, v in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Measurement:
-        return cls(data["p50"], data["p90"], data["p99"], tuple(data["ci"]), tuple(data["rounds"]))
+        facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**facts)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latencies of one run, the machine before and after, and why it is no measurement (nothing: it is one)."""
+
+    latencies: dict[str, Measurement]
+    before: Conditions
+    after: Conditions
+    disturbed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one form was measured to cost; None was not asked for. Energy is that of one image."""
+
+    latency: Measurement
+    size_mb: float
+    fps: float | None = None
+    memory_mb: float | None = None
+    energy_mj: float | None = None
+
+    def over(self, budget: Budget) -> list[str]:
+        """The constraints it breaks, with its figures. Latency breaks its own where the interval's upper end does."""
+        broken = []
+        if budget.latency_ms and (figure := self.latency.surely(budget.percentile)) > budget.latency_ms:
+            broken.append(f"p{budget.percentile} {self.latency.at(budget.percentile):.2f} ms (at most {figure:.2f})")
+        if budget.fps and (self.fps or 0) < budget.fps:
+            broken.append(f"{self.fps or 0:.1f} frames per second")
+        for name in ("size_mb", "memory_mb", "energy_mj"):
+            limit, figure = getattr(budget, name), getattr(self, name)
+            if limit and (figure is None or figure > limit):
+                broken.append(f"{figure or 0:.1f} {LIMITS[name]}")
+        return broken
+
+    def share(self, budget: Budget) -> float:
+        """How much of the scarcest thing in the budget it needs: above 1, it does not fit."""
+        shares = [self.latency.surely(budget.percentile) / budget.latency_ms] if budget.latency_ms else []
+        shares += [budget.fps / max(self.fps or 0.0, 1e-9)] if budget.fps else []
+        named = ((getattr(self, name), getattr(budget, name)) for name in ("size_mb", "memory_mb", "energy_mj"))
+        return max([*shares, *((figure or math.inf) / limit for figure, limit in named if limit)], default=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        facts = {k: v for k, v in vars(self).items() if k != "latency"}
+        return {"latency_ms": self.latency.to_json(), **{k: v and round(v, 3) for k, v in facts.items()}}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Figures:
+        return cls(Measurement.from_json(data["latency_ms"]), *(data[k] for k in ("size_mb", "fps", "memory_mb", "energy_mj")))
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A file as a runtime is to run it."""
+
+    runtime: str
+    file: Path
+    precision: str
+
+    def load(self, *, threads: int = 0, throughput: bool = False) -> Predict:
+        return backends.get(self.runtime).load(self.file, precision=self.precision, threads=threads, throughput=throughput)
+
+    def compiled(self, folder: Path) -> Compiled:
+        """Itself, or where it is a graph that its runtime has yet to compile, what that makes of it in a new folder."""
+        backend = backends.get(self.runtime)
+        if self.file.suffix != ".onnx" or Path(backend.MODEL).suffix == ".onnx":
+            return self
+        folder.mkdir()
+        return Compiled(self.runtime, backend.compile(self.file, folder), self.precision)
+
+    @property
+    def size_mb(self) -> float:
+        return sum(f.stat().st_size for f in backends.get(self.runtime).files(self.file)) / 1e6
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Figures by form, the machine before and after, and why they are no measurement (nothing: they are)."""
+
+    figures: dict[str, Figures]
+    conditions: list[dict[str, Any]]
+    disturbed: tuple[str, ...] = ()
+
+
+class Machine(Protocol):
+    """Where models run: here, or on a host."""
+
+    def facts(self, runtime: str) -> dict[str, Any]:
+        """`device`, the runtime's `version`, and the `precisions` it computes in there."""
+
+    def costs(
+        self,
+        forms: Mapping[str, Compiled],
+        image: Pixels,
+        budget: Budget,
+        *,
+        threads: int = 0,
+        rounds: int = ROUNDS,
+        progress: Progress = SILENT,
+    ) -> Costs:
+        """Everything the budget asks about each form, measured on one `(1, H, W, 3)` image; graphs are compiled there first."""
+
+
+class Here:
+    """This machine."""
+
+    def facts(self, runtime: str) -> dict[str, Any]:
+        backend = backends.get(runtime)
+        if missing := backend.available():
+            raise ToolMissing(missing)
+        supported = [p for p in backend.PRECISIONS if backend.supported(p)]
+        return {"device": device(), "version": backend.version(), "precisions": supported}
+
+    def costs(
+        self,
+        forms: Mapping[str, Compiled],
+        image: Pixels,
+        budget: Budget,
+        *,
+        threads: int = 0,
+        rounds: int = ROUNDS,
+        progress: Progress = SILENT,
+    ) -> Costs:
+        if budget.energy_mj and not can_measure_energy():
+            raise BadInput(
+                "a budget in mJ needs a power sensor: a Jetson's rails, or RAPL, which only root may read. None can be read here."
+            )
+        with tempfile.TemporaryDirectory(prefix="edgeeff-") as temporary:
+            ready = {name: form.compiled(Path(temporary) / str(i)) for i, (name, form) in enumerate(forms.items())}
+            runs = {name: form.load(threads=threads) for name, form in ready.items()}
+            timing = measure(runs, image, rounds=rounds, progress=progress)
+            figures = {}
+            for name, form in ready.items():
+                figures[name] = Figures(
+                    latency=timing.latencies[name],
+                    size_mb=form.size_mb,
+                    fps=frames_per_second(form.load(throughput=True, threads=threads), image) if budget.fps else None,
+                    memory_mb=peak_memory(form, image, threads) if budget.memory_mb else None,
+                    energy_mj=energy(runs[name], image) if budget.energy_mj else None,
+                )
+        return Costs(figures, [timing.before.to_json(), timing.after.to_json()], timing.disturbed)
+
+
+HERE = Here()
 
 
 def measure(
-    candidates: Mapping[str, Predict], image: Pixels, *, rounds: int = ROUNDS, progress: Progress = SILENT
-) -> dict[str, Measurement]:
-    """Time each candidate on one `(1, H, W, 3)` image in interleaved blocks."""
+    candidates: Mapping[str, Predict],
+    image: Pixels,
+    *,
+    rounds: int = ROUNDS,
+    narrow: float = NARROW,
+    seconds: float = SECONDS,
+    look: Callable[[], Conditions] = look,
+    progress: Progress = SILENT,
+) -> Timing:
+    """Time each candidate on one `(1, H, W, 3)` image in interleaved blocks, `rounds` or more of each."""
+    first = {name: float(_block(run, image, 1)[0]) for name, run in candidates.items()}
+    for again in (False, True):
+        before = look()
+        blocks = _interleaved(candidates, image, rounds, narrow, seconds, progress)
+        after = look()
+        reasons = disturbed(before, after)
+        if reasons and not again:
+            progress.say(f"not a measurement, so once more: {'; '.join(reasons)}")
+        else:
+            break
+    return Timing({name: _summary(blocks[name], first[name]) for name in candidates}, before, after, tuple(reasons))
+
+
+def _interleaved(
+    candidates: Mapping[str, Predict], image: Pixels, rounds: int, narrow: float, seconds: float, progress: Progress
+) -> dict[str, list[NDArray[np.float64]]]:
     names = list(candidates)
     sizes = {name: max(5, min(BLOCK, int(BLOCK_SECONDS * 1000 / _warm(candidates[name], image)))) for name in names}
     blocks: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
-    for turn in progress.track(range(rounds), "measure latency", rounds):
+    deadline = time.monotonic() + seconds * len(names)
+
+    def one_round(turn: int) -> None:
         for i in range(len(names)):
             name = names[(i + turn) % len(names)]  # no candidate always follows the same one
             blocks[name].append(_block(candidates[name], image, sizes[name] + COLD)[COLD:])
-    return {name: _summary(blocks[name]) for name in names}
+
+    for turn in progress.track(range(rounds), "measure latency", rounds):
+        one_round(turn)
+    while time.monotonic() < deadline and any(_width(b) > narrow for b in blocks.values()):
+        rounds += 1
+        one_round(rounds)
+    return blocks
 
 
 def ratio(slow: Measurement, fast: Measurement) -> tuple[float, tuple[float, float]]:
     """How many times faster, and its 95% interval, from the rounds in which both ran."""
     ratios = np.array(slow.rounds) / np.array(fast.rounds)
     return float(np.median(ratios)), _interval(ratios)
+
+
+def frames_per_second(run: Predict, image: Pixels, seconds: float = SUSTAINED) -> float:
+    """What a model loaded for throughput sustains: images a second, all cores busy."""
+    images = np.repeat(image, 32, axis=0)
+    run(images)
+    start, done = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        run(images)
+        done += len(images)
+    return done / (time.perf_counter() - start)
+
+
+def peak_memory(form: Compiled, image: Pixels, threads: int = 0) -> float:
+    """Megabytes (10⁶) that a process of its own needs at most to load a file and run it: interpreter and runtime included."""
+    request = [form.runtime, str(form.file), form.precision, str(threads), *map(str, image.shape[1:3])]
+    done = subprocess.run([sys.executable, "-m", f"{__package__}.bench", *request], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise EdgeeffError(f"{form.file}: cannot be run to measure its memory: {done.stderr.strip().splitlines()[-1:]}")
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _peak_memory(runtime: str, file: str, precision: str, threads: str, height: str, width: str) -> float:
+    import resource
+
+    run = Compiled(runtime, Path(file), precision).load(threads=int(threads))
+    _block(run, np.zeros((1, int(height), int(width), 3), np.uint8), 10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts kibibytes
+
+
+def energy(run: Predict, image: Pixels, seconds: float = SUSTAINED, root: Path = ROOT) -> float | None:
+    """Millijoules of one image, of the whole package or module, what it draws at rest included; None without a sensor."""
+    before, watts, count = rapl(root), [], 0
+    start = read = time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        run(image)
+        count += 1
+        if before is None and time.perf_counter() - read > 0.05:
+            read = time.perf_counter()
+            watts.append(board.total_power(root))
+    elapsed, after = time.perf_counter() - start, rapl(root)
+    if before is not None and after is not None:
+        return 1000 * (after - before) / count
+    drawn = [w for w in watts if w is not None]
+    return 1000 * float(np.mean(drawn)) * elapsed / count if drawn else None
+
+
+def can_measure_energy(root: Path = ROOT) -> bool:
+    return rapl(root) is not None or board.total_power(root) is not None
 
 
 def _warm(predict: Predict, image: Pixels) -> float:
@@ -82,10 +329,11 @@ def _block(predict: Predict, image: Pixels, count: int) -> NDArray[np.float64]:
     return times * 1000
 
 
-def _summary(blocks: list[NDArray[np.float64]]) -> Measurement:
-    p50, p90, p99 = np.percentile(np.concatenate(blocks), (50, 90, 99))
+def _summary(blocks: list[NDArray[np.float64]], first: float) -> Measurement:
+    p50, p90, p99 = (float(p) for p in np.percentile(np.concatenate(blocks), (50, 90, 99)))
     medians = np.array([np.median(b) for b in blocks])
-    return Measurement(float(p50), float(p90), float(p99), _interval(medians), tuple(float(m) for m in medians))
+    ci90, ci99 = _tails(blocks)
+    return Measurement(p50, p90, p99, _interval(medians), tuple(float(m) for m in medians), ci90, ci99, first)
 
 
 def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -95,20 +343,20 @@ def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def device() -> dict[str, Any]:
-    """What tells one CPU from another: model, cores, and the instructions that decide which precision pays."""
-    fields: dict[str, str] = {}
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        pairs = (line.split(":", 1) for line in cpuinfo.read_text().split("\n\n")[0].splitlines() if ":" in line)
-        fields = {key.strip(): value.strip() for key, value in pairs}
-    flags = set(fields.get("flags", fields.get("Features", "")).split())
-    useful = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16")
-    return {
-        "machine": platform.machine(),
-        "cpu": fields.get("model name", platform.processor() or "unknown"),
-        "family": f"{fields.get('cpu family', '')}/{fields.get('model', '')}".strip("/"),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "flags": [f for f in useful if f in flags],
-        "os": platform.system(),
-    }
+def _tails(blocks: list[NDArray[np.float64]]) -> list[tuple[float, float]]:
+    """95% bootstrap intervals of p90 and p99, whole rounds drawn."""
+    samples = np.array(blocks)  # (rounds, block)
+    draws = np.random.default_rng(0).integers(0, len(samples), (500, len(samples)))
+    tails = np.percentile(samples[draws].reshape(len(draws), -1), (90, 99), axis=1)  # (2, draws)
+    return [(float(low), float(high)) for low, high in np.percentile(tails, (2.5, 97.5), axis=1).T]
+
+
+def _width(blocks: list[NDArray[np.float64]]) -> float:
+    """Half the interval of the median, as a share of it."""
+    medians = np.array([np.median(b) for b in blocks])
+    low, high = _interval(medians)
+    return (high - low) / 2 / float(np.median(medians))
+
+
+if __name__ == "__main__":
+    print(json.dumps(_peak_memory(*sys.argv[1:])))

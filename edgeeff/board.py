@@ -46,13 +46,8 @@ class Board:
     def clocks_locked(self) -> bool:
         return self.gpu_clock_limits is not None and self.gpu_clock_limits[0] == self.gpu_clock_limits[1]
 
-    @property
-    def total_power(self) -> float | None:
-        """Watts of the whole module: its input rail, where it has one."""
-        return self.power.get("VDD_IN", sum(self.power.values()) if self.power else None)
-
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "jetpack": self.jetpack, "total_power": self.total_power}
+        return {**asdict(self), "jetpack": self.jetpack, "total_power": _total(self.power)}
 
 
 def read(root: Path = ROOT, query: Callable[[], str] | None = None) -> Board | None:
@@ -60,14 +55,14 @@ def read(root: Path = ROOT, query: Callable[[], str] | None = None) -> Board | N
     version = l4t(root)
     if version is None:
         return None
-    modes = tuple(re.findall(r"POWER_MODEL ID=\d+ NAME=(\S+)", _text(root / "etc/nvpmodel.conf")))
-    gpu = next((d for d in sorted(root.glob("sys/class/devfreq/*")) if _text(d / "device/of_node/name") in GPU_NAMES), None)
-    limits = [_number(gpu / f"{end}_freq") for end in ("min", "max")] if gpu else []
-    clock = _number(gpu / "cur_freq") if gpu else None
+    modes = tuple(re.findall(r"POWER_MODEL ID=\d+ NAME=(\S+)", text(root / "etc/nvpmodel.conf")))
+    gpu = next((d for d in sorted(root.glob("sys/class/devfreq/*")) if text(d / "device/of_node/name") in GPU_NAMES), None)
+    limits = [number(gpu / f"{end}_freq") for end in ("min", "max")] if gpu else []
+    clock = number(gpu / "cur_freq") if gpu else None
     low, high = limits if limits else (None, None)
-    meminfo = _text(root / "proc/meminfo")
+    meminfo = text(root / "proc/meminfo")
     return Board(
-        model=_text(root / "proc/device-tree/model"),
+        model=text(root / "proc/device-tree/model"),
         l4t=version,
         power_mode=_power_mode((query or _nvpmodel)()),
         power_modes=modes,
@@ -75,7 +70,7 @@ def read(root: Path = ROOT, query: Callable[[], str] | None = None) -> Board | N
         gpu_clock_limits=(low / 1e6, high / 1e6) if low is not None and high is not None else None,
         temperatures=dict(_temperatures(root)),
         power=dict(_rails(root)),
-        throttle_events=int(sum(_number(f) or 0 for f in root.glob("sys/class/hwmon/hwmon*/oc*_event_cnt"))),
+        throttle_events=int(sum(number(f) or 0 for f in root.glob("sys/class/hwmon/hwmon*/oc*_event_cnt"))),
         slowed_by=tuple(_slowed_by(root)),
         memory_gb=_kilobytes(meminfo, "MemTotal") / 1e6,
         swap_gb=_kilobytes(meminfo, "SwapTotal") / 1e6,
@@ -99,7 +94,7 @@ def disturbed(before: Board, after: Board) -> list[str]:
 
 def l4t(root: Path = ROOT) -> str | None:
     """Jetson Linux's version, like 36.4.3; None where it is not that."""
-    found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", _text(root / "etc/nv_tegra_release"))
+    found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text(root / "etc/nv_tegra_release"))
     return f"{found[1]}.{found[2]}" if found else None
 
 
@@ -117,28 +112,38 @@ def _power_mode(answer: str) -> str:
 
 def _temperatures(root: Path) -> Iterator[tuple[str, float]]:
     for zone in sorted(root.glob("sys/class/thermal/thermal_zone*")):
-        celsius = _number(zone / "temp")
+        celsius = number(zone / "temp")
         if celsius is not None and celsius > -100_000:  # a sensor that is switched off reads −256 °C
-            yield _text(zone / "type"), celsius / 1000
+            yield text(zone / "type"), celsius / 1000
 
 
 def _rails(root: Path) -> Iterator[tuple[str, float]]:
     """Voltage times current of every channel of the INA3221 monitors."""
     for sensor in sorted(root.glob("sys/bus/i2c/devices/*")):
-        if "ina3221" not in _text(sensor / "name"):
+        if "ina3221" not in text(sensor / "name"):
             continue
         for label in sorted(sensor.glob("hwmon/hwmon*/in*_label")):
             channel = re.sub(r"\D", "", label.name)
-            millivolts, milliamperes = (_number(label.with_name(f"{kind}{channel}_input")) for kind in ("in", "curr"))
-            if millivolts is not None and milliamperes is not None and _text(label) not in ("NC", "sum of shunt voltages"):
-                yield _text(label), millivolts * milliamperes / 1e6
+            millivolts, milliamperes = (number(label.with_name(f"{kind}{channel}_input")) for kind in ("in", "curr"))
+            if millivolts is not None and milliamperes is not None and text(label) not in ("NC", "sum of shunt voltages"):
+                yield text(label), millivolts * milliamperes / 1e6
+
+
+def total_power(root: Path = ROOT) -> float | None:
+    """Watts of the whole module, now; None without monitors."""
+    return _total(dict(_rails(root)))
+
+
+def _total(power: dict[str, float]) -> float | None:
+    """The input rail, where there is one."""
+    return power.get("VDD_IN", sum(power.values()) if power else None)
 
 
 def _slowed_by(root: Path) -> Iterator[str]:
     """Cooling devices at work, but for fans: those lower clocks."""
     for device in sorted(root.glob("sys/class/thermal/cooling_device*")):
-        kind = _text(device / "type")
-        if "fan" not in kind.lower() and (_number(device / "cur_state") or 0) > 0:
+        kind = text(device / "type")
+        if "fan" not in kind.lower() and (number(device / "cur_state") or 0) > 0:
             yield kind
 
 
@@ -147,7 +152,7 @@ def _kilobytes(meminfo: str, key: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _text(path: Path) -> str:
+def text(path: Path) -> str:
     """A file's text, "" where there is none: boards differ in what they have."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
@@ -155,6 +160,6 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _number(path: Path) -> float | None:
-    text = _text(path)
-    return float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else None
+def number(path: Path) -> float | None:
+    found = text(path)
+    return float(found) if re.fullmatch(r"-?\d+(\.\d+)?", found) else None

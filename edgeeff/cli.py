@@ -16,7 +16,8 @@ from .errors import BadInput, EdgeeffError, ToolMissing
 from .progress import TerminalProgress
 
 EXIT_CODES = """exit codes: 0 done · 2 bad input · 3 budget not met · 4 accuracy gate failed · 5 tool missing
-            6 hub or device unreachable · 7 engine not built · 130 interrupted (the same command goes on from there)"""
+            6 hub or device unreachable · 7 engine not built · 8 measurement disturbed
+            130 interrupted (the same command goes on from there)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,7 +108,13 @@ def parser() -> argparse.ArgumentParser:
     _budget_options(p)
     p.add_argument("--variant", nargs="+", default=[], metavar="NAME", help="candidates (default: all)")
     p.add_argument("--classes", type=_classes, default=1000)
-    p.add_argument("--all", action="store_true", help="time every candidate instead of searching")
+    p.add_argument("--activation", choices=["keep", "auto", "hardswish", "relu6", "relu"], default="keep", help="as fit would swap")
+    p.add_argument("--all", action="store_true", help="measure every candidate instead of searching, and show the frontier")
+
+    p = verb("profile", _profile, "measure many variants here, so that others can be predicted where this device is not at hand")
+    p.add_argument("--target", required=True, help="a name from `edgeeff targets`; the model is written beside its file")
+    p.add_argument("--variant", nargs="+", default=[], metavar="NAME", help="what to measure (default: all)")
+    p.add_argument("--resolution", type=int, nargs="+", default=[], metavar="PX", help="input sizes (default: each variant's)")
 
     p = verb("variants", _variants, "the family: parameters, multiply-adds and activations of each at its resolution")
     p.add_argument("variant", nargs="*", help="names, or phiX for a compound coefficient (default: all)")
@@ -169,16 +176,28 @@ def _budget_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--percentile", type=int, choices=[50, 90, 99], default=50, help="the percentile --latency is held to (default 50)"
     )
+    p.add_argument("--fps", type=float, help="frames a second, at least, many in flight")
     p.add_argument("--gflops", type=float, help="billions of multiply-adds")
     p.add_argument("--mparams", type=float, help="millions of parameters")
     p.add_argument("--size-mb", type=float, help="megabytes of the compiled file")
-    p.add_argument("--resolution", type=int, metavar="PX", help="input size (default: each variant's)")
+    p.add_argument("--memory-mb", type=float, help="megabytes that a process needs at most to load and run it")
+    p.add_argument("--energy-mj", type=float, help="millijoules for one photo, where the device has a power sensor")
+    p.add_argument("--resolution", type=int, nargs="+", default=[], metavar="PX", help="input sizes (default: each variant's)")
 
 
 def _budget(options: argparse.Namespace) -> Any:
     from .target import Budget
 
-    return Budget(options.latency, options.percentile, options.gflops, options.mparams, options.size_mb)
+    return Budget(
+        latency_ms=options.latency,
+        percentile=options.percentile,
+        gflops=options.gflops,
+        mparams=options.mparams,
+        size_mb=options.size_mb,
+        fps=options.fps,
+        memory_mb=options.memory_mb,
+        energy_mj=options.energy_mj,
+    )
 
 
 def _fit(options: argparse.Namespace) -> dict[str, Any]:
@@ -194,7 +213,7 @@ def _fit(options: argparse.Namespace) -> dict[str, Any]:
         train=options.train,
         calib=options.calib,
         labels=options.labels,
-        resolution=options.resolution,
+        resolution=tuple(options.resolution),
         padding=options.padding,
         max_drop=options.max_drop,
         min_agreement=options.min_agreement,
@@ -211,7 +230,7 @@ def _fit(options: argparse.Namespace) -> dict[str, Any]:
     result = fit(job, progress=TerminalProgress())
     if not options.json:
         if result.choice:
-            report.choice(result.choice.table, result.variant.name)
+            report.choice(result.choice)
         outcome = result.outcome
         report.steps(result.steps, shipped=outcome.shipped.report.step)
         if len(result.ladder) > 1:
@@ -232,17 +251,57 @@ def _pick(options: argparse.Namespace) -> dict[str, Any]:
 
     from .pick import pick
     from .target import Target
-    from .variants import VARIANTS, variant
 
     target, budget = Target.load(options.target), _budget(options)
     if budget.empty:
         budget = replace(budget, latency_ms=target.latency_ms)
-    candidates = [variant(name).at(options.resolution) for name in options.variant or VARIANTS]
-    choice = pick(target, budget, candidates, classes=options.classes, exhaustive=options.all, progress=TerminalProgress())
+    swap = {"auto": (None, target.activation), "keep": (None,)}.get(options.activation, (options.activation,))
+    choice = pick(
+        target,
+        budget,
+        _candidates(options),
+        classes=options.classes,
+        activations=swap if target.activation else (None,),
+        exhaustive=options.all,
+        progress=TerminalProgress(),
+    )
     if not options.json:
-        report.choice(choice.table, choice.chosen.variant.name)
-        print(f"{choice.chosen.variant.name} is the largest within {budget} on {target.name}.")
-    return {"chosen": choice.chosen.to_json(), "candidates": [c.to_json() for c in choice.table], "budget": str(budget)}
+        report.choice(choice)
+        chosen = choice.chosen.variant
+        print(f"{chosen.name} at {chosen.resolution} px is the largest within {budget} on {target.name}.{_doubts(choice)}")
+    return {
+        "chosen": choice.chosen.to_json(),
+        "candidates": [c.to_json() for c in choice.table],
+        "frontier": [[c.variant.name, c.variant.resolution] for c in choice.frontier],
+        "budget": str(budget),
+        "disturbed": list(choice.disturbed),
+    }
+
+
+def _candidates(options: argparse.Namespace) -> list[Any]:
+    from .variants import VARIANTS, variant
+
+    networks = [variant(name) for name in options.variant or VARIANTS]
+    return [v.at(px) for v in networks for px in options.resolution or (v.resolution,)]
+
+
+def _doubts(choice: Any) -> str:
+    if choice.chosen.predicted:
+        return " Predicted from other networks on that device, not measured."
+    why = "; ".join(choice.disturbed)
+    return f" The machine is too noisy to rely on that: {why}. Repeat it when it is idle." if why else ""
+
+
+def _profile(options: argparse.Namespace) -> dict[str, Any]:
+    from .pick import profile
+    from .target import Target
+
+    path, models = profile(Target.load(options.target), _candidates(options), progress=TerminalProgress())
+    if not options.json:
+        rows = [[form, f"{100 * m.median:.1f}", f"{100 * m.worst:.1f}", str(len(m.errors))] for form, m in models.items()]
+        report.table(["form", "median error %", "worst %", "networks"], rows, title="each network predicted from the others")
+        print(path)
+    return {"file": str(path), "forms": {form: {"median": m.median, "worst": m.worst} for form, m in models.items()}}
 
 
 def _variants(options: argparse.Namespace) -> dict[str, Any]:
@@ -317,17 +376,27 @@ def _eval(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _bench(options: argparse.Namespace) -> dict[str, Any]:
-    from .bench import device, measure
+    from .bench import HERE, Compiled
     from .bundle import Bundle
+    from .conditions import device
+    from .target import Budget
 
     if options.rounds < 2:
         raise BadInput("--rounds: expected 2 or more, for an interval.")
     bundle = Bundle.open(options.bundle)
-    image = bundle.golden()["images"][:1]
-    timed = measure({"bundle": bundle.load()}, image, rounds=options.rounds, progress=TerminalProgress())["bundle"]
+    facts = bundle.manifest
+    form = Compiled(facts["backend"], bundle.path / facts["model"], facts["precision"])
+    everything = Budget(fps=1, memory_mb=1e9)
+    image, progress = bundle.golden()["images"][:1], TerminalProgress()
+    costs = HERE.costs({"": form}, image, everything, threads=facts["threads"], rounds=options.rounds, progress=progress)
+    figures, timed = costs.figures[""], costs.figures[""].latency
     if not options.json:
-        print(f"p50 {timed.p50:.2f} ms ({timed.ci[0]:.2f} to {timed.ci[1]:.2f})  p90 {timed.p90:.2f}  p99 {timed.p99:.2f}")
-    return {"bundle": options.bundle, "precision": bundle.manifest["precision"], "latency_ms": timed.to_json(), "device": device()}
+        print(f"p50 {timed.p50:.2f} ms ({timed.ci[0]:.2f} to {timed.ci[1]:.2f})  p90 {timed.p90:.2f}  p99 {timed.p99:.2f}", end="")
+        print(f"  first {timed.first:.2f}  {figures.fps:.0f} frames per second  {figures.memory_mb:.0f} MB of memory")
+        if costs.disturbed:
+            print(f"Not a sound measurement, twice: {'; '.join(costs.disturbed)}.")
+    result = {"bundle": options.bundle, "precision": facts["precision"], **figures.to_json(), "device": device()}
+    return {**result, "conditions": costs.conditions, "disturbed": list(costs.disturbed)}
 
 
 def _compile(options: argparse.Namespace) -> dict[str, Any]:

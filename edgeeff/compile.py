@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from . import backends, board, bundle
+from . import backends, bundle
 from .accuracy import Gate, StepReport
 from .backends import tensorrt
-from .bench import Measurement, device, measure, ratio
-from .board import Board
+from .bench import Figures, Measurement, measure, ratio
 from .bundle import Bundle
-from .errors import AccuracyGateFailed, BadInput, BudgetNotMet, BuildFailed, EdgeeffError, ToolMissing
+from .conditions import Conditions, device, look, throttled
+from .errors import AccuracyGateFailed, BadInput, BudgetNotMet, BuildFailed, Disturbed, EdgeeffError, ToolMissing
 from .images import ImageSet, Logits, PixelFile, Predict
 from .progress import SILENT, Progress
 from .report import milliseconds
@@ -45,6 +45,11 @@ class EngineReport:
     latency: Measurement | None
     size_mb: float
     note: str = ""
+
+    @property
+    def figures(self) -> Figures:
+        assert self.latency is not None
+        return Figures(self.latency, self.size_mb)
 
     def to_json(self) -> dict[str, Any]:
         facts: dict[str, Any] = {
@@ -75,7 +80,7 @@ def compile(
     val: str | Path | None = None,
     dla: int | None = None,
     max_corrupt: float = 0.01,
-    look: Callable[[], Board | None] = board.read,
+    look: Callable[[], Conditions] = look,
     progress: Progress = SILENT,
 ) -> Compiled:
     """Build, check and time every form of a bundle, and put the best engine into it.
@@ -102,7 +107,7 @@ def compile(
 
 
 def _compiled(
-    source: Bundle, work: Path, pixels: PixelFile | None, dla: int | None, look: Callable[[], Board | None], progress: Progress
+    source: Bundle, work: Path, pixels: PixelFile | None, dla: int | None, look: Callable[[], Conditions], progress: Progress
 ) -> Compiled:
     facts, golden = source.manifest, source.golden()
     graphs = {FLOAT: "model.onnx", **{f["precision"]: f["file"] for f in facts["forms"]}}
@@ -120,11 +125,15 @@ def _compiled(
             if precision == FLOAT:
                 raise
             engines[precision] = EngineReport(precision, None, None, None, False, None, 0.0, str(error))
-    latencies, before, after = _timed(runs, golden["images"][:1], look, progress)
-    reports = [replace(e, latency=latencies.get(p)) for p, e in engines.items()]
+    timing = measure(runs, golden["images"][:1], rounds=ROUNDS, look=look, progress=progress)
+    if slowed := throttled(timing.before, timing.after):
+        raise Disturbed(f"twice slowed down while timing, so there is no measurement: {'; '.join(slowed)}. Then run it again.")
+    reports = [replace(e, latency=timing.latencies.get(p)) for p, e in engines.items()]
     budget = Budget(**facts["budget"])
     shipped = _best(reports, budget, source.path)
     verdict = _explain(shipped, reports, budget, gate)
+    if timing.disturbed:
+        verdict += f" Not a sound measurement: {'; '.join(timing.disturbed)}."
 
     assert shipped.file is not None
     assert shipped.latency is not None
@@ -140,7 +149,8 @@ def _compiled(
         "precision": shipped.precision,
         "latency_ms": shipped.latency.to_json(),
         "engines": [e.to_json() for e in reports],
-        "board": [b.to_json() if b else None for b in (before, after)],
+        "conditions": [timing.before.to_json(), timing.after.to_json()],
+        "disturbed": list(timing.disturbed),
         "device": device(),
         "versions": {**facts["versions"], "tensorrt": tensorrt.version()},
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -169,45 +179,21 @@ def _difference(ours: Logits, theirs: Logits) -> float:
     return float(np.sqrt(np.mean((ours - theirs) ** 2)) / theirs.std())
 
 
-def _timed(
-    runs: dict[str, Predict], photo: Any, look: Callable[[], Board | None], progress: Progress
-) -> tuple[dict[str, Measurement], Board | None, Board | None]:
-    """Latencies, and the board before and after; a run that the board disturbed is repeated once, then refused."""
-    reasons: list[str] = []
-    for _ in range(2):
-        before = look()
-        latencies = measure(runs, photo, rounds=ROUNDS, progress=progress)
-        after = look()
-        reasons = board.disturbed(before, after) if before and after else []
-        if not reasons:
-            return latencies, before, after
-        progress.say(f"not a measurement: {'; '.join(reasons)}")
-    raise EdgeeffError(f"twice disturbed while timing, so there is no measurement: {'; '.join(reasons)}. Then run it again.")
-
-
 def _best(reports: list[EngineReport], budget: Budget, path: Path) -> EngineReport:
     """The fastest that passes and fits the budget; float32 is there to compare with, and ships where it alone passes."""
     passed = [e for e in reports if e.passed and e.latency]
     if len(passed) == 1 and len(reports) > 1:
         notes = "; ".join(f"{e.precision}: {e.note}" for e in reports if e.note)
         raise AccuracyGateFailed(f"{path}: no engine but float32 passes here. {notes}")
-    assert passed
-
-    def figure(e: EngineReport) -> float:
-        assert e.latency is not None
-        return e.latency.at(budget.percentile)
-
-    fastest = min(passed, key=figure)
-    fitting = [e for e in passed if not budget.size_mb or e.size_mb <= budget.size_mb]
-    if not fitting:
-        raise BudgetNotMet(f"{path}: no engine is within {budget.size_mb:g} MB: {fastest.precision} has {fastest.size_mb:.1f} MB.")
-    best = min(fitting, key=figure)
-    if budget.latency_ms and figure(best) > budget.latency_ms:
-        raise BudgetNotMet(
-            f"{path}: does not meet {budget}: {best.precision} needs p{budget.percentile} {milliseconds(figure(best))} here. "
-            "Raise the budget to that, choose a faster power mode, or fit a smaller variant."
-        )
-    return best
+    fastest_first = sorted(passed, key=lambda e: e.figures.latency.at(budget.percentile))
+    for engine in fastest_first:
+        if not engine.figures.over(budget):
+            return engine
+    needs = " and ".join(fastest_first[0].figures.over(budget))
+    raise BudgetNotMet(
+        f"{path}: does not meet {budget}: {fastest_first[0].precision} needs {needs} here. "
+        "Raise the budget to that, choose a faster power mode, or fit a smaller variant."
+    )
 
 
 def _explain(shipped: EngineReport, reports: list[EngineReport], budget: Budget, gate: Gate | None) -> str:

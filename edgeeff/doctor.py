@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from . import backends, board
-from .bench import device
 from .board import Board
+from .conditions import device
 
 PACKAGES = {
     "torch": "fit: train and export",

@@ -6,7 +6,8 @@
     ├── AccuracyGateFailed    4   a step lost more accuracy than --max-drop allows
     ├── ToolMissing           5   a package that this step needs is not installed
     ├── Unreachable           6   a hub or a device that does not answer
-    └── BuildFailed           7   the device's compiler made no engine of a graph
+    ├── BuildFailed           7   the device's compiler made no engine of a graph
+    └── Disturbed             8   the machine was slowed down while it was measured, twice
 
 A message states what was wrong, what was expected and what to do, in one line.
 """
@@ -42,3 +43,7 @@ class Unreachable(EdgeeffError):
 
 class BuildFailed(EdgeeffError):
     exit_code = 7
+
+
+class Disturbed(EdgeeffError):
+    exit_code = 8

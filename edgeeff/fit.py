@@ -13,20 +13,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from . import backends, bundle, portable
-from .accuracy import Gate, StepReport
-from .bench import device
+from .accuracy import Gate, StepReport, rank
+from .bench import HERE, Machine
 from .bundle import Bundle
 from .calibration import Calibration
 from .compile import Compiled, compile
+from .conditions import device
 from .errors import BadInput, BudgetNotMet, ToolMissing
 from .images import ImageSet, PixelFile, Preprocess, readable, unseen
-from .pick import Candidate, Choice, pick
+from .pick import Accuracy, Candidate, Choice, grows, pick
 from .progress import SILENT, Progress
 from .target import Budget, Target
-from .variants import VARIANTS, Padding, Variant, variant
+from .variants import VARIANTS, Activation, Padding, Variant, expected_top1, variant
 from .verdict import Form, Outcome, decide, loss
 from .workspace import Workspace
 
@@ -51,7 +52,7 @@ class Job:
     train: str | Path | None = None
     calib: str | Path | None = None
     labels: str | Path | None = None
-    resolution: int | None = None
+    resolution: Sequence[int] = ()
     padding: Padding | None = None
     max_drop: float = 0.5
     min_agreement: float = 97.0
@@ -130,8 +131,8 @@ class Photos:
     training: ImageSet | None
 
 
-def fit(job: Job, *, progress: Progress = SILENT) -> Fit:
-    """Run the job; returns the published bundle with its figures, or raises the reason it was refused."""
+def fit(job: Job, *, on: Machine = HERE, progress: Progress = SILENT) -> Fit:
+    """Run the job; returns the published bundle with its figures, or raises the reason it was refused. `on` is where to measure."""
     target, out = Target.load(job.target), Path(job.out).resolve()
     budget = job.budget if not job.budget.empty else replace(job.budget, latency_ms=target.latency_ms)
     for runtime in (target.judge, "onnxruntime"):
@@ -141,17 +142,20 @@ def fit(job: Job, *, progress: Progress = SILENT) -> Fit:
         raise BadInput(
             f"--activation auto weighs latencies, and {target.name} is not here to measure: name an activation, or keep."
         )
+    if not target.elsewhere and on is HERE and not target.here:
+        raise BadInput(f"target {target.name} is not this machine ({device()['cpu']}): --on USER@HOST measures there.")
     bundle.replaceable(out)
     photos = open_photos(job, progress)
-    choice, variants = choose(job, target, budget, photos, progress)
     workspace = Workspace.open(out, fingerprint(job, target, photos))
-    for i, candidate in enumerate(variants):
+    candidates, missed = wanted(job), None
+    while candidates:
+        choice = choose(job, target, budget, candidates, photos, on, progress)
+        v = choice.chosen.variant if choice else candidates[0]
         try:
-            result = fit_variant(job, target, budget, candidate, photos, workspace.within(candidate.name), progress)
-        except BudgetNotMet as refusal:
-            if i + 1 == len(variants):
-                raise
-            progress.say(f"{refusal} Trying {variants[i + 1].name}.")
+            result = fit_variant(job, target, budget, v, photos, workspace.within(f"{v.name}-{v.resolution}"), on, progress)
+        except BudgetNotMet as reason:
+            missed, candidates = reason, [c for c in candidates if not grows(v, c)]
+            progress.say(f"{reason}{' Trying a smaller one.' if candidates else ''}")
             continue
         published = bundle.publish(result.bundle.path, out)
         workspace.remove()
@@ -160,11 +164,12 @@ def fit(job: Job, *, progress: Progress = SILENT) -> Fit:
             compiled = compile(out, val=job.val, max_corrupt=job.max_corrupt, progress=progress)
             published = compiled.bundle
         return replace(result, bundle=published, choice=choice, compiled=compiled)
-    raise AssertionError("a choice holds at least one variant")
+    assert missed is not None
+    raise missed
 
 
 def fit_variant(
-    job: Job, target: Target, budget: Budget, v: Variant, photos: Photos, workspace: Workspace, progress: Progress
+    job: Job, target: Target, budget: Budget, v: Variant, photos: Photos, workspace: Workspace, on: Machine, progress: Progress
 ) -> Fit:
     """One variant from weights to a finished bundle in the workspace."""
     from .ladder import Ladder, best, exported, reverted
@@ -199,9 +204,10 @@ def fit_variant(
         max_corrupt=job.max_corrupt,
         flip=job.flip,
         seed=job.seed,
+        on=on,
         progress=progress,
     )
-    notes = []
+    notes: list[str] = []
     forms = [Form("float32", "onnxruntime", network.onnx, judged, network.onnx, network.activation)]
     if job.activation in ("hardswish", "relu6", "relu") and network.activation == "silu":
         forms += ladder.float_forms(network)
@@ -228,7 +234,8 @@ def fit_variant(
     if target.elsewhere:
         outcome = portable.decide(v, forms, target, gate, accept=job.accept, progress=progress)
     else:
-        outcome = decide(v, forms, chosen.remedy, left_float, notes, target, budget, gate, accept=job.accept, progress=progress)
+        remedies = (chosen.remedy, left_float, notes)
+        outcome = decide(v, forms, *remedies, target, budget, gate, accept=job.accept, on=on, progress=progress)
     facts = {
         "variant": v.name,
         "resolution": v.resolution,
@@ -272,18 +279,45 @@ def open_photos(job: Job, progress: Progress) -> Photos:
     return Photos(validation, Calibration.load(job.calibration).take(source, job.seed), source.draw(LEARNING, job.seed), training)
 
 
-def choose(job: Job, target: Target, budget: Budget, photos: Photos, progress: Progress) -> tuple[Choice | None, list[Variant]]:
-    """The variants to try, largest first. A single named one needs no choosing: its own file is measured later."""
-    wanted = [variant(name).at(job.resolution) for name in job.variants] or [v.at(job.resolution) for v in VARIANTS.values()]
-    if len(wanted) == 1:
-        return None, wanted
-    if target.elsewhere and (budget.latency_ms or budget.size_mb or budget.empty):
-        raise BadInput(
-            f"which variants fit {budget} on {target.name} is known only there: name one --variant, or give --gflops or --mparams."
-        )
-    assert photos.training is not None  # weights belong to one variant
-    choice = pick(target, budget, wanted, classes=number_of_classes(photos.training), progress=progress)
-    return choice, [c.variant for c in choice.fitting]
+def wanted(job: Job) -> list[Variant]:
+    """Every network to choose among: the variants named, or all, at each resolution named, or their own."""
+    variants = [variant(name) for name in job.variants] or list(VARIANTS.values())
+    return [v.at(resolution) for v in variants for resolution in job.resolution or (v.resolution,)]
+
+
+def choose(
+    job: Job, target: Target, budget: Budget, candidates: list[Variant], photos: Photos, on: Machine, progress: Progress
+) -> Choice | None:
+    """The largest that fits; None where there is only one to choose: its own file is measured later."""
+    if len(candidates) == 1:
+        return None
+    if photos.training is not None:
+        classes, accuracy = number_of_classes(photos.training), cast(Accuracy, expected_top1)
+    else:
+        classes, accuracy = own_accuracy(job, candidates, photos, progress)
+    activations: tuple[Activation | None, ...] = (None,)
+    if target.activation and job.activation == "auto":
+        activations = (None, target.activation)
+    elif job.activation in ("hardswish", "relu6", "relu"):
+        activations = (job.activation,)
+    return pick(target, budget, candidates, classes=classes, accuracy=accuracy, activations=activations, on=on, progress=progress)
+
+
+def own_accuracy(job: Job, candidates: list[Variant], photos: Photos, progress: Progress) -> tuple[int, Accuracy]:
+    """How many classes trained weights have, and by resolution, how often they say what they do at their own: percent."""
+    from . import checkpoint
+    from .model import predict
+
+    answers = {}
+    for resolution in {v.resolution for v in candidates} | {candidates[0].published.resolution}:
+        progress.say(f"{job.weights} at {resolution} px")
+        v = candidates[0].at(resolution)
+        model, source, _ = checkpoint.load(str(job.weights), v, padding=job.padding, resolution=resolution)
+        preprocess = Preprocess.standard(resolution, *((p.mean, p.std) if (p := source.preprocess) else (v.mean, v.std)))
+        pixels = PixelFile(photos.calibration, preprocess, max_corrupt=job.max_corrupt, progress=progress)
+        answers[resolution] = rank(predict(model, preprocess), pixels)[:, 0]
+    own = answers[candidates[0].published.resolution]
+    return model.classes, lambda v: 100 * float((answers[v.resolution] == own).mean())
 
 
 def number_of_classes(images: ImageSet) -> int:
@@ -302,7 +336,9 @@ def trained_model(
     training = photos.training
     classes = number_of_classes(training) if training else None
     if job.weights:
-        model, source, fresh = checkpoint.load(job.weights, v, classes=classes, padding=job.padding, resolution=job.resolution)
+        model, source, fresh = checkpoint.load(
+            job.weights, v, classes=classes, padding=job.padding, resolution=v.resolution if job.resolution else None
+        )
         if fresh:
             progress.say(f"{job.weights}: initialised afresh: {', '.join(fresh)}")
         preprocess = source.preprocess or Preprocess.standard(model.variant.resolution, v.mean, v.std)

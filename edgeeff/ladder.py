@@ -17,7 +17,7 @@ from typing import Any
 from . import checkpoint, fakequant, half, lint, parallel, qdq, quantize
 from .accuracy import Gate, StepReport, rank
 from .activations import swapped
-from .bench import measure, ratio
+from .bench import HERE, Compiled, Machine, ratio
 from .calibration import ESTIMATORS
 from .distil import Distillation, distilled
 from .errors import AccuracyGateFailed, BudgetNotMet, EdgeeffError
@@ -25,7 +25,7 @@ from .export import to_onnx
 from .images import ImageSet, PixelFile, Preprocess
 from .model import EfficientNet, predict
 from .progress import SILENT, Progress
-from .target import Target
+from .target import Budget, Target
 from .variants import Activation
 from .verdict import Form, loss
 from .workspace import Workspace
@@ -94,6 +94,7 @@ class Ladder:
     max_corrupt: float = 0.01
     flip: bool = True
     seed: int = 0
+    on: Machine = HERE
     progress: Progress = SILENT
     known: dict[str, dict[str, fakequant.Range]] = field(default_factory=dict)
 
@@ -268,12 +269,10 @@ class Ladder:
             self.quantized(network, remedy)[1],
             replace(self, workspace=self.workspace.within("unrecovered")).quantized(other, remedy)[1],
         ]
-        runs = {
-            name: self.target.runtime.load(file, precision="int8", threads=self.target.threads)
-            for name, file in zip(("now", "then"), files, strict=True)
-        }
-        latencies = measure(runs, self.calibration.rows(0, 1), progress=self.progress)
-        return ratio(latencies["now"], latencies["then"])
+        forms = {name: Compiled(self.target.backend, f, "int8") for name, f in zip(("now", "then"), files, strict=True)}
+        costs = self.on.costs(forms, self.calibration.rows(0, 1), Budget(), threads=self.target.threads, progress=self.progress)
+        figures = costs.figures
+        return ratio(figures["now"].latency, figures["then"].latency)
 
 
 def exported(model: EfficientNet, preprocess: Preprocess, target: Target, workspace: Workspace) -> Network:

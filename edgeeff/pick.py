@@ -1,58 +1,63 @@
-"""The largest variant within a budget, from measurements on this machine.
+"""The largest network within a budget, from measurements on the device itself.
 
-Weights do not matter to latency, so candidates are built with random ones. Within a series (B, Lite, V2) latency grows with
-multiply-adds, so each series is bisected; a series is not searched where it could not beat what another already gave.
+Weights do not matter to what a network costs, so candidates have random ones. Within a series (B, Lite, V2) a network with no fewer
+parameters and no lower resolution costs no less. So one measurement decides many candidates: what fits rules out all that promise
+less, what does not fit all that are larger. The answer is that of measuring every one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
-
-from .bench import Measurement, device, measure
-from .errors import BudgetNotMet
+from . import predict, settings
+from .bench import HERE, Compiled, Figures, Machine, Measurement
+from .conditions import device
+from .errors import BadInput, BudgetNotMet, Disturbed
+from .predict import PRIOR, LatencyModel
 from .progress import SILENT, Progress
-from .report import milliseconds
 from .target import Budget, Target
-from .variants import Variant, expected_top1
+from .variants import Activation, Variant, expected_top1
 from .workspace import write_whole
+
+Accuracy = Callable[[Variant], float]
 
 
 @dataclass(frozen=True)
 class Timed:
-    """One precision of a candidate."""
+    """One precision of a candidate; another activation than its own where one is named."""
 
     precision: str
-    latency: Measurement
-    size_mb: float
+    figures: Figures
+    activation: Activation | None = None
 
-    def over(self, budget: Budget) -> list[str]:
-        """The constraints it breaks, with its figures."""
-        # For the median the interval's upper end counts: the file that ships is measured again, and has to pass then.
-        figure = self.latency.ci[1] if budget.percentile == 50 else self.latency.at(budget.percentile)
-        broken = []
-        if budget.latency_ms and figure > budget.latency_ms:
-            broken.append(f"p{budget.percentile} {milliseconds(figure)}")
-        if budget.size_mb and self.size_mb > budget.size_mb:
-            broken.append(f"{self.size_mb:.1f} MB")
-        return broken
+    @property
+    def label(self) -> str:
+        return f"{self.precision}, {self.activation}" if self.activation else self.precision
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A variant with what is known of it here: `forms`, fastest first, are empty where the search did not need them."""
+    """A network with what is known of it: `forms`, fastest first, are empty where the search did not need them.
+
+    `disturbed` says why they are no measurement; `predicted`, that they are computed from other networks on that device. `accuracy`
+    is what it was ranked by.
+    """
 
     variant: Variant
     classes: int
     forms: tuple[Timed, ...] = ()
+    disturbed: tuple[str, ...] = ()
+    predicted: bool = False
+    accuracy: float | None = None
 
     @property
     def gflops(self) -> float:
@@ -69,89 +74,146 @@ class Candidate:
             broken.append(f"{self.gflops:.2f} GFLOPs")
         if budget.mparams and self.mparams > budget.mparams:
             broken.append(f"{self.mparams:.2f} M parameters")
-        return broken + min((form.over(budget) for form in self.forms), key=len, default=[])
+        return broken + min((form.figures.over(budget) for form in self.forms), key=len, default=[])
+
+    def share(self, budget: Budget) -> float:
+        """How much of the scarcest thing in the budget its best form needs."""
+        return min((form.figures.share(budget) for form in self.forms), default=0.0)
 
     def to_json(self) -> dict[str, Any]:
         fastest = self.forms[0] if self.forms else None
         return {
             "variant": self.variant.name,
             "resolution": self.variant.resolution,
-            "top1": expected_top1(self.variant),
+            "accuracy": None if self.accuracy is None else round(self.accuracy, 2),
             "gflops": round(self.gflops, 4),
             "mparams": round(self.mparams, 4),
             "precision": fastest.precision if fastest else None,
-            "latency_ms": fastest.latency.to_json() if fastest else None,
-            "size_mb": fastest.size_mb if fastest else None,
+            "activation": fastest.activation if fastest else None,
+            "latency_ms": fastest.figures.latency.to_json() if fastest else None,
+            "size_mb": fastest.figures.size_mb if fastest else None,
+            "forms": [{"precision": f.precision, "activation": f.activation, **f.figures.to_json()} for f in self.forms],
+            "disturbed": list(self.disturbed),
+            "predicted": self.predicted,
         }
 
 
 @dataclass(frozen=True)
 class Choice:
-    """`fitting`: measured candidates within the budget, largest first; `table`: every candidate, smallest first."""
+    """`table` has every candidate, smallest first; `frontier` those that no other one beats in both accuracy and latency."""
 
-    fitting: tuple[Candidate, ...]
+    chosen: Candidate
     table: tuple[Candidate, ...]
 
     @property
-    def chosen(self) -> Candidate:
-        return self.fitting[0]
+    def frontier(self) -> tuple[Candidate, ...]:
+        best, kept = math.inf, []
+        for c in reversed([c for c in self.table if c.forms]):  # the most accurate first
+            if c.forms[0].figures.latency.p50 < best:
+                best = c.forms[0].figures.latency.p50
+                kept.append(c)
+        return tuple(reversed(kept))
+
+    @property
+    def disturbed(self) -> tuple[str, ...]:
+        """Why the choice rests on what is no measurement."""
+        return tuple(dict.fromkeys(reason for c in self.table for reason in c.disturbed))
 
 
 def pick(
     target: Target,
     budget: Budget,
-    variants: list[Variant],
+    variants: Sequence[Variant],
     *,
     classes: int = 1000,
+    activations: Sequence[Activation | None] = (None,),
+    accuracy: Accuracy = expected_top1,
     exhaustive: bool = False,
+    on: Machine = HERE,
     memory: Path | None = None,
     progress: Progress = SILENT,
 ) -> Choice:
-    """Choose the largest of `variants` on `target` that fits `budget`; `exhaustive` times every one instead of searching.
+    """Choose the largest of `variants` on `target` that fits `budget`; `exhaustive` measures every one instead of searching.
 
-    Raises BudgetNotMet, with the smallest one's figure, when none fits.
+    "Largest" is of highest `accuracy`. Networks are timed with each of `activations`, None being their own. Raises BudgetNotMet,
+    with the smallest one's figures and what binds, when none fits.
     """
-    stopwatch = Stopwatch(target, classes, memory or cache_folder() / "measurements.json", progress)
-    measured = budget.latency_ms is not None or budget.size_mb is not None
-    series: dict[str, list[Variant]] = {}
-    for v in sorted(variants, key=lambda v: v.cost().flops):
-        series.setdefault(v.series, []).append(v)
-
-    def fits(v: Variant) -> bool:
-        if Candidate(v, classes).over(budget):
-            return False
-        return not measured or not stopwatch.time(v).over(budget)
-
-    best: Variant | None = None
-    for members in sorted(series.values(), key=lambda vs: vs[0].cost().flops):
-        if exhaustive:
-            winner = max((v for v in members if fits(v)), key=expected_top1, default=None)
-        else:
-            floor = expected_top1(best) if best else -np.inf
-            winner = _largest(members, fits, next((i for i, v in enumerate(members) if expected_top1(v) > floor), len(members)))
-        if winner and (best is None or expected_top1(winner) > expected_top1(best)):
-            best = winner
-    table = tuple(stopwatch.known.get(v.name, Candidate(v, classes)) for v in sorted(variants, key=expected_top1))
+    memory = memory or cache_folder() / "measurements.json"
+    stopwatch: Stopwatch | Oracle = Stopwatch(target, classes, budget, activations, on, memory, progress)
+    if budget.measured and on is HERE and not target.here:
+        stopwatch = Oracle.of(target, classes, budget, activations)
+    if exhaustive:
+        for v in sorted(variants, key=accuracy):
+            stopwatch.time(v)
+    best = largest(variants, budget, stopwatch, accuracy)
+    table = tuple(
+        replace(stopwatch.known.get(v, Candidate(v, classes)), accuracy=accuracy(v)) for v in sorted(variants, key=accuracy)
+    )
     if best is None:
-        raise BudgetNotMet(_refusal(table, budget, stopwatch, measured))
-    fitting = [
-        c for c in table if not c.over(budget) and (c.forms or not measured) and expected_top1(c.variant) <= expected_top1(best)
-    ]
-    return Choice(tuple(reversed(fitting)), table)
+        raise BudgetNotMet(_refusal(table, budget, stopwatch))
+    return Choice(next(c for c in table if c.variant == best), table)
 
 
-def _largest(members: list[Variant], fits: Any, first: int) -> Variant | None:
-    """The last member that fits, among those from `first` on, by bisection: cost grows along the list."""
-    low, high = first - 1, len(members)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(members[middle]) else (low, middle)
-    return members[low] if low >= first else None
+def profile(
+    target: Target, variants: Sequence[Variant], *, classes: int = 1000, on: Machine = HERE, progress: Progress = SILENT
+) -> tuple[Path, dict[str, LatencyModel]]:
+    """Measure every variant, in each form, and write what explains their latencies beside the target's file."""
+    activations = (None, target.activation) if target.activation else (None,)
+    stopwatch = Stopwatch(target, classes, Budget(), activations, on, cache_folder() / "measurements.json", progress)
+    times: dict[str, dict[Variant, float]] = {}
+    for v in variants:
+        candidate = stopwatch.time(v)
+        if candidate.disturbed:
+            raise Disturbed(f"{v.name}: {'; '.join(candidate.disturbed)}. A latency model needs an idle machine.")
+        for form in candidate.forms:
+            times.setdefault(f"{form.precision} {form.activation}", {})[v] = form.figures.latency.p50
+    models = {form: LatencyModel.fit(measured) for form, measured in times.items()}
+    path = settings.folder("targets") / f"{target.name}.latency.json"
+    predict.write(path, models, stopwatch.conditions)
+    return path, models
 
 
-def _refusal(table: tuple[Candidate, ...], budget: Budget, stopwatch: Stopwatch, measured: bool) -> str:
-    smallest = min((c.variant for c in table), key=lambda v: v.cost().flops)
-    candidate = stopwatch.time(smallest) if measured else Candidate(smallest, stopwatch.classes)
+def largest(
+    variants: Sequence[Variant], budget: Budget, stopwatch: Stopwatch | Oracle, accuracy: Accuracy = expected_top1
+) -> Variant | None:
+    """The one of highest expected accuracy that fits, found with few measurements."""
+    best: Variant | None = None
+    undecided = [v for v in variants if not Candidate(v, stopwatch.classes).over(budget)]
+    while undecided:
+        v = _telling(undecided, budget, stopwatch, accuracy) if budget.measured else max(undecided, key=accuracy)
+        if budget.measured and stopwatch.time(v).over(budget):
+            undecided = [u for u in undecided if not grows(v, u)]
+        else:
+            best, undecided = v, [u for u in undecided if accuracy(u) > accuracy(v)]
+    return best
+
+
+def grows(a: Variant, b: Variant) -> bool:
+    """Whether `b` costs no less than `a`, whatever the device."""
+    return a.series == b.series and a.cost().params <= b.cost().params and a.resolution <= b.resolution
+
+
+def _telling(undecided: list[Variant], budget: Budget, stopwatch: Stopwatch | Oracle, accuracy: Accuracy) -> Variant:
+    """What to measure next: the most accurate that should fit, or where none should, the smallest, which would rule out most."""
+    shapes = {v: PRIOR.shape(v) for v in undecided}
+    if not stopwatch.known:
+        return sorted(undecided, key=lambda v: shapes[v])[len(undecided) // 2]
+    known = [(k.series, PRIOR.shape(k), c.share(budget)) for k, c in stopwatch.known.items()]
+    shares = {v: _expected_share(v.series, shapes[v], known) for v in undecided}
+    fitting = [v for v in undecided if shares[v] <= 1]
+    return max(fitting, key=accuracy) if fitting else min(undecided, key=lambda v: shares[v])
+
+
+def _expected_share(series: str, shape: float, known: list[tuple[str, float, float]]) -> float:
+    """The share of the nearest of the networks measured, of the same series if there is one, scaled."""
+    relatives = [k for k in known if k[0] == series] or known
+    _, nearest, share = min(relatives, key=lambda k: abs(math.log(k[1] / shape)))
+    return share * shape / nearest
+
+
+def _refusal(table: tuple[Candidate, ...], budget: Budget, stopwatch: Stopwatch | Oracle) -> str:
+    smallest = min((c.variant for c in table), key=PRIOR.shape)
+    candidate = stopwatch.time(smallest) if budget.measured else Candidate(smallest, stopwatch.classes)
     return (
         f"no variant fits {budget}: the smallest, {smallest.name} at {smallest.resolution} px, needs "
         f"{' and '.join(candidate.over(budget))}. That budget, or a lower --resolution, would do."
@@ -159,67 +221,121 @@ def _refusal(table: tuple[Candidate, ...], budget: Budget, stopwatch: Stopwatch,
 
 
 class Stopwatch:
-    """Builds and times a variant in every precision of the target, and remembers the result.
+    """Builds and measures a network in every form the target takes, and remembers the result.
 
-    A measurement is remembered by device, versions, variant, resolution, classes and threads.
+    What is remembered belongs to a device, versions, variant, resolution, classes, activations and threads.
     """
 
-    def __init__(self, target: Target, classes: int, memory: Path, progress: Progress) -> None:
-        self.target, self.classes, self.memory, self.progress = target, classes, memory, progress
-        self.known: dict[str, Candidate] = {}
-        self.conditions = {"device": device(), target.backend: target.runtime.version()}
-        self.conditions |= {name: version(name) for name in ("nncf", "edgeeff")}
+    def __init__(
+        self,
+        target: Target,
+        classes: int,
+        budget: Budget,
+        activations: Sequence[Activation | None],
+        machine: Machine,
+        memory: Path,
+        progress: Progress,
+    ) -> None:
+        self.target, self.classes, self.budget, self.activations = target, classes, budget, activations
+        self.machine, self.memory, self.progress = machine, memory, progress
+        self.known: dict[Variant, Candidate] = {}
+        self._conditions: dict[str, Any] = {}
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What a measurement depends on beside the network; asked of the machine once, when first needed."""
+        if not self._conditions:
+            facts = self.machine.facts(self.target.backend)
+            self._conditions = facts | {name: version(name) for name in ("nncf", "edgeeff")} | {"format": 2}
+        return self._conditions
 
     def time(self, v: Variant) -> Candidate:
-        if v.name not in self.known:
-            self.known[v.name] = self._remembered(v) or self._measured(v)
-        return self.known[v.name]
+        if v not in self.known:
+            self.known[v] = self._remembered(v) or self._measured(v)
+        return self.known[v]
 
     def _key(self, v: Variant) -> str:
-        facts = [self.conditions, self.target.threads, self.target.precisions, repr(v), self.classes]
+        facts = [self.conditions, self.target.threads, self.target.precisions, self.activations, repr(v), self.classes]
         return f"{v.name}-{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}"
 
     def _remembered(self, v: Variant) -> Candidate | None:
         entry = _read(self.memory).get(self._key(v))
         if entry is None:
             return None
-        forms = [Timed(f["precision"], Measurement.from_json(f["latency_ms"]), f["size_mb"]) for f in entry["forms"]]
-        return Candidate(v, self.classes, tuple(forms))
+        forms = tuple(Timed(f["precision"], Figures.from_json(f), f["activation"]) for f in entry["forms"])
+        asked = [name for name in ("fps", "memory_mb", "energy_mj") if getattr(self.budget, name)]
+        complete = all(getattr(form.figures, name) is not None for form in forms for name in asked)
+        return Candidate(v, self.classes, forms) if complete else None
 
     def _measured(self, v: Variant) -> Candidate:
-        from .export import to_onnx
-        from .images import Preprocess
-        from .model import create
-        from .quantize import quantize_for_timing
+        from .prototype import photo, prototypes
 
         self.progress.say(f"time {v.name} at {v.resolution} px")
-        backend, preprocess = self.target.runtime, Preprocess.standard(v.resolution, v.mean, v.std)
-        image = np.random.default_rng(0).integers(0, 256, (1, v.resolution, v.resolution, 3), np.uint8)
+        usable = [p for p in self.target.precisions if p in self.conditions["precisions"]]
+        files: dict[str, Compiled] = {}
+        swaps: dict[str, Activation | None] = {}
         with tempfile.TemporaryDirectory(prefix="edgeeff-") as temporary:
-            folders = {kind: Path(temporary) / kind for kind in ("float", "int8")}
-            for folder in folders.values():
+            for activation in self.activations:
+                folder = Path(temporary) / str(activation)
                 folder.mkdir()
-            onnx = to_onnx(create(v, classes=self.classes), preprocess, Path(temporary) / "model.onnx")
-            plain = backend.compile(onnx, folders["float"])
-            integer = quantize_for_timing(plain, image, folders["int8"])
-            files = {p: integer if p.startswith("int8") else plain for p in self.target.usable()}
-            loaded = {p: backend.load(f, precision=p, threads=self.target.threads) for p, f in files.items()}
-            timed = measure(loaded, image, progress=self.progress)
-            sizes = {p: round(sum(file.stat().st_size for file in backend.files(f)) / 1e6, 3) for p, f in files.items()}
-        forms = sorted((Timed(p, latency, sizes[p]) for p, latency in timed.items()), key=lambda form: form.latency.p50)
-        candidate = Candidate(v, self.classes, tuple(forms))
-        if forms[0].latency.p90 < 2 * forms[0].latency.p50:  # otherwise something disturbed the run: not worth remembering
+                for precision, file in prototypes(v, self.classes, self.target, activation, folder).items():
+                    if precision in usable:
+                        name = f"{precision} {activation}"
+                        files[name], swaps[name] = Compiled(self.target.backend, file, precision), activation
+            costs = self.machine.costs(files, photo(v), self.budget, threads=self.target.threads, progress=self.progress)
+        timed = [Timed(files[name].precision, figures, swaps[name]) for name, figures in costs.figures.items()]
+        fastest_first = sorted(timed, key=lambda form: form.figures.latency.p50)
+        candidate = Candidate(v, self.classes, tuple(fastest_first), costs.disturbed)
+        if not costs.disturbed:
             self._remember(v, candidate)
         return candidate
 
     def _remember(self, v: Variant, candidate: Candidate) -> None:
-        forms = [{"precision": f.precision, "latency_ms": f.latency.to_json(), "size_mb": f.size_mb} for f in candidate.forms]
-        entry = {"variant": v.name, "resolution": v.resolution, "forms": forms, "conditions": self.conditions}
+        entry = {
+            "variant": v.name,
+            "resolution": v.resolution,
+            "forms": candidate.to_json()["forms"],
+            "conditions": self.conditions,
+        }
         try:
             self.memory.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.memory, json.dumps({**_read(self.memory), self._key(v): entry}, indent=1).encode())
         except OSError as error:
             self.progress.say(f"{self.memory}: cannot be written ({error.strerror}): the measurement is not remembered")
+
+
+class Oracle:
+    """Stands in for the stopwatch where the device is not at hand: predicts from what was measured there before."""
+
+    def __init__(self, models: Mapping[str, LatencyModel], classes: int) -> None:
+        self.models, self.classes = models, classes
+        self.known: dict[Variant, Candidate] = {}
+
+    @classmethod
+    def of(cls, target: Target, classes: int, budget: Budget, activations: Sequence[Activation | None]) -> Oracle:
+        models = {
+            form: model for form, model in (predict.read(target.name) or {}).items() if form.split(" ")[1] in map(str, activations)
+        }
+        if not models:
+            raise BadInput(
+                f"{target.name} is not this machine ({device()['cpu']}), and no latency model of it lies beside its target file: "
+                f"measure there by --on USER@HOST, or make the model there by edgeeff profile --target {target.name}."
+            )
+        if budget.percentile != 50 or budget.fps or budget.size_mb or budget.memory_mb or budget.energy_mj:
+            raise BadInput(
+                f"without {target.name} at hand only the median latency can be predicted: give --latency alone, or --on."
+            )
+        return cls(models, classes)
+
+    def time(self, v: Variant) -> Candidate:
+        forms = []
+        for form, model in self.models.items():
+            precision, activation = form.split(" ")
+            p50, interval = model.predict(v)
+            figures = Figures(Measurement(p50, p50, p50, interval, ()), 0.0)
+            forms.append(Timed(precision, figures, None if activation == "None" else cast(Activation, activation)))
+        self.known[v] = Candidate(v, self.classes, tuple(sorted(forms, key=lambda f: f.figures.latency.p50)), predicted=True)
+        return self.known[v]
 
 
 def _read(memory: Path) -> dict[str, Any]:

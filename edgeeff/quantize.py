@@ -59,8 +59,8 @@ def quantize(
     return save(quantized, folder)
 
 
-def quantize_for_timing(model: Path, image: Pixels, folder: Path) -> Path:
-    """INT8 with meaningless ranges, in seconds: the right graph to time, never one to judge or ship."""
+def quantized_blindly(model: Path, image: Pixels, folder: Path) -> Path:
+    """INT8 with meaningless ranges, in seconds: to time, never to judge or ship."""
     import openvino
 
     with quiet_nncf() as nncf:

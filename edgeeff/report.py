@@ -102,7 +102,7 @@ def siblings(rows: Sequence[Any], shipped: Any) -> None:
             f"{r.latency.p90:.2f}",
             f"{r.latency.p99:.2f}",
             f"{base / r.latency.p50:.2f}×",
-            f"{r.size_mb:.1f}",
+            f"{r.figures.size_mb:.1f}",
         ]
         for r in rows
     ]
@@ -110,29 +110,26 @@ def siblings(rows: Sequence[Any], shipped: Any) -> None:
     table(columns, lines, title="latency of one photo, in interleaved blocks", marked=[r.form for r in rows].index(shipped))
 
 
-def choice(candidates: Sequence[Any], chosen: str) -> None:
-    """Every candidate of a pick, the chosen one marked."""
-    rows = [
-        [
-            c.variant.name,
-            str(c.variant.resolution),
-            f"{c.gflops:.2f}",
-            f"{c.mparams:.1f}",
-            f"{c.variant.top1:.1f}" if c.variant.top1 else "",
-            *_fastest(c.forms),
-        ]
-        for c in candidates
-    ]
-    marked = next((i for i, c in enumerate(candidates) if c.variant.name == chosen), None)
-    columns = ["variant", "px", "GFLOPs", "M params", "ImageNet %", "fastest", "p50 ms", "p90", "MB"]
-    table(columns, rows, marked=marked)
+def choice(made: Any) -> None:
+    """Every candidate of a pick, the chosen one marked, those on the frontier with a dot."""
+    rows = []
+    for c in made.table:
+        v = c.variant
+        known = [v.name, str(v.resolution), f"{c.gflops:.2f}", f"{c.mparams:.1f}", f"{c.accuracy:.1f}"]
+        rows.append([*known, *_fastest(c), "•" if c in made.frontier else ""])
+    predicted = made.chosen.predicted
+    columns = ["variant", "px", "GFLOPs", "M params", "expected %", "fastest", "predicted ms" if predicted else "p50 ms"]
+    table([*columns, "95% interval", "p90", "MB", "frontier"], rows, marked=made.table.index(made.chosen))
 
 
-def _fastest(forms: Sequence[Any]) -> list[str]:
-    if not forms:
-        return [""] * 4
-    best = forms[0]
-    return [best.precision, f"{best.latency.p50:.2f}", f"{best.latency.p90:.2f}", f"{best.size_mb:.1f}"]
+def _fastest(candidate: Any) -> list[str]:
+    if not candidate.forms:
+        return [""] * 5
+    form, latency = candidate.forms[0], candidate.forms[0].figures.latency
+    interval = f"{latency.ci[0]:.2f} … {latency.ci[1]:.2f}"
+    if candidate.predicted:
+        return [form.label, f"{latency.p50:.2f}", interval, "", ""]
+    return [form.label, f"{latency.p50:.2f}", interval, f"{latency.p90:.2f}", f"{form.figures.size_mb:.1f}"]
 
 
 def findings(found: Sequence[Any]) -> None:

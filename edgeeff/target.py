@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 from . import backends, settings
+from .conditions import device
 from .errors import BadInput
 from .variants import Activation
 
 PERCENTILES = (50, 90, 99)
+LIMITS = {
+    "latency_ms": "ms",
+    "fps": "frames per second",
+    "gflops": "GFLOPs",
+    "mparams": "M parameters",
+    "size_mb": "MB",
+    "memory_mb": "MB of memory",
+    "energy_mj": "mJ an image",
+}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a model may cost; None leaves a quantity free. Latency is of one image, at the named percentile."""
+    """What a model may cost; None leaves a quantity free. Latency is of one image, at the named percentile.
+
+    `fps` is the least number of frames a second, many in flight; memory is a process's peak; energy is of one image.
+    """
 
     latency_ms: float | None = None
     percentile: int = 50
     gflops: float | None = None
     mparams: float | None = None
     size_mb: float | None = None
+    fps: float | None = None
+    memory_mb: float | None = None
+    energy_mj: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("latency_ms", "gflops", "mparams", "size_mb"):
+        for name in LIMITS:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise BadInput(f"budget: {name} {value}: expected a number above 0.")
@@ -35,12 +52,16 @@ class Budget:
 
     @property
     def empty(self) -> bool:
-        return not any((self.latency_ms, self.gflops, self.mparams, self.size_mb))
+        return not any(getattr(self, name) for name in LIMITS)
+
+    @property
+    def measured(self) -> bool:
+        """Whether it limits what only a clock, or a compiled file, can tell."""
+        return any(getattr(self, name) for name in LIMITS if name not in ("gflops", "mparams"))
 
     def __str__(self) -> str:
-        units = ("gflops", "GFLOPs"), ("mparams", "M parameters"), ("size_mb", "MB")
-        parts = [f"p{self.percentile} ≤ {self.latency_ms:g} ms"] if self.latency_ms else []
-        parts += [f"≤ {getattr(self, name):g} {unit}" for name, unit in units if getattr(self, name)]
+        signs = {"latency_ms": f"p{self.percentile} ≤", "fps": "≥"}
+        parts = [f"{signs.get(name, '≤')} {getattr(self, name):g} {unit}" for name, unit in LIMITS.items() if getattr(self, name)]
         return ", ".join(parts) or "no budget"
 
 
@@ -48,6 +69,7 @@ class Budget:
 class Target:
     """One device: the backend that runs there, the precisions to try, and where its facts come from.
 
+    `cpu` is a regular expression for the processor's name, or the board's, where the target is not simply the machine at hand.
     `scheme`: symmetric means signed INT8 with zero point 0 everywhere, as Q/DQ pairs. `activation`: its stand-in for Swish.
     `tensorrt` has the version of each JetPack; `refused` says why a device cannot be a target, and what can instead.
     """
@@ -57,6 +79,7 @@ class Target:
     backend: str
     precisions: tuple[str, ...]
     threads: int = 0
+    cpu: str = ""
     latency_ms: float | None = None
     scheme: Literal["asymmetric", "symmetric"] = "asymmetric"
     activation: Activation | None = None
@@ -105,6 +128,7 @@ class Target:
             backend=data["backend"],
             precisions=precisions,
             threads=threads,
+            cpu=str(data.get("cpu", "")),
             latency_ms=latency,
             scheme=scheme,
             activation=activation,
@@ -129,6 +153,13 @@ class Target:
     def elsewhere(self) -> bool:
         """Whether the device compiles for itself: then its graphs are judged here, and its files are made and timed there."""
         return self.judge != self.backend
+
+    @property
+    def here(self) -> bool:
+        """Whether this machine is the device."""
+        if backends.get(self.backend).available():
+            return False
+        return bool(re.search(self.cpu, device()["cpu"]))
 
     @property
     def oldest_tensorrt(self) -> tuple[int, ...]:

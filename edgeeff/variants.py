@@ -11,6 +11,7 @@ timm's `efficientnet.py`, whose parameter names the networks keep.
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -95,6 +96,11 @@ class Variant:
             raise BadInput(f"resolution {resolution}: expected 32 to 2048 pixels.")
         return replace(self, resolution=resolution)
 
+    @property
+    def published(self) -> Variant:
+        """The same at its own resolution."""
+        return variant(self.name)
+
     def blocks(self) -> Iterator[Block]:
         inputs, size = self.stem, math.ceil(self.resolution / 2)
         for s, stage in enumerate(self.stages):
@@ -113,6 +119,7 @@ class Variant:
                 )
                 inputs, size = stage.channels, math.ceil(size / stride)
 
+    @functools.cache  # noqa: B019 — variants are few, and never go
     def cost(self, classes: int = 1000) -> Cost:
         """Parameters, multiply-adds and activations of one image, from the layers' shapes."""
         params = flops = activations = 0
@@ -290,14 +297,25 @@ def variant(name: str) -> Variant:
 
 
 def expected_top1(v: Variant) -> float:
-    """Published ImageNet top-1; for a variant without one, B0–B7's interpolated over the logarithm of multiply-adds.
+    """Published ImageNet top-1, moved by what another resolution than the published one costs or gains.
 
-    Used only to say which of two variants of different series is the larger one, never reported as a measurement.
+    For a variant without one, B0–B7's interpolated over the logarithm of multiply-adds. Used only to say which of two candidates is
+    the larger one, never reported as a measurement.
     """
-    if v.top1 is not None:
-        return v.top1
-    known = sorted((math.log(b.cost().flops), b.top1 or 0.0) for b in VARIANTS.values() if b.series == "b")
-    x = math.log(variant(v.name).cost().flops)  # at its own resolution, as the others' top-1 is
-    pairs = list(pairwise(known))
+    own = v.published
+    return (v.top1 or _between(math.log(own.cost().flops), _KNOWN)) + _between(math.log2(v.resolution / own.resolution), _RESIZED)
+
+
+_KNOWN = sorted((math.log(b.cost().flops), b.top1 or 0.0) for b in VARIANTS.values() if b.series == "b")
+
+# Points of top-1 by the logarithm of the resolution over the usual one. Below it: MobileNetV2 trained at five resolutions
+# (TensorFlow's slim/nets/mobilenet/README.md). Above: B0 at twice its own (arXiv:1905.11946, table 7).
+_RESIZED = [(math.log2(px / 224), top1 - 71.8) for px, top1 in ((96, 60.3), (128, 65.3), (160, 68.8), (192, 70.7), (224, 71.8))]
+_RESIZED += [(1.0, 79.1 - 77.3)]
+
+
+def _between(x: float, points: list[tuple[float, float]]) -> float:
+    """Linear between neighbouring points, and beyond the outer ones as between the last two."""
+    pairs = list(pairwise(points))
     (x0, y0), (x1, y1) = next((p for p in pairs if x <= p[1][0]), pairs[-1])
     return y0 + (y1 - y0) * (x - x0) / (x1 - x0)

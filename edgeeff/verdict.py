@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import backends
 from .accuracy import Gate, StepReport
-from .bench import Measurement, measure, ratio
+from .bench import Compiled, Costs, Figures, Machine, Measurement, ratio
 from .errors import AccuracyGateFailed, BudgetNotMet
 from .images import Pixels
 from .progress import Progress
@@ -45,14 +44,17 @@ class Form:
 
 @dataclass(frozen=True)
 class Sibling:
-    """A form with its latency, timed in one run with the others."""
+    """A form with what it costs, timed in one run with the others."""
 
     form: Form
-    latency: Measurement
-    size_mb: float
+    figures: Figures
+
+    @property
+    def latency(self) -> Measurement:
+        return self.figures.latency
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.form.to_json(), "size_mb": round(self.size_mb, 3), "latency_ms": self.latency.to_json()}
+        return {**self.form.to_json(), **self.figures.to_json()}
 
 
 @dataclass(frozen=True)
@@ -79,19 +81,27 @@ def decide(
     gate: Gate,
     *,
     accept: bool,
+    on: Machine,
     progress: Progress,
 ) -> Outcome:
     """Time every form and choose; `remedy` is the one that INT8 needed, and left the layers `reverted` in float."""
-    siblings = timed(target, forms, next(gate.pixels.batches(1)), progress)
+    siblings, costs = timed(target, forms, next(gate.pixels.batches(1)), budget, on, progress)
     shipped = best(v, siblings, target, budget, gate, accept=accept)
     form = shipped.form
     if form.remedy and form.remedy != remedy:
         remedy, reverted = form.remedy, []
+    if costs.disturbed:
+        notes = [
+            *notes,
+            f"Not a sound measurement, twice: {'; '.join(costs.disturbed)}. Repeat it on an idle machine: edgeeff bench.",
+        ]
     verdict = explain(shipped, siblings, remedy, reverted, notes, budget, gate)
     images = next(gate.pixels.batches(GOLDEN))
     run = target.runtime.load(form.file, precision=form.precision, threads=target.threads)
     facts = {
-        "latency_ms": shipped.latency.to_json(),
+        **shipped.figures.to_json(),
+        "conditions": costs.conditions,
+        "disturbed": list(costs.disturbed),
         "siblings": [s.to_json() for s in siblings],
         "reverted_layers": reverted,
     }
@@ -99,17 +109,13 @@ def decide(
     return Outcome(form, verdict, files, {"images": images, "logits": run(images)}, facts, forms, siblings)
 
 
-def timed(target: Target, forms: list[Form], photo: Pixels, progress: Progress) -> list[Sibling]:
-    """The latency of every form, in interleaved blocks of one run, on a real photo."""
-    runs = {
-        f"{form.runtime} {form.label}": backends.get(form.runtime).load(
-            form.file, precision=form.precision.split(" ")[0], threads=target.threads
-        )
-        for form in forms
-    }
-    latencies = measure(runs, photo, rounds=ROUNDS, progress=progress)
-    sizes = [sum(f.stat().st_size for f in backends.get(form.runtime).files(form.file)) / 1e6 for form in forms]
-    return [Sibling(form, latency, size) for form, latency, size in zip(forms, latencies.values(), sizes, strict=True)]
+def timed(
+    target: Target, forms: list[Form], photo: Pixels, budget: Budget, on: Machine, progress: Progress
+) -> tuple[list[Sibling], Costs]:
+    """What every form costs, in interleaved blocks of one run, on a real photo."""
+    files = {f"{f.runtime} {f.label}": Compiled(f.runtime, f.file, f.precision.split(" ")[0]) for f in forms}
+    costs = on.costs(files, photo, budget, threads=target.threads, rounds=ROUNDS, progress=progress)
+    return [Sibling(form, figures) for form, figures in zip(forms, costs.figures.values(), strict=True)], costs
 
 
 def best(v: Variant, siblings: list[Sibling], target: Target, budget: Budget, gate: Gate, *, accept: bool = False) -> Sibling:
@@ -117,16 +123,11 @@ def best(v: Variant, siblings: list[Sibling], target: Target, budget: Budget, ga
 
     With `accept`, where no form within the budget passes the gate, the one of them that loses least.
     """
-
-    def within(s: Sibling) -> bool:
-        fast = budget.latency_ms is None or s.latency.at(budget.percentile) <= budget.latency_ms
-        return fast and (budget.size_mb is None or s.size_mb <= budget.size_mb)
-
     own = [s for s in siblings if s.form.runtime == target.backend and s.form.precision in target.precisions]
     accurate = [s for s in own if s.form.report.passed]
-    if fitting := [s for s in accurate if within(s)]:
+    if fitting := [s for s in accurate if not s.figures.over(budget)]:
         return min(fitting, key=lambda s: s.latency.at(budget.percentile))
-    if tempting := [s for s in own if within(s)]:
+    if tempting := [s for s in own if not s.figures.over(budget)]:
         nearest = min(tempting, key=lambda s: loss(s.form.report))
         if accept:
             return nearest
@@ -134,11 +135,11 @@ def best(v: Variant, siblings: list[Sibling], target: Target, budget: Budget, ga
             f"{v.name}: {gate.refusal(nearest.form.report)} No form within the gate meets {budget}. --accept ships it all the same."
         )
     fastest = min(accurate or own, key=lambda s: s.latency.at(budget.percentile))
-    figure = fastest.latency.at(budget.percentile)
+    rounds = fastest.latency.rounds
     raise BudgetNotMet(
-        f"{v.name} at {v.resolution} px does not meet {budget}: {fastest.form.precision} needs p{budget.percentile} "
-        f"{milliseconds(figure)} (blocks from {min(fastest.latency.rounds):.2f} to {max(fastest.latency.rounds):.2f}), "
-        f"{fastest.size_mb:.1f} MB. Raise the budget to that, fit a smaller variant, or measure on an idle machine."
+        f"{v.name} at {v.resolution} px does not meet {budget}: {fastest.form.precision} needs "
+        f"{' and '.join(fastest.figures.over(budget))} (blocks from {min(rounds):.2f} to {max(rounds):.2f} ms). "
+        "Raise the budget to that, fit a smaller variant, or measure on an idle machine."
     )
 
 

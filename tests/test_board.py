@@ -64,7 +64,7 @@ def test_an_orin_is_read(tmp_path: Path) -> None:
     assert (orin.gpu_clock, orin.gpu_clock_limits, orin.clocks_locked) == (918, (306, 1020), False)
     assert orin.temperatures == {"cpu-thermal": 51.25, "gpu-thermal": 49.875}
     assert orin.power == pytest.approx({"VDD_IN": 6.098, "VDD_CPU_GPU_CV": 2.0192}, abs=1e-3)
-    assert orin.total_power == pytest.approx(6.098, abs=1e-3)
+    assert board.total_power(tmp_path) == pytest.approx(6.098, abs=1e-3)
     assert (orin.throttle_events, orin.slowed_by) == (2, ())
     assert (orin.memory_gb, orin.swap_gb) == pytest.approx((7.8, 3.9), abs=0.01)
 
@@ -73,7 +73,7 @@ def test_a_thor_without_rails_or_power_modes_is_read(tmp_path: Path) -> None:
     thor = board.read(tree(tmp_path, THOR), lambda: "")
     assert thor is not None
     assert (thor.jetpack, thor.power_mode, thor.clocks_locked) == ("7.0 or 7.1", "unknown", True)
-    assert thor.total_power is None
+    assert board.total_power(tmp_path) is None
 
 
 def test_what_is_no_jetson_is_none(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from conftest import ROOT
 from test_board import ORIN, tree
 
 from edgeeff import BadInput, Bundle, EdgeeffError, board, compile
+from edgeeff.conditions import look
 
 FAKES = {**os.environ, "PYTHONPATH": str(ROOT / "tests/fakes")}
 
@@ -117,24 +118,23 @@ def device(monkeypatch: pytest.MonkeyPatch) -> None:
         del sys.modules[name]
 
 
-def orin(tmp_path: Path) -> board.Board:
-    found = board.read(tree(tmp_path / "orin", ORIN), lambda: "NV Power Mode: 25W\n")
-    assert found is not None
-    return found
-
-
 @pytest.mark.usefixtures("device")
 def test_a_throttled_run_is_repeated_and_then_refused(copy: Path, tmp_path: Path) -> None:
-    calm = orin(tmp_path)
-    slowed = replace(calm, throttle_events=calm.throttle_events + 3)
+    found = board.read(tree(tmp_path / "orin", ORIN), lambda: "NV Power Mode: 25W\n")
+    assert found is not None
+    slowed = replace(found, throttle_events=found.throttle_events + 3)
     before = (copy / "manifest.json").read_bytes()
-    looks = iter([calm, slowed, slowed, replace(slowed, slowed_by=("gpu-throttle-alert",))])
-    with pytest.raises(EdgeeffError, match="twice disturbed while timing, so there is no measurement: gpu-throttle-alert"):
-        compile.compile(copy, look=lambda: next(looks))
+    at = replace(look(tmp_path), cores=100)  # so that no other program's work counts
+
+    def looks(*boards: board.Board):
+        moments = (replace(at, at=float(i), board=b) for i, b in enumerate(boards))
+        return lambda: next(moments)
+
+    with pytest.raises(EdgeeffError, match="twice slowed down while timing, so there is no measurement: gpu-throttle-alert"):
+        compile.compile(copy, look=looks(found, slowed, slowed, replace(slowed, slowed_by=("gpu-throttle-alert",))))
     assert (copy / "manifest.json").read_bytes() == before
-    looks = iter([calm, slowed, slowed, slowed])
-    compiled = compile.compile(copy, look=lambda: next(looks))  # the second run was undisturbed
-    assert [b["power_mode"] for b in compiled.bundle.manifest["board"]] == ["25W", "25W"]
+    compiled = compile.compile(copy, look=looks(found, slowed, slowed, slowed))  # the second run was undisturbed
+    assert [c["board"]["power_mode"] for c in compiled.bundle.manifest["conditions"]] == ["25W", "25W"]
 
 
 def edited(path: Path, **changes: object) -> None:

@@ -9,7 +9,7 @@ from edgeeff import BadInput, backends
 from edgeeff.export import to_onnx
 from edgeeff.images import ImageSet, PixelFile, Preprocess
 from edgeeff.model import create
-from edgeeff.quantize import REMEDIES, quantize, quantize_for_timing, quantized_layers, suspicious
+from edgeeff.quantize import REMEDIES, quantize, quantized_blindly, quantized_layers, suspicious
 
 OPENVINO = backends.get("openvino")
 
@@ -48,7 +48,7 @@ def test_convolutions_are_int8_and_gates_stay_float(model: Path, pixels: PixelFi
 def test_the_file_for_timing_has_the_layers_of_the_real_one(model: Path, pixels: PixelFile, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     real = quantize(model, pixels, tmp_path / "real", REMEDIES[0])
-    assert quantized_layers(quantize_for_timing(model, next(pixels.batches(1)), tmp_path)) == quantized_layers(real)
+    assert quantized_layers(quantized_blindly(model, next(pixels.batches(1)), tmp_path)) == quantized_layers(real)
 
 
 def test_blank_calibration_photos_are_refused(tmp_path: Path) -> None:

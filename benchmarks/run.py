@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
+import math
 import os
+import random
 import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,20 +58,67 @@ def transfer(data: Path, name: str, *options: object, target: str = "host-cpu") 
 
 
 def pick(data: Path) -> dict[str, Any]:
-    """The search against timing every candidate, from nothing remembered; then the search again."""
-    results: dict[str, Any] = {}
+    """Every variant measured once; twenty random budgets searched, against the answer of measuring all; then a search in full."""
+    from edgeeff.pick import pick
+    from edgeeff.target import Budget, Target
+    from edgeeff.variants import VARIANTS
+
+    results: dict[str, Any] = {"budgets": []}
+    host, family = Target.load("host-cpu"), list(VARIANTS.values())
     with tempfile.TemporaryDirectory() as folder:
         complete = {**os.environ, "XDG_CACHE_HOME": folder}
         results["all"] = summary(edgeeff("pick", "--target", "host-cpu", "--latency", 5, "--all", env=complete))
-        for latency in (5, 15, 50):
-            arguments = ("pick", "--target", "host-cpu", "--latency", latency)
+        memory = Path(folder) / "edgeeff/measurements.json"
+        fastest, slowest = (f(results["all"]["p50"].values()) for f in (min, max))
+        chance = random.Random(0)
+        for _ in range(20):
+            budget = Budget(latency_ms=round(math.exp(chance.uniform(math.log(1.1 * fastest), math.log(1.1 * slowest))), 2))
+            searched = pick(host, budget, family, memory=memory)
+            every = pick(host, budget, family, exhaustive=True, memory=memory)
+            measured = sum(bool(c.forms) for c in searched.table)
+            chosen = [choice.chosen.variant.name for choice in (searched, every)]
+            results["budgets"].append({"latency_ms": budget.latency_ms, "chosen": chosen, "measured": measured})
+        with tempfile.TemporaryDirectory() as empty:
+            search = {**os.environ, "XDG_CACHE_HOME": empty}
+            arguments = ("pick", "--target", "host-cpu", "--latency", 10)
+            results["10 ms"] = {name: summary(edgeeff(*arguments, env=search)) for name in ("search", "again")}
+    return results
+
+
+def noise(data: Path) -> dict[str, Any]:
+    """The same pick twenty times from nothing remembered, on a machine of whose cores one is busy with something else."""
+    runs = []
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        for _ in range(20):
             with tempfile.TemporaryDirectory() as empty:
-                search = {**os.environ, "XDG_CACHE_HOME": empty}
-                results[f"{latency} ms"] = {
-                    "search": summary(edgeeff(*arguments, env=search)),
-                    "again": summary(edgeeff(*arguments, env=search)),
-                    "chosen of all": edgeeff(*arguments, "--all", env=complete)["chosen"]["variant"],
-                }
+                variants = ("--variant", "lite0", "lite2", "b1", "b3", "--resolution", 160)
+                environment = {**os.environ, "XDG_CACHE_HOME": empty}
+                run = edgeeff("pick", "--target", "host-cpu", "--latency", 3, *variants, env=environment)
+            runs.append({"chosen": run["chosen"]["variant"], "disturbed": run["disturbed"]})
+    finally:
+        busy.kill()
+        busy.wait()
+    return {"runs": runs}
+
+
+def predicted(data: Path) -> dict[str, Any]:
+    """Every variant's float32 latency from the others', by runtime and number of threads."""
+    from edgeeff.pick import profile
+    from edgeeff.progress import TerminalProgress
+    from edgeeff.target import Target
+    from edgeeff.variants import VARIANTS
+
+    results = {}
+    host = Target.load("host-cpu")
+    for backend, threads in itertools.product(("openvino", "onnxruntime"), (1, 2)):
+        with tempfile.TemporaryDirectory() as folder:
+            scheme = "symmetric" if backend == "onnxruntime" else "asymmetric"
+            target = replace(host, backend=backend, threads=threads, precisions=("float32",), scheme=scheme, activation=None)
+            models = profile(target, list(VARIANTS.values()), path=Path(folder) / "model.json", progress=TerminalProgress())
+            for form, model in models.items():
+                facts = {"median": model.median, "worst": model.worst, "errors": dict(model.errors), "costs": model.costs}
+                results[f"{backend}, {threads} threads, {form.split()[0]}"] = facts
     return results
 
 
@@ -196,7 +247,11 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "flowers12-symmetric": lambda data: transfer(data, "flowers12", target="tensorrt-qdq"),
     "trashnet-symmetric": lambda data: transfer(data, "trashnet", target="tensorrt-qdq"),
     "trained": trained,
+    "v2-b0-auto": lambda data: imagenet(data, *V2_B0, "--activation", "auto"),
+    "v2-b0-jetson": lambda data: imagenet(data, *V2_B0, target="jetson-orin-nano-8gb"),
     "pick": pick,
+    "noise": noise,
+    "predicted": predicted,
     "throughput": throughput,
 }
 

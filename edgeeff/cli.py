@@ -293,10 +293,13 @@ def _doubts(choice: Any) -> str:
 
 
 def _profile(options: argparse.Namespace) -> dict[str, Any]:
+    from . import predict
     from .pick import profile
     from .target import Target
 
-    path, models = profile(Target.load(options.target), _candidates(options), progress=TerminalProgress())
+    target = Target.load(options.target)
+    path = predict.path(target.name)
+    models = profile(target, _candidates(options), path=path, progress=TerminalProgress())
     if not options.json:
         rows = [[form, f"{100 * m.median:.1f}", f"{100 * m.worst:.1f}", str(len(m.errors))] for form, m in models.items()]
         report.table(["form", "median error %", "worst %", "networks"], rows, title="each network predicted from the others")

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from . import predict, settings
+from . import predict
 from .bench import HERE, Compiled, Figures, Machine, Measurement
 from .conditions import device
 from .errors import BadInput, BudgetNotMet, Disturbed
@@ -155,9 +155,15 @@ def pick(
 
 
 def profile(
-    target: Target, variants: Sequence[Variant], *, classes: int = 1000, on: Machine = HERE, progress: Progress = SILENT
-) -> tuple[Path, dict[str, LatencyModel]]:
-    """Measure every variant, in each form, and write what explains their latencies beside the target's file."""
+    target: Target,
+    variants: Sequence[Variant],
+    *,
+    path: Path,
+    classes: int = 1000,
+    on: Machine = HERE,
+    progress: Progress = SILENT,
+) -> dict[str, LatencyModel]:
+    """Measure every variant, in each form, and write what explains their latencies."""
     activations = (None, target.activation) if target.activation else (None,)
     stopwatch = Stopwatch(target, classes, Budget(), activations, on, cache_folder() / "measurements.json", progress)
     times: dict[str, dict[Variant, float]] = {}
@@ -168,9 +174,8 @@ def profile(
         for form in candidate.forms:
             times.setdefault(f"{form.precision} {form.activation}", {})[v] = form.figures.latency.p50
     models = {form: LatencyModel.fit(measured) for form, measured in times.items()}
-    path = settings.folder("targets") / f"{target.name}.latency.json"
     predict.write(path, models, stopwatch.conditions)
-    return path, models
+    return models
 
 
 def largest(

@@ -109,20 +109,25 @@ PRIOR = LatencyModel((1.06, 1.09, 1.04, 0.0, 0.75, 0.28))
 """Of INT8 on a 2-core AMD EPYC: its proportions tell a search where to begin, on whatever device."""
 
 
-def write(path: Path, models: Mapping[str, LatencyModel], facts: Mapping[str, Any]) -> None:
+def write(file: Path, models: Mapping[str, LatencyModel], facts: Mapping[str, Any]) -> None:
     """Models by form, with the device and versions they belong to."""
     forms = {name: {"costs": m.costs, "median": m.median, "worst": m.worst, "errors": m.errors} for name, m in models.items()}
     data = {"units": UNITS, "forms": forms, **facts, "date": datetime.date.today().isoformat()}
-    write_whole(path, (json.dumps(data, indent=1) + "\n").encode())
+    write_whole(file, (json.dumps(data, indent=1) + "\n").encode())
+
+
+def path(target: str) -> Path:
+    """Where a target's models lie: beside its own file."""
+    return settings.folder("targets") / f"{target}.latency.json"
 
 
 def read(target: str) -> dict[str, LatencyModel]:
     """The models beside a target's file, by form; empty where there is no such file."""
-    path = settings.folder("targets") / f"{target}.latency.json"
-    if not path.is_file():
+    file = path(target)
+    if not file.is_file():
         return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(file.read_text(encoding="utf-8"))
         assert tuple(data["units"]) == UNITS
         return {
             name: LatencyModel(tuple(f["costs"]), f["median"], f["worst"], f["errors"])
@@ -130,4 +135,4 @@ def read(target: str) -> dict[str, LatencyModel]:
             if len(f["costs"]) == len(UNITS)
         }
     except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise BadInput(f"{path}: not a latency model of this version ({error!r}). Make it again: edgeeff profile.") from error
+        raise BadInput(f"{file}: not a latency model of this version ({error!r}). Make it again: edgeeff profile.") from error

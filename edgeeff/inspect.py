@@ -17,6 +17,7 @@ from .progress import SILENT, Progress
 from .workspace import write_whole
 
 LAYERS = ("Convolution", "GroupConvolution", "MatMul")
+REARRANGING = ("Transpose", "Reshape", "Squeeze", "Convert")  # Convert: the rest of the graph computes in FP16
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _output(op: Any) -> Any:
 def _quantizer(op: Any) -> Any:
     """The FakeQuantize on a layer's data input, also where that is only rearranged in between; None where it stays float."""
     node = op.input_value(0).get_node()
-    while node.get_type_name() in ("Transpose", "Reshape", "Squeeze"):
+    while node.get_type_name() in REARRANGING:
         node = node.input_value(0).get_node()
     return node if node.get_type_name() == "FakeQuantize" else None
 
@@ -146,7 +147,7 @@ def _quantizer(op: Any) -> Any:
 def _before(op: Any) -> Any:
     """The layer's data input, before it is quantized and rearranged."""
     source = op.input_value(0)
-    while source.get_node().get_type_name() in ("Transpose", "Reshape", "Squeeze", "FakeQuantize"):
+    while source.get_node().get_type_name() in (*REARRANGING, "FakeQuantize"):
         source = source.get_node().input_value(0)
     return source
 

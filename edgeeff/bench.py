@@ -24,17 +24,22 @@ ROUNDS = 8
 BLOCK = 30
 COLD = 3
 BLOCK_SECONDS = 0.5  # a slow model runs shorter blocks, of at least 5
+BINS = 30  # of the histogram
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Milliseconds for one image. `ci` is the 95% interval of the median, `rounds` the median of each block."""
+    """Milliseconds for one image. `ci` is the 95% interval of the median, `rounds` the median of each block.
+
+    `histogram`: the shortest run and p99, the number of runs in each of the equal bins between the two, and of those above.
+    """
 
     p50: float
     p90: float
     p99: float
     ci: tuple[float, float]
     rounds: tuple[float, ...]
+    histogram: tuple[float, ...] = ()
 
     def at(self, percentile: int) -> float:
         return {50: self.p50, 90: self.p90, 99: self.p99}[percentile]
@@ -44,7 +49,8 @@ class Measurement:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Measurement:
-        return cls(data["p50"], data["p90"], data["p99"], tuple(data["ci"]), tuple(data["rounds"]))
+        rest = (tuple(data["ci"]), tuple(data["rounds"]), tuple(data.get("histogram", ())))
+        return cls(data["p50"], data["p90"], data["p99"], *rest)
 
 
 def measure(
@@ -83,9 +89,17 @@ def _block(predict: Predict, image: Pixels, count: int) -> NDArray[np.float64]:
 
 
 def _summary(blocks: list[NDArray[np.float64]]) -> Measurement:
-    p50, p90, p99 = np.percentile(np.concatenate(blocks), (50, 90, 99))
+    samples = np.concatenate(blocks)
+    p50, p90, p99 = np.percentile(samples, (50, 90, 99))
     medians = np.array([np.median(b) for b in blocks])
-    return Measurement(float(p50), float(p90), float(p99), _interval(medians), tuple(float(m) for m in medians))
+    rounds = tuple(float(m) for m in medians)
+    return Measurement(float(p50), float(p90), float(p99), _interval(medians), rounds, _histogram(samples))
+
+
+def _histogram(samples: NDArray[np.float64]) -> tuple[float, ...]:
+    low, high = np.percentile(samples, (0, 99))
+    counts = np.histogram(samples, BINS, (low, high))[0]
+    return (float(low), float(high), *map(int, counts), int((samples > high).sum()))
 
 
 def _interval(values: NDArray[np.float64]) -> tuple[float, float]:

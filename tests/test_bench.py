@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from edgeeff.bench import Measurement, device, measure, ratio
+from edgeeff.bench import BLOCK, Measurement, device, measure, ratio
 
 IMAGE = np.zeros((1, 32, 32, 3), np.uint8)
 
@@ -41,6 +41,17 @@ def test_a_measurement_survives_json() -> None:
     assert copy.p50 == pytest.approx(original.p50, abs=1e-4)  # four decimals are kept
     assert copy.at(90) == copy.p90
     assert len(copy.rounds) == 2
+    assert copy.histogram == pytest.approx(original.histogram, abs=1e-4)
+    old = {k: v for k, v in original.to_json().items() if k != "histogram"}  # remembered before there were histograms
+    assert Measurement.from_json(old).histogram == ()
+
+
+def test_the_histogram_counts_every_run() -> None:
+    timed = measure({"x": sleeper(1)}, IMAGE, rounds=4)["x"]
+    low, high, *counts = timed.histogram
+    assert low <= timed.p50 <= high == timed.p99
+    assert sum(counts) >= 4 * BLOCK
+    assert 1 <= counts[-1] <= 1 + 0.01 * sum(counts)
 
 
 def test_the_device_is_described() -> None:

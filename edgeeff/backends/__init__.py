@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
 from ..errors import BadInput
-from ..images import Predict
+from ..images import Pixels, Predict
+
+PROFILED = 10  # runs whose median is a layer's time
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer as the runtime runs it, by the runtime's own names; `kernel` is what computes it, empty where it does not say."""
+
+    layer: str
+    kind: str
+    kernel: str
+    milliseconds: float
 
 
 class Backend(Protocol):
@@ -39,6 +52,9 @@ class Backend(Protocol):
 
     def load(self, model: Path, *, precision: str, threads: int = 0, throughput: bool = False) -> Predict:
         """Ready to run: one image after the other as fast as possible, or with `throughput` many at once on all cores."""
+
+    def layer_times(self, model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:
+        """Every layer that ran on one `(1, H, W, 3)` image, the longest first; none where the backend cannot tell."""
 
 
 def names() -> list[str]:

@@ -31,7 +31,7 @@ BINS = 30  # of the histogram
 class Measurement:
     """Milliseconds for one image. `ci` is the 95% interval of the median, `rounds` the median of each block.
 
-    `histogram`: the shortest run and p99, the number of runs in each of the equal bins between the two, and of those above.
+    `histogram`: where its bins begin and end, the number of runs in each of the equal bins, and of those above.
     """
 
     p50: float
@@ -97,7 +97,9 @@ def _summary(blocks: list[NDArray[np.float64]]) -> Measurement:
 
 
 def _histogram(samples: NDArray[np.float64]) -> tuple[float, ...]:
-    low, high = np.percentile(samples, (0, 99))
+    """From the shortest run to three quartile distances above the upper quartile, or p99: a tail would squeeze the rest."""
+    low, lower, upper, high = np.percentile(samples, (0, 25, 75, 99))
+    high = min(high, upper + 3 * (upper - lower))
     counts = np.histogram(samples, BINS, (low, high))[0]
     return (float(low), float(high), *map(int, counts), int((samples > high).sum()))
 

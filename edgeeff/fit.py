@@ -8,14 +8,15 @@ from __future__ import annotations
 import datetime
 import hashlib
 import math
+import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from . import backends, bundle, portable
+from . import backends, bundle, page, portable
 from .accuracy import Gate, StepReport
 from .bench import device
 from .bundle import Bundle
@@ -91,6 +92,19 @@ class Job:
         if self.weights and len(self.variants) != 1:
             raise BadInput("--weights belong to one variant: name it with --variant.")
 
+    @property
+    def command(self) -> str:
+        """The command line that asks for this."""
+        asked = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        budget = asked.pop("budget")
+        asked |= {f.name: getattr(budget, f.name) for f in fields(budget) if getattr(budget, f.name) != f.default}
+        words = ["edgeeff", "fit"]
+        for name, value in asked.items():
+            option = {"variants": "variant", "latency_ms": "latency", "flip": "no-flip"}.get(name, name.replace("_", "-"))
+            values = [] if isinstance(value, bool) else value if name == "variants" else [value]
+            words += [f"--{option}", *map(str, values)]
+        return shlex.join(words)
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -116,6 +130,7 @@ class Fit:
             **self.outcome.facts,
             "compiled": self.compiled.to_json() if self.compiled else None,
             "bundle": str(self.bundle.path),
+            "page": str(self.bundle.path / bundle.PAGE),
             "verdict": self.outcome.verdict,
         }
 
@@ -147,7 +162,7 @@ def fit(job: Job, *, progress: Progress = SILENT) -> Fit:
     workspace = Workspace.open(out, fingerprint(job, target, photos))
     for i, candidate in enumerate(variants):
         try:
-            result = fit_variant(job, target, budget, candidate, photos, workspace.within(candidate.name), progress)
+            result = fit_variant(job, target, budget, candidate, choice, photos, workspace.within(candidate.name), progress)
         except BudgetNotMet as refusal:
             if i + 1 == len(variants):
                 raise
@@ -164,7 +179,14 @@ def fit(job: Job, *, progress: Progress = SILENT) -> Fit:
 
 
 def fit_variant(
-    job: Job, target: Target, budget: Budget, v: Variant, photos: Photos, workspace: Workspace, progress: Progress
+    job: Job,
+    target: Target,
+    budget: Budget,
+    v: Variant,
+    choice: Choice | None,
+    photos: Photos,
+    workspace: Workspace,
+    progress: Progress,
 ) -> Fit:
     """One variant from weights to a finished bundle in the workspace."""
     from .ladder import Ladder, best, exported, reverted
@@ -241,18 +263,25 @@ def fit_variant(
         "precision": outcome.shipped.precision,
         "budget": asdict(budget),
         "max_drop": job.max_drop,
+        "min_agreement": job.min_agreement,
         "steps": [r.to_json() for r in gate.reports],
         "activation": outcome.shipped.activation,
         "remedy": outcome.shipped.remedy,
         "ladder": [a.to_json() for a in attempts],
         "validation_sha256": validation.sha256,
         "calibration_sha256": photos.calibration.sha256,
+        "validation_photos": len(pixels),
+        "calibration_photos": len(calibration),
+        "command": job.command,
         "verdict": outcome.verdict,
         "device": device(),
         "versions": versions(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
-    written = bundle.write(workspace.scratch("bundle"), outcome.files, names, outcome.golden, facts | outcome.facts)
+    facts |= outcome.facts
+    progress.say("draw the page")
+    drawn = page.write(workspace.root / bundle.PAGE, job, facts, outcome, gate, choice, names)
+    written = bundle.write(workspace.scratch("bundle"), [*outcome.files, drawn], names, outcome.golden, facts)
     return Fit(written, v, outcome, gate.reports, facts["ladder"])
 
 

@@ -49,9 +49,9 @@ def test_a_measurement_survives_json() -> None:
 def test_the_histogram_counts_every_run() -> None:
     timed = measure({"x": sleeper(1)}, IMAGE, rounds=4)["x"]
     low, high, *counts = timed.histogram
-    assert low <= timed.p50 <= high == timed.p99
+    assert low <= timed.p50 <= high <= timed.p99
     assert sum(counts) >= 4 * BLOCK
-    assert 1 <= counts[-1] <= 1 + 0.01 * sum(counts)
+    assert counts[-1] >= 1  # the longest lies above p99
 
 
 def test_the_device_is_described() -> None:

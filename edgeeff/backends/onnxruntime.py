@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import BadInput
 from ..images import Logits, Pixels, Predict
-from . import PROFILED, LayerTime
+from . import LayerTime, profiled_runs
 
 PRECISIONS = ("float32", "fp16", "int8", "int8-fp16", "int8-mixed")
 MODEL = "compiled.onnx"  # beside the portable model.onnx of a bundle
@@ -58,7 +58,7 @@ def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = Fa
 def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:
     with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
         session = _session(model, threads, profile=f"{folder}/profile")
-        for _ in range(PROFILED + 1):
+        for _ in profiled_runs():
             session.run(None, {session.get_inputs()[0].name: image})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     runs = defaultdict(list)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import BadInput
 from ..images import Logits, Pixels, Predict
-from . import PROFILED, LayerTime
+from . import LayerTime, profiled_runs
 
 PRECISIONS = ("float32", "bf16", "int8", "int8-bf16")
 MODEL = "model.xml"
@@ -81,7 +81,7 @@ def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = Fa
 def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:
     request = _compiled(model, precision, threads, PERFORMANCE_HINT="LATENCY", PERF_COUNT=True).create_infer_request()
     runs: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    for _ in range(PROFILED + 1):
+    for _ in profiled_runs():
         request.infer({0: image})
         for node in request.get_profiling_info():
             if node.status == node.Status.EXECUTED:

@@ -1,6 +1,6 @@
 """Accuracy after every step, on the same photos, and whether it is still good enough.
 
-Every step is compared photo by photo with the float model. Works with any `Predict`; keeps five numbers a photo, whatever the
+Every step is compared photo by photo with the float model. Works with any `Predict`; keeps a few numbers a photo, whatever the
 number of classes.
 """
 
@@ -47,10 +47,29 @@ class StepReport:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a step says of every photo: its class `(N,)`, and the probability of that class `(N,)`."""
+
+    classes: NDArray[np.int32]
+    probabilities: NDArray[np.float32]
+
+
 def rank(predict: Predict, pixels: PixelFile, *, label: str = "evaluate", progress: Progress = SILENT) -> Ranking:
     """The top five classes of every photo."""
+    return _asked(predict, pixels, label, progress)[0]
+
+
+def _asked(predict: Predict, pixels: PixelFile, label: str, progress: Progress) -> tuple[Ranking, NDArray[np.float32]]:
+    """The top five classes of every photo, and the first one's probability `(N,)`."""
     batches = progress.track(pixels.batches(BATCH), label, math.ceil(len(pixels) / BATCH))
-    return np.concatenate([_top5(predict(batch)) for batch in batches])
+    found = [(_top5(logits), _probability(logits)) for logits in map(predict, batches)]
+    return np.concatenate([r for r, _ in found]), np.concatenate([p for _, p in found])
+
+
+def _probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest value of each row's softmax."""
+    return 1 / np.exp(logits - logits.max(1, keepdims=True)).sum(1)  # type: ignore[no-any-return]
 
 
 def _top5(logits: NDArray[np.float32]) -> Ranking:
@@ -95,16 +114,18 @@ class Gate:
         labels = pixels.images.labels
         self.labels = None if labels is None else np.array(labels)
         self.reports: list[StepReport] = []
+        self.answers: list[Answers] = []  # a report each
         self._baseline: Ranking | None = None
 
     def judge(self, step: str, predict: Predict) -> StepReport:
         """Evaluate and report; the first call sets the float baseline."""
         start = time.monotonic()
-        ranking = rank(predict, self.pixels, label=f"accuracy of {step}", progress=self.progress)
+        ranking, probabilities = _asked(predict, self.pixels, f"accuracy of {step}", self.progress)
         if self._baseline is None:
             self._baseline = ranking
         report = self._report(step, ranking, self._baseline, time.monotonic() - start)
         self.reports.append(report)
+        self.answers.append(Answers(ranking[:, 0], probabilities))
         return report
 
     def require(self, step: str, predict: Predict) -> StepReport:

@@ -36,6 +36,7 @@ BLOCK = 30
 COLD = 3
 BLOCK_SECONDS = 0.5  # a slow model runs shorter blocks, of at least 5
 SUSTAINED = 3.0  # seconds over which frames and joules are counted
+BINS = 30  # of the histogram
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Measurement:
     """Milliseconds for one image. `ci`, `ci90` and `ci99` are 95% intervals, `rounds` the median of each block.
 
     `first` is the first inference after loading, which allocates what the others reuse; it is not among them.
+    `histogram`: where its bins begin and end, the number of runs in each of the equal bins, and of those above.
     """
 
     p50: float
@@ -53,6 +55,7 @@ class Measurement:
     ci90: tuple[float, float] = (0.0, 0.0)
     ci99: tuple[float, float] = (0.0, 0.0)
     first: float = 0.0
+    histogram: tuple[float, ...] = ()
 
     def at(self, percentile: int) -> float:
         return {50: self.p50, 90: self.p90, 99: self.p99}[percentile]
@@ -330,10 +333,20 @@ def _block(predict: Predict, image: Pixels, count: int) -> NDArray[np.float64]:
 
 
 def _summary(blocks: list[NDArray[np.float64]], first: float) -> Measurement:
-    p50, p90, p99 = (float(p) for p in np.percentile(np.concatenate(blocks), (50, 90, 99)))
+    samples = np.concatenate(blocks)
+    p50, p90, p99 = (float(p) for p in np.percentile(samples, (50, 90, 99)))
     medians = np.array([np.median(b) for b in blocks])
     ci90, ci99 = _tails(blocks)
-    return Measurement(p50, p90, p99, _interval(medians), tuple(float(m) for m in medians), ci90, ci99, first)
+    rounds = tuple(float(m) for m in medians)
+    return Measurement(p50, p90, p99, _interval(medians), rounds, ci90, ci99, first, _histogram(samples))
+
+
+def _histogram(samples: NDArray[np.float64]) -> tuple[float, ...]:
+    """From the shortest run to three quartile distances above the upper quartile, or p99: a tail would squeeze the rest."""
+    low, lower, upper, high = np.percentile(samples, (0, 25, 75, 99))
+    high = min(high, upper + 3 * (upper - lower))
+    counts = np.histogram(samples, BINS, (low, high))[0]
+    return (float(low), float(high), *map(int, counts), int((samples > high).sum()))
 
 
 def _interval(values: NDArray[np.float64]) -> tuple[float, float]:

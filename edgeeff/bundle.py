@@ -7,6 +7,7 @@
                     `edgeeff compile` makes it there from fp16.onnx, int8-fp16.onnx and int8-mixed.onnx
     labels.txt      a class name a line; absent when the network's classes have no names here
     golden.npz      a few photos as pixels, and the logits the compiled file gave for them
+    report.html     what the fit measured, as a page for people; `edgeeff compile` leaves it as it is
 
 Nothing in a bundle is executed, and nothing is loaded before its hash is checked.
 """
@@ -30,6 +31,7 @@ from .errors import BadInput, ToolMissing
 from .images import Logits, Pixels, Predict, Preprocess
 
 SCHEMA = 1
+PAGE = "report.html"
 # INT8 kernels of another processor round differently; a wrong model or preprocessing is off by whole standard deviations.
 GOLDEN_TOLERANCE = 0.1
 

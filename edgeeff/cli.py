@@ -201,6 +201,7 @@ def _budget(options: argparse.Namespace) -> Any:
 
 
 def _fit(options: argparse.Namespace) -> dict[str, Any]:
+    from .bundle import PAGE
     from .fit import Job, fit
 
     job = Job(
@@ -239,6 +240,7 @@ def _fit(options: argparse.Namespace) -> dict[str, Any]:
             report.siblings(outcome.siblings, outcome.shipped)
         path = result.bundle.path
         print(f"{outcome.verdict}\n\nbundle: {path}    check it again: edgeeff verify {path}")
+        print(f"report: {path / PAGE}")
         if result.compiled:
             report.engines(result.compiled)
         elif result.bundle.manifest.get("forms"):

@@ -18,7 +18,7 @@ from . import backends, bundle
 from .accuracy import Gate, StepReport
 from .backends import tensorrt
 from .bench import Figures, Measurement, measure, ratio
-from .bundle import Bundle
+from .bundle import PAGE, Bundle
 from .conditions import Conditions, device, look, throttled
 from .errors import AccuracyGateFailed, BadInput, BudgetNotMet, BuildFailed, Disturbed, EdgeeffError, ToolMissing
 from .images import ImageSet, Logits, PixelFile, Predict
@@ -141,7 +141,7 @@ def _compiled(
     folder.mkdir()
     layers = shipped.file.with_name(tensorrt.LAYERS)
     files = [*backends.get("tensorrt").files(shipped.file), *([layers] if layers.exists() else [])]
-    files += [source.path / name for name in graphs.values()]
+    files += [source.path / name for name in (*graphs.values(), PAGE) if name in facts["files"]]
     answers = {**golden, "logits": runs[shipped.precision](golden["images"])}
     facts = {k: v for k, v in facts.items() if k not in ("schema", "files", "digest")} | {
         "backend": "tensorrt",

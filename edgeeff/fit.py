@@ -8,14 +8,15 @@ from __future__ import annotations
 import datetime
 import hashlib
 import math
+import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from . import backends, bundle, portable
+from . import backends, bundle, page, portable
 from .accuracy import Gate, StepReport, rank
 from .bench import HERE, Machine
 from .bundle import Bundle
@@ -92,6 +93,19 @@ class Job:
         if self.weights and len(self.variants) != 1:
             raise BadInput("--weights belong to one variant: name it with --variant.")
 
+    @property
+    def command(self) -> str:
+        """The command line that asks for this."""
+        asked = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        budget = asked.pop("budget")
+        asked |= {f.name: getattr(budget, f.name) for f in fields(budget) if getattr(budget, f.name) != f.default}
+        words = ["edgeeff", "fit"]
+        for name, value in asked.items():
+            option = {"variants": "variant", "latency_ms": "latency", "flip": "no-flip"}.get(name, name.replace("_", "-"))
+            values = [] if isinstance(value, bool) else value if name in ("variants", "resolution") else [value]
+            words += [f"--{option}", *map(str, values)]
+        return shlex.join(words)
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -117,6 +131,7 @@ class Fit:
             **self.outcome.facts,
             "compiled": self.compiled.to_json() if self.compiled else None,
             "bundle": str(self.bundle.path),
+            "page": str(self.bundle.path / bundle.PAGE),
             "verdict": self.outcome.verdict,
         }
 
@@ -152,7 +167,8 @@ def fit(job: Job, *, on: Machine = HERE, progress: Progress = SILENT) -> Fit:
         choice = choose(job, target, budget, candidates, photos, on, progress)
         v = choice.chosen.variant if choice else candidates[0]
         try:
-            result = fit_variant(job, target, budget, v, photos, workspace.within(f"{v.name}-{v.resolution}"), on, progress)
+            folder = workspace.within(f"{v.name}-{v.resolution}")
+            result = fit_variant(job, target, budget, v, choice, photos, folder, on, progress)
         except BudgetNotMet as reason:
             missed, candidates = reason, [c for c in candidates if not grows(v, c)]
             progress.say(f"{reason}{' Trying a smaller one.' if candidates else ''}")
@@ -169,7 +185,15 @@ def fit(job: Job, *, on: Machine = HERE, progress: Progress = SILENT) -> Fit:
 
 
 def fit_variant(
-    job: Job, target: Target, budget: Budget, v: Variant, photos: Photos, workspace: Workspace, on: Machine, progress: Progress
+    job: Job,
+    target: Target,
+    budget: Budget,
+    v: Variant,
+    choice: Choice | None,
+    photos: Photos,
+    workspace: Workspace,
+    on: Machine,
+    progress: Progress,
 ) -> Fit:
     """One variant from weights to a finished bundle in the workspace."""
     from .ladder import Ladder, best, exported, reverted
@@ -248,18 +272,25 @@ def fit_variant(
         "precision": outcome.shipped.precision,
         "budget": asdict(budget),
         "max_drop": job.max_drop,
+        "min_agreement": job.min_agreement,
         "steps": [r.to_json() for r in gate.reports],
         "activation": outcome.shipped.activation,
         "remedy": outcome.shipped.remedy,
         "ladder": [a.to_json() for a in attempts],
         "validation_sha256": validation.sha256,
         "calibration_sha256": photos.calibration.sha256,
+        "validation_photos": len(pixels),
+        "calibration_photos": len(calibration),
+        "command": job.command,
         "verdict": outcome.verdict,
         "device": device(),
         "versions": versions(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
-    written = bundle.write(workspace.scratch("bundle"), outcome.files, names, outcome.golden, facts | outcome.facts)
+    facts |= outcome.facts
+    progress.say("draw the page")
+    drawn = page.write(workspace.root / bundle.PAGE, job, facts, outcome, gate, choice, names)
+    written = bundle.write(workspace.scratch("bundle"), [*outcome.files, drawn], names, outcome.golden, facts)
     return Fit(written, v, outcome, gate.reports, facts["ladder"])
 
 

@@ -17,6 +17,7 @@ from .progress import SILENT, Progress
 from .workspace import write_whole
 
 LAYERS = ("Convolution", "GroupConvolution", "MatMul")
+REARRANGING = ("Transpose", "Reshape", "Squeeze", "Convert")  # Convert: the rest of the graph computes in FP16
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,15 @@ class LayerError:
 
 def inspect(bundle: Bundle, images: Pixels | None = None, *, progress: Progress = SILENT) -> list[LayerError]:
     """Every layer, the one that adds most error first; on the bundle's golden photos, or on `images` `(N, R, R, 3)` uint8."""
-    images = bundle.golden()["images"] if images is None else images
-    exact, integer = _read(bundle.path / "model.onnx"), _read(bundle.path / bundle.manifest["model"])
     if bundle.manifest["precision"] in ("float32", "bf16"):
         raise BadInput(f"{bundle.path}: ships {bundle.manifest['precision']}: it has no INT8 layers to inspect.")
+    images = bundle.golden()["images"] if images is None else images
+    return compare(bundle.path / "model.onnx", bundle.path / bundle.manifest["model"], images, progress=progress)
+
+
+def compare(float_file: Path, integer_file: Path, images: Pixels, *, progress: Progress = SILENT) -> list[LayerError]:
+    """Every layer of the two files, the one that adds most error first, on `images` `(N, R, R, 3)` uint8."""
+    exact, integer = _read(float_file), _read(integer_file)
     layers = {name: (node, other) for name, node in _layers(integer).items() if (other := _layers(exact).get(name))}
     sums = {name: np.zeros(6) for name in layers}
     largest = dict.fromkeys(layers, 0.0)
@@ -138,7 +144,7 @@ def _output(op: Any) -> Any:
 def _quantizer(op: Any) -> Any:
     """The FakeQuantize on a layer's data input, also where that is only rearranged in between; None where it stays float."""
     node = op.input_value(0).get_node()
-    while node.get_type_name() in ("Transpose", "Reshape", "Squeeze"):
+    while node.get_type_name() in REARRANGING:
         node = node.input_value(0).get_node()
     return node if node.get_type_name() == "FakeQuantize" else None
 
@@ -146,7 +152,7 @@ def _quantizer(op: Any) -> Any:
 def _before(op: Any) -> Any:
     """The layer's data input, before it is quantized and rearranged."""
     source = op.input_value(0)
-    while source.get_node().get_type_name() in ("Transpose", "Reshape", "Squeeze", "FakeQuantize"):
+    while source.get_node().get_type_name() in (*REARRANGING, "FakeQuantize"):
         source = source.get_node().input_value(0)
     return source
 

@@ -83,6 +83,14 @@ def test_without_labels_agreement_with_the_float_model_is_gated(digits: Path, pi
         gate.require("bad", answers(labels, 7))
 
 
+def test_a_gate_keeps_what_each_step_said_of_every_photo(pixels: PixelFile) -> None:
+    logits = np.log(np.array([[0.1, 0.7, 0.2]], np.float32))
+    gate = Gate(PixelFile(ImageSet(pixels.images.root, pixels.images.paths, None), PREPROCESS), max_drop=1.0)
+    gate.judge("float", lambda images: np.repeat(logits, len(images), 0))
+    assert (gate.answers[0].classes == 1).all()
+    assert gate.answers[0].probabilities == pytest.approx(np.full(300, 0.7), abs=1e-6)
+
+
 def test_rank_orders_the_best_five(pixels: PixelFile) -> None:
     logits = np.array([[0.1, 0.9, 0.3, 0.8, 0.2, 0.7, 0.0]], np.float32)
     ranking = rank(lambda images: np.repeat(logits, len(images), 0), pixels)

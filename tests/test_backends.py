@@ -40,6 +40,17 @@ def test_logits_are_those_of_torch(exported, name: str, throughput: bool, tmp_pa
     assert logits == pytest.approx(expected, abs=1e-3 * float(np.abs(expected).max()))  # other kernels add in another order
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_layer_that_ran_has_a_time(exported, name: str, tmp_path: Path) -> None:
+    backend = backends.get(name)
+    file = backend.compile(exported[0], tmp_path)
+    layers = backend.layer_times(file, IMAGES[:1], precision="float32")
+    assert [layer.milliseconds for layer in layers] == sorted((layer.milliseconds for layer in layers), reverse=True)
+    assert layers[0].milliseconds > 0
+    assert sum("Conv" in layer.kind for layer in layers) >= 10
+    assert all(layer.layer for layer in layers)
+
+
 def test_a_backend_of_other_devices_names_a_judge_that_runs_here() -> None:
     assert set(backends.names()) - set(NAMES) == {"tensorrt"}
     assert all(backends.get(name).JUDGE in NAMES for name in backends.names())

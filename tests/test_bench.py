@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgeeff import Budget, Target, conditions
-from edgeeff.bench import Figures, Measurement, energy, measure, ratio
+from edgeeff.bench import BLOCK, Figures, Measurement, energy, measure, ratio
 from edgeeff.board import ROOT
 from edgeeff.conditions import device
 
@@ -54,6 +54,17 @@ def test_a_measurement_survives_json() -> None:
     assert copy.p50 == pytest.approx(original.p50, abs=1e-4)  # four decimals are kept
     assert copy.at(90) == copy.p90 <= copy.surely(90)
     assert len(copy.rounds) == 2
+    assert copy.histogram == pytest.approx(original.histogram, abs=1e-4)
+    old = {k: v for k, v in original.to_json().items() if k != "histogram"}  # remembered before there were histograms
+    assert Measurement.from_json(old).histogram == ()
+
+
+def test_the_histogram_counts_every_run() -> None:
+    timed = measure({"x": sleeper(1)}, IMAGE, rounds=4)["x"]
+    low, high, *counts = timed.histogram
+    assert low <= timed.p50 <= high <= timed.p99
+    assert sum(counts) >= 4 * BLOCK
+    assert counts[-1] >= 1  # the longest lies above p99
 
 
 @pytest.mark.parametrize(

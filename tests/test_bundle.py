@@ -137,7 +137,7 @@ def test_the_device_side_needs_no_torch_nncf_or_onnx(fitted) -> None:
     """What runs on a camera board: open, verify, evaluate and time a bundle."""
     code = f"""
 import sys
-for name in ("torch", "nncf", "onnx"):
+for name in ("torch", "nncf", "onnx", "jinja2"):
     sys.modules[name] = None
 import edgeeff, edgeeff.accuracy, edgeeff.bench, edgeeff.bundle, edgeeff.compile, edgeeff.doctor, edgeeff.images, edgeeff.cli
 bundle = edgeeff.Bundle.open({str(fitted[0])!r})

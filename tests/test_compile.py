@@ -51,6 +51,15 @@ def test_a_fit_for_a_jetson_ships_judged_graphs_and_claims_no_latency(portable, 
     assert run("verify", path).returncode == 0
 
 
+def test_inspect_finds_the_quantizers_of_a_graph_in_fp16(portable) -> None:
+    from edgeeff.inspect import inspect
+    from edgeeff.qdq import quantized_layers
+
+    integer = {e.layer for e in inspect(Bundle.open(portable[0])) if e.bits == 8}
+    assert integer
+    assert integer == set(quantized_layers(portable[0] / "int8-fp16.onnx"))
+
+
 def test_depthwise_layers_are_float_in_the_mixed_form_only(portable) -> None:
     from edgeeff.qdq import quantized_layers
 

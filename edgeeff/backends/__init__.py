@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import importlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
 from ..errors import BadInput
-from ..images import Predict
+from ..images import Pixels, Predict
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer as the runtime runs it, by the runtime's own names; `kernel` is what computes it, empty where it does not say."""
+
+    layer: str
+    kind: str
+    kernel: str
+    milliseconds: float
+
+
+def profiled_runs() -> Iterator[None]:
+    """One step a run to profile: the first, which is cold, and 5 to 50 more, within a second where that is possible."""
+    start = time.monotonic()
+    for i in range(51):
+        if i > 5 and time.monotonic() - start > 1:
+            return
+        yield
 
 
 class Backend(Protocol):
@@ -39,6 +61,9 @@ class Backend(Protocol):
 
     def load(self, model: Path, *, precision: str, threads: int = 0, throughput: bool = False) -> Predict:
         """Ready to run: one image after the other as fast as possible, or with `throughput` many at once on all cores."""
+
+    def layer_times(self, model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:
+        """Every layer that ran on one `(1, H, W, 3)` image, the longest first; none where the backend cannot tell."""
 
 
 def names() -> list[str]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import statistics
+import tempfile
+from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import numpy as np
 
 from ..errors import BadInput
 from ..images import Logits, Pixels, Predict
+from . import LayerTime, profiled_runs
 
 PRECISIONS = ("float32", "fp16", "int8", "int8-fp16", "int8-mixed")
 MODEL = "compiled.onnx"  # beside the portable model.onnx of a bundle
@@ -41,18 +46,39 @@ def files(model: Path) -> list[Path]:
 
 
 def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = False) -> Predict:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exception types share no base but Exception
-        raise BadInput(f"{model}: ONNX Runtime cannot load it ({str(error).strip().splitlines()[-1][:200]}).") from error
+    session = _session(model, threads)
     name: Any = session.get_inputs()[0].name
 
     def predict(images: Pixels) -> Logits:
         return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
 
     return predict
+
+
+def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:
+    with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
+        session = _session(model, threads, profile=f"{folder}/profile")
+        for _ in profiled_runs():
+            session.run(None, {session.get_inputs()[0].name: image})
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    runs = defaultdict(list)
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+            runs[event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]].append(event["dur"] / 1000)
+    layers = [LayerTime(name, kind, "", statistics.median(times[1:])) for (name, kind), times in runs.items()]  # the first is cold
+    return sorted(layers, key=lambda layer: -layer.milliseconds)
+
+
+def _session(model: Path, threads: int, profile: str = "") -> Any:
+    """`profile`: where to write the time of each node, as the beginning of a path."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exception types share no base but Exception
+        raise BadInput(f"{model}: ONNX Runtime cannot load it ({str(error).strip().splitlines()[-1][:200]}).") from error

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections import defaultdict
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 
 from ..errors import BadInput
 from ..images import Logits, Pixels, Predict
+from . import LayerTime, profiled_runs
 
 PRECISIONS = ("float32", "bf16", "int8", "int8-bf16")
 MODEL = "model.xml"
@@ -71,17 +74,30 @@ def files(model: Path) -> list[Path]:
 
 
 def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = False) -> Predict:
-    config: dict[str, Any] = {
-        "PERFORMANCE_HINT": "THROUGHPUT" if throughput else "LATENCY",
-        "INFERENCE_PRECISION_HINT": "bf16" if precision.endswith("bf16") else "f32",
-    }
+    compiled = _compiled(model, precision, threads, PERFORMANCE_HINT="THROUGHPUT" if throughput else "LATENCY")
+    return _Throughput(compiled) if throughput else _Latency(compiled)
+
+
+def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:
+    request = _compiled(model, precision, threads, PERFORMANCE_HINT="LATENCY", PERF_COUNT=True).create_infer_request()
+    runs: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for _ in profiled_runs():
+        request.infer({0: image})
+        for node in request.get_profiling_info():
+            if node.status == node.Status.EXECUTED:
+                runs[node.node_name, node.node_type, node.exec_type].append(1000 * node.real_time.total_seconds())
+    layers = [LayerTime(*names, statistics.median(times[1:])) for names, times in runs.items()]  # the first run is cold
+    return sorted(layers, key=lambda layer: -layer.milliseconds)
+
+
+def _compiled(model: Path, precision: str, threads: int, **config: Any) -> Any:
+    config["INFERENCE_PRECISION_HINT"] = "bf16" if precision.endswith("bf16") else "f32"
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
     try:
-        compiled = _core().compile_model(model, "CPU", config)
+        return _core().compile_model(model, "CPU", config)
     except RuntimeError as error:
         raise BadInput(f"{model}: OpenVINO cannot load it ({str(error).strip().splitlines()[-1][:200]}).") from error
-    return _Throughput(compiled) if throughput else _Latency(compiled)
 
 
 class _Latency:

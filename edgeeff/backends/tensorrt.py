@@ -30,7 +30,7 @@ from ..errors import BadInput, BuildFailed, ToolMissing
 from ..images import Logits, Pixels, Predict
 from ..progress import SILENT, Progress
 from ..workspace import write_whole
-from . import _cuda
+from . import LayerTime, _cuda
 
 PRECISIONS = ("float32", "fp16", "int8-fp16", "int8-mixed")
 MODEL = "model.engine"
@@ -114,6 +114,11 @@ def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = Fa
     plan = model.read_bytes()
     _refuse_foreign(model, plan, trt, cuda)
     return Engine(trt, cuda, plan)
+
+
+def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:
+    """None: kernels that run as one CUDA graph are not timed one by one."""
+    return []
 
 
 def build(onnx: Path, folder: Path, *, dla: int | None = None, progress: Progress = SILENT) -> Path:

@@ -28,7 +28,7 @@ from .model import Deployed, EfficientNet, MBBlock, channels_last
 from .progress import SILENT, Progress
 from .quantize import quiet_nncf
 
-REMEDIES = {"ranges chosen per layer": 0, "8 layers back to float": 8, "16 layers back to float": 16}
+REMEDIES = {"ranges chosen per layer": 0} | {f"{n} layers back to float": n for n in (8, 16, 24)}
 """How many layers each leaves in float: those whose own error is largest. In B0 nearly all of them are depthwise."""
 
 BINS = 2048

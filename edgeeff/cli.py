@@ -127,16 +127,19 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("bundle")
     p.add_argument("--val", required=True, metavar="DIR")
     p.add_argument("--max-corrupt", type=float, default=0.01, metavar="SHARE")
+    _on_option(p)
 
     p = verb("bench", _bench, "latency of a bundle's compiled file on this machine")
     p.add_argument("bundle")
     p.add_argument("--rounds", type=int, default=8)
+    _on_option(p)
 
     p = verb("compile", _compile, "on the device: a bundle's graphs become engines; the fastest that passes ships")
     p.add_argument("bundle")
     p.add_argument("--val", metavar="DIR", help="labelled photos to judge the engines on (default: the bundle's golden ones)")
     p.add_argument("--dla", type=int, metavar="CORE", help="build for a DLA core; refused where it runs under 90%% of the layers")
     p.add_argument("--max-corrupt", type=float, default=0.01, metavar="SHARE", help="unreadable photos tolerated (default 0.01)")
+    _on_option(p)
 
     p = verb("lint", _lint, "will TensorRT build this ONNX graph, and run it in INT8?")
     p.add_argument("model", metavar="MODEL.onnx")
@@ -183,6 +186,16 @@ def _budget_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--memory-mb", type=float, help="megabytes that a process needs at most to load and run it")
     p.add_argument("--energy-mj", type=float, help="millijoules for one photo, where the device has a power sensor")
     p.add_argument("--resolution", type=int, nargs="+", default=[], metavar="PX", help="input sizes (default: each variant's)")
+
+
+def _on_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--on",
+        nargs="+",
+        default=[],
+        metavar="USER@HOST",
+        help="do it there, over ssh, with nothing installed but python3 and rsync",
+    )
 
 
 def _budget(options: argparse.Namespace) -> Any:
@@ -359,6 +372,8 @@ def _eval(options: argparse.Namespace) -> dict[str, Any]:
     images = ImageSet.open(options.val).labelled_for(bundle.manifest["classes"], bundle.labels)
     if images.labels is None:
         raise BadInput(f"{options.val}: unlabelled photos. Expected DIR/CLASS/*.jpg or labels.txt.")
+    if options.on:
+        return _elsewhere(options, ["eval", "bundle", "--val", "val", "--max-corrupt", str(options.max_corrupt)], bundle)
     progress = TerminalProgress()
     start = time.monotonic()
     pixels = PixelFile(images, bundle.preprocess, max_corrupt=options.max_corrupt, progress=progress)
@@ -389,6 +404,8 @@ def _bench(options: argparse.Namespace) -> dict[str, Any]:
     if options.rounds < 2:
         raise BadInput("--rounds: expected 2 or more, for an interval.")
     bundle = Bundle.open(options.bundle)
+    if options.on:
+        return _elsewhere(options, ["bench", "bundle", "--rounds", str(options.rounds)], bundle)
     facts = bundle.manifest
     form = Compiled(facts["backend"], bundle.path / facts["model"], facts["precision"])
     everything = Budget(fps=1, memory_mb=1e9)
@@ -407,12 +424,90 @@ def _bench(options: argparse.Namespace) -> dict[str, Any]:
 def _compile(options: argparse.Namespace) -> dict[str, Any]:
     from .compile import compile
 
+    if options.on:
+        return _compile_elsewhere(options)
     compiled = compile(
         options.bundle, val=options.val, dla=options.dla, max_corrupt=options.max_corrupt, progress=TerminalProgress()
     )
     if not options.json:
         report.engines(compiled)
     return compiled.to_json()
+
+
+def _elsewhere(options: argparse.Namespace, arguments: list[str], bundle: Any) -> dict[str, Any]:
+    """A verb that reads a bundle, on every host of --on."""
+    from .remote import Host, fleet
+
+    engine = bundle.manifest["device"]["machine"] if bundle.manifest["backend"] == "tensorrt" else ""
+
+    def work(host: Host) -> dict[str, Any]:
+        if engine and engine != host.machine:
+            raise BadInput(
+                f"{host.name}: is {host.machine}, but the bundle's engine was built on {engine}. "
+                f"First: edgeeff compile {options.bundle} --on {host.name}"
+            )
+        return {**host.run(arguments, _sent(options)), "bundle": options.bundle}
+
+    return _answers(options, fleet(options.on, bundle.manifest["backend"], work, TerminalProgress()))
+
+
+def _compile_elsewhere(options: argparse.Namespace) -> dict[str, Any]:
+    """One host's engine goes into the bundle itself; those of several into a bundle each beside it."""
+    import tempfile
+    from pathlib import Path
+
+    from .bundle import Bundle, publish, replaceable
+    from .images import ImageSet
+    from .remote import Host, fleet
+    from .ssh import check
+
+    check(options.on)
+    bundle = Bundle.open(options.bundle)
+    if not bundle.manifest.get("forms"):
+        raise BadInput(f"{options.bundle}: nothing to compile: the bundle holds a finished {bundle.manifest['backend']} file.")
+    if options.val is not None:
+        ImageSet.open(options.val).labelled_for(bundle.manifest["classes"], bundle.labels)
+    arguments = ["compile", "bundle", "--max-corrupt", str(options.max_corrupt)]
+    arguments += ["--val", "val"] if options.val is not None else []
+    arguments += ["--dla", str(options.dla)] if options.dla is not None else []
+    place = Path(options.bundle).resolve()
+    outs = {name: place if len(set(options.on)) == 1 else place.with_name(f"{place.name}-{name}") for name in options.on}
+    for out in outs.values():
+        replaceable(out)
+
+    def work(host: Host) -> dict[str, Any]:
+        out = outs[host.name]
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+            result = host.run(arguments, _sent(options), bring={"bundle": Path(folder) / "bundle"})
+            Bundle.open(Path(folder) / "bundle")
+            publish(Path(folder) / "bundle", out)
+        return {**result, "bundle": str(out)}
+
+    return _answers(options, fleet(options.on, "tensorrt", work, TerminalProgress()))
+
+
+def _sent(options: argparse.Namespace) -> dict[str, Any]:
+    from pathlib import Path
+
+    val = getattr(options, "val", None)
+    return {"bundle": Path(options.bundle)} | ({"val": Path(val)} if val is not None else {})
+
+
+def _answers(options: argparse.Namespace, answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Those of all hosts; a failed one ends the command once all are printed."""
+    from .remote import failure
+
+    failed = failure(answers)
+    if not options.json and (len(answers) > 1 or not failed):
+        report.fleet(answers)
+        for answer in answers:
+            if "verdict" in answer:
+                print(f"{answer['host']}: {answer['verdict']}\nbundle: {answer['bundle']}")
+    if failed:
+        if options.json:
+            print(json.dumps({"hosts": answers}, indent=1))
+        raise failed
+    return {"hosts": answers}
 
 
 def _lint(options: argparse.Namespace) -> dict[str, Any]:

@@ -162,3 +162,40 @@ def engine_layers(layers: Sequence[Any]) -> None:
     counts = Counter(layer.precision or "unknown" for layer in layers if not layer.reformat)
     parts = [f"{count} in {precision}" for precision, count in counts.most_common()]
     print(f"{len(layers)} layers: {', '.join(parts)}; {sum(layer.reformat for layer in layers)} reformats.")
+
+
+def fleet(answers: Sequence[dict[str, Any]]) -> None:
+    """A row a host; at its end what went wrong there, or which is the slowest and which the least accurate."""
+    rows = [_host(a) for a in answers]
+    slowest, worst = (_extreme(rows, column, pick) for column, pick in (("p50 ms", max), ("top-1 %", min)))
+    for row in rows:
+        marks = [mark for mark, mine in (("slowest", row is slowest), ("least accurate", row is worst)) if mine]
+        row["note"] = row.get("note", "") + ", ".join(marks)
+    columns = ["host", "form", "top-1 %", "drop", "photos", "p50 ms", "95% interval", "p90", "note"]
+    shown = [c for c in columns if any(row.get(c) for row in rows)]
+    table(shown, [[row.get(c, "") for c in shown] for row in rows])
+
+
+def _host(answer: dict[str, Any]) -> dict[str, str]:
+    if "error" in answer:
+        return {"host": answer["host"], "note": answer["error"]}
+    engine: dict[str, Any] = next((e for e in answer.get("engines", []) if e["precision"] == answer["precision"]), {})
+    accuracy = answer if "top1" in answer else engine.get("accuracy") or {}
+    latency = answer.get("latency_ms") or engine.get("latency_ms")
+    row = {"host": answer["host"], "form": answer["precision"]}
+    if accuracy:
+        row |= {"top-1 %": f"{accuracy['top1']:.2f}", "photos": str(accuracy["images"])}
+        row |= {"drop": f"{accuracy['drop']:+.2f}"} if accuracy.get("drop") is not None else {}
+    if latency:
+        low, high = latency["ci"]
+        row |= {"p50 ms": f"{latency['p50']:.2f}", "95% interval": f"{low:.2f} … {high:.2f}", "p90": f"{latency['p90']:.2f}"}
+    return row
+
+
+def _extreme(rows: Sequence[dict[str, str]], column: str, pick: Any) -> dict[str, str] | None:
+    """The row that has the largest or smallest figure, where they differ."""
+    having = [row for row in rows if row.get(column)]
+    if len({row[column] for row in having}) < 2:
+        return None
+    found: dict[str, str] = pick(having, key=lambda row: float(row[column]))
+    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -161,6 +162,9 @@ class Machine(Protocol):
     def facts(self, runtime: str) -> dict[str, Any]:
         """`device`, the runtime's `version`, and the `precisions` it computes in there."""
 
+    def runs(self, runtime: str) -> bool:
+        """Whether files of that runtime can be measured there."""
+
     def costs(
         self,
         forms: Mapping[str, Compiled],
@@ -183,6 +187,9 @@ class Here:
             raise ToolMissing(missing)
         supported = [p for p in backend.PRECISIONS if backend.supported(p)]
         return {"device": device(), "version": backend.version(), "precisions": supported}
+
+    def runs(self, runtime: str) -> bool:
+        return backends.get(runtime).available() is None
 
     def costs(
         self,
@@ -215,6 +222,39 @@ class Here:
 
 
 HERE = Here()
+REQUEST = "request.json"
+
+
+def request(
+    folder: Path, runtime: str, forms: Mapping[str, Compiled], image: Pixels, budget: Budget, threads: int, rounds: int
+) -> None:
+    """Write what `answer` measures on another machine: files, the image and what to ask about them."""
+    named = []
+    for i, (name, form) in enumerate(forms.items()):
+        (folder / str(i)).mkdir()
+        files = [form.file] if form.file.suffix == ".onnx" else backends.get(runtime).files(form.file)
+        for file in files:
+            shutil.copy(file, folder / str(i))
+        named.append({"name": name, "file": f"{i}/{form.file.name}", "precision": form.precision})
+    np.save(folder / "image.npy", image)
+    facts = {"runtime": runtime, "forms": named, "budget": asdict(budget), "threads": threads, "rounds": rounds}
+    (folder / REQUEST).write_text(json.dumps(facts, indent=1))
+
+
+def answer(folder: Path, progress: Progress = SILENT) -> dict[str, Any]:
+    """The machine's facts, and the costs of the forms that a request names."""
+    try:
+        asked = json.loads((folder / REQUEST).read_text())
+        forms = {f["name"]: Compiled(asked["runtime"], folder / f["file"], f["precision"]) for f in asked["forms"]}
+        budget, image = Budget(**asked["budget"]), np.load(folder / "image.npy", allow_pickle=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{folder}: not a request to measure ({error}).") from error
+    facts = HERE.facts(asked["runtime"])
+    if not forms:
+        return facts
+    measured = HERE.costs(forms, image, budget, threads=asked["threads"], rounds=asked["rounds"], progress=progress)
+    figures = {name: f.to_json() for name, f in measured.figures.items()}
+    return {**facts, "figures": figures, "conditions": measured.conditions, "disturbed": list(measured.disturbed)}
 
 
 def measure(

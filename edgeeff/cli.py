@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -115,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--target", required=True, help="a name from `edgeeff targets`; the model is written beside its file")
     p.add_argument("--variant", nargs="+", default=[], metavar="NAME", help="what to measure (default: all)")
     p.add_argument("--resolution", type=int, nargs="+", default=[], metavar="PX", help="input sizes (default: each variant's)")
+    p.add_argument("--on", metavar="USER@HOST", help="measure there, over ssh, with nothing installed but python3 and rsync")
 
     p = verb("variants", _variants, "the family: parameters, multiply-adds and activations of each at its resolution")
     p.add_argument("variant", nargs="*", help="names, or phiX for a compound coefficient (default: all)")
@@ -155,6 +157,9 @@ def parser() -> argparse.ArgumentParser:
     p = verb("verify", _verify, "re-hash a bundle's files and replay its golden images")
     p.add_argument("bundle")
 
+    p = verb("measure", _measure, "what a fit elsewhere asks of this machine, by --on: always JSON")
+    p.add_argument("request", help="the folder that came with the question")
+
     verb("doctor", _doctor, "what this machine has and what is missing")
     return top
 
@@ -186,6 +191,7 @@ def _budget_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--memory-mb", type=float, help="megabytes that a process needs at most to load and run it")
     p.add_argument("--energy-mj", type=float, help="millijoules for one photo, where the device has a power sensor")
     p.add_argument("--resolution", type=int, nargs="+", default=[], metavar="PX", help="input sizes (default: each variant's)")
+    p.add_argument("--on", metavar="USER@HOST", help="measure there, over ssh, with nothing installed but python3 and rsync")
 
 
 def _on_option(p: argparse.ArgumentParser) -> None:
@@ -241,7 +247,8 @@ def _fit(options: argparse.Namespace) -> dict[str, Any]:
         flip=not options.no_flip,
         seed=options.seed,
     )
-    result = fit(job, progress=TerminalProgress())
+    with _machine(options) as on:
+        result = fit(job, on=on, progress=TerminalProgress())
     if not options.json:
         if result.choice:
             report.choice(result.choice)
@@ -271,15 +278,17 @@ def _pick(options: argparse.Namespace) -> dict[str, Any]:
     if budget.empty:
         budget = replace(budget, latency_ms=target.latency_ms)
     swap = {"auto": (None, target.activation), "keep": (None,)}.get(options.activation, (options.activation,))
-    choice = pick(
-        target,
-        budget,
-        _candidates(options),
-        classes=options.classes,
-        activations=swap if target.activation else (None,),
-        exhaustive=options.all,
-        progress=TerminalProgress(),
-    )
+    with _machine(options) as on:
+        choice = pick(
+            target,
+            budget,
+            _candidates(options),
+            classes=options.classes,
+            activations=swap if target.activation else (None,),
+            exhaustive=options.all,
+            on=on,
+            progress=TerminalProgress(),
+        )
     if not options.json:
         report.choice(choice)
         chosen = choice.chosen.variant
@@ -291,6 +300,28 @@ def _pick(options: argparse.Namespace) -> dict[str, Any]:
         "budget": str(budget),
         "disturbed": list(choice.disturbed),
     }
+
+
+def _machine(options: argparse.Namespace) -> Any:
+    """Where to measure: here, or the host of --on, for as long as it is needed."""
+    from .bench import HERE
+    from .target import Target
+
+    if not options.on:
+        return contextlib.nullcontext(HERE)
+    from .remote import Host
+    from .ssh import check
+
+    check([options.on])
+    return Host.connect(options.on, Target.load(options.target).backend, TerminalProgress())
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    from pathlib import Path
+
+    from .bench import answer
+
+    return answer(Path(options.request), TerminalProgress())
 
 
 def _candidates(options: argparse.Namespace) -> list[Any]:
@@ -314,7 +345,8 @@ def _profile(options: argparse.Namespace) -> dict[str, Any]:
 
     target = Target.load(options.target)
     path = predict.path(target.name)
-    models = profile(target, _candidates(options), path=path, progress=TerminalProgress())
+    with _machine(options) as on:
+        models = profile(target, _candidates(options), path=path, on=on, progress=TerminalProgress())
     if not options.json:
         rows = [[form, f"{100 * m.median:.1f}", f"{100 * m.worst:.1f}", str(len(m.errors))] for form, m in models.items()]
         report.table(["form", "median error %", "worst %", "networks"], rows, title="each network predicted from the others")

@@ -27,6 +27,7 @@ from .errors import BadInput, BudgetNotMet, ToolMissing
 from .images import ImageSet, PixelFile, Preprocess, readable, unseen
 from .pick import Accuracy, Candidate, Choice, grows, pick
 from .progress import SILENT, Progress
+from .remote import Host
 from .target import Budget, Target
 from .variants import VARIANTS, Activation, Padding, Variant, expected_top1, variant
 from .verdict import Form, Outcome, decide, loss
@@ -173,6 +174,8 @@ def fit(job: Job, *, on: Machine = HERE, progress: Progress = SILENT) -> Fit:
             missed, candidates = reason, [c for c in candidates if not grows(v, c)]
             progress.say(f"{reason}{' Trying a smaller one.' if candidates else ''}")
             continue
+        if isinstance(on, Host) and not target.elsewhere:
+            on.run(["verify", "bundle"], {"bundle": result.bundle.path})  # there it answers as here
         published = bundle.publish(result.bundle.path, out)
         workspace.remove()
         compiled = None

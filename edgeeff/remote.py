@@ -22,9 +22,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from . import ssh, there, wheel
+import numpy as np
+
+from . import bench, ssh, there, wheel
+from .bench import ROUNDS, Compiled, Costs, Figures
 from .errors import BadInput, EdgeeffError, ToolMissing, Unreachable
+from .images import Pixels
 from .progress import SILENT, Progress
+from .target import Budget
 
 BASE = ".cache/edgeeff"
 SILENCE = 900.0  # seconds without a poll after which a job there ends itself
@@ -130,6 +135,34 @@ class Host:
         if answer["rc"]:
             raise self._refusal(answer)
         return result
+
+    def facts(self, runtime: str) -> dict[str, Any]:
+        return self._measure(runtime, {}, np.zeros((1, 1, 1, 3), np.uint8), Budget(), 0, 0)
+
+    def runs(self, runtime: str) -> bool:
+        return runtime == self.backend
+
+    def costs(
+        self,
+        forms: Mapping[str, Compiled],
+        image: Pixels,
+        budget: Budget,
+        *,
+        threads: int = 0,
+        rounds: int = ROUNDS,
+        progress: Progress = SILENT,
+    ) -> Costs:
+        """As `bench.HERE.costs`, there: `budget` and files go, figures come back."""
+        result = self._measure(self.backend, forms, image, budget, threads, rounds)
+        figures = {name: Figures.from_json(result["figures"][name]) for name in forms}
+        return Costs(figures, result["conditions"], tuple(result["disturbed"]))
+
+    def _measure(
+        self, runtime: str, forms: Mapping[str, Compiled], image: Pixels, budget: Budget, threads: int, rounds: int
+    ) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
+            bench.request(Path(folder), runtime, forms, image, budget, threads, rounds)
+            return self.run(["measure", "request"], {"request": Path(folder)})
 
     def _upload(self, sending: Mapping[str, Path], sent: Mapping[str, str]) -> None:
         """Send what is not there, where there is room for it."""

@@ -113,6 +113,7 @@ def timed(
     target: Target, forms: list[Form], photo: Pixels, budget: Budget, on: Machine, progress: Progress
 ) -> tuple[list[Sibling], Costs]:
     """What every form costs, in interleaved blocks of one run, on a real photo."""
+    forms = [f for f in forms if on.runs(f.runtime)]
     files = {f"{f.runtime} {f.label}": Compiled(f.runtime, f.file, f.precision.split(" ")[0]) for f in forms}
     costs = on.costs(files, photo, budget, threads=target.threads, rounds=ROUNDS, progress=progress)
     return [Sibling(form, figures) for form, figures in zip(forms, costs.figures.values(), strict=True)], costs

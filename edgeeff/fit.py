@@ -160,13 +160,16 @@ def fit(job: Job, *, progress: Progress = SILENT) -> Fit:
     photos = open_photos(job, progress)
     choice, variants = choose(job, target, budget, photos, progress)
     workspace = Workspace.open(out, fingerprint(job, target, photos))
+    refusals: list[str] = []
     for i, candidate in enumerate(variants):
         try:
-            result = fit_variant(job, target, budget, candidate, choice, photos, workspace.within(candidate.name), progress)
+            part = workspace.within(candidate.name)
+            result = fit_variant(job, target, budget, candidate, choice, refusals, photos, part, progress)
         except BudgetNotMet as refusal:
             if i + 1 == len(variants):
                 raise
             progress.say(f"{refusal} Trying {variants[i + 1].name}.")
+            refusals.append(str(refusal))
             continue
         published = bundle.publish(result.bundle.path, out)
         workspace.remove()
@@ -184,11 +187,12 @@ def fit_variant(
     budget: Budget,
     v: Variant,
     choice: Choice | None,
+    refusals: list[str],
     photos: Photos,
     workspace: Workspace,
     progress: Progress,
 ) -> Fit:
-    """One variant from weights to a finished bundle in the workspace."""
+    """One variant from weights to a finished bundle in the workspace; `refusals` are those of the larger ones tried before."""
     from .ladder import Ladder, best, exported, reverted
     from .model import predict
     from .quantize import suspicious
@@ -264,6 +268,7 @@ def fit_variant(
         "budget": asdict(budget),
         "max_drop": job.max_drop,
         "min_agreement": job.min_agreement,
+        "refusals": refusals,
         "steps": [r.to_json() for r in gate.reports],
         "activation": outcome.shipped.activation,
         "remedy": outcome.shipped.remedy,

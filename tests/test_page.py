@@ -183,6 +183,12 @@ def test_candidates_that_were_not_measured_are_listed_and_not_drawn(data: dict, 
     assert "budget</text>" in drawing
 
 
+def test_larger_variants_that_were_refused_say_why(data: dict, html: str) -> None:
+    data["refusals"] = ["b1 at 32 px does not meet p50 ≤ 5 ms."]
+    reader = require_true_figures(page.render(data, photos(html)))
+    assert "Tried before and refused: b1 at 32 px does not meet p50 ≤ 5 ms." in reader.text
+
+
 def test_a_choice_by_cost_alone_draws_the_forms(data: dict, html: str) -> None:
     unmeasured = chosen_of_three(data)
     for row in unmeasured["candidates"]:

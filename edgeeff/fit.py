@@ -163,16 +163,19 @@ def fit(job: Job, *, on: Machine = HERE, progress: Progress = SILENT) -> Fit:
     bundle.replaceable(out)
     photos = open_photos(job, progress)
     workspace = Workspace.open(out, fingerprint(job, target, photos))
-    candidates, missed = wanted(job), None
+    candidates, refusals = wanted(job), list[str]()
     while candidates:
         choice = choose(job, target, budget, candidates, photos, on, progress)
         v = choice.chosen.variant if choice else candidates[0]
         try:
-            folder = workspace.within(f"{v.name}-{v.resolution}")
-            result = fit_variant(job, target, budget, v, choice, photos, folder, on, progress)
-        except BudgetNotMet as reason:
-            missed, candidates = reason, [c for c in candidates if not grows(v, c)]
-            progress.say(f"{reason}{' Trying a smaller one.' if candidates else ''}")
+            part = workspace.within(f"{v.name}-{v.resolution}")
+            result = fit_variant(job, target, budget, v, choice, refusals, photos, part, on, progress)
+        except BudgetNotMet as refusal:
+            candidates = [c for c in candidates if not grows(v, c)]
+            if not candidates:
+                raise
+            progress.say(f"{refusal} Trying a smaller one.")
+            refusals.append(str(refusal))
             continue
         if isinstance(on, Host) and not target.elsewhere:
             on.run(["verify", "bundle"], {"bundle": result.bundle.path})  # there it answers as here
@@ -183,8 +186,7 @@ def fit(job: Job, *, on: Machine = HERE, progress: Progress = SILENT) -> Fit:
             compiled = compile(out, val=job.val, max_corrupt=job.max_corrupt, progress=progress)
             published = compiled.bundle
         return replace(result, bundle=published, choice=choice, compiled=compiled)
-    assert missed is not None
-    raise missed
+    raise AssertionError("the last candidate fits, or its refusal is raised")
 
 
 def fit_variant(
@@ -193,12 +195,13 @@ def fit_variant(
     budget: Budget,
     v: Variant,
     choice: Choice | None,
+    refusals: list[str],
     photos: Photos,
     workspace: Workspace,
     on: Machine,
     progress: Progress,
 ) -> Fit:
-    """One variant from weights to a finished bundle in the workspace."""
+    """One variant from weights to a finished bundle in the workspace; `refusals` are those of the larger ones tried before."""
     from .ladder import Ladder, best, exported, reverted
     from .model import predict
     from .quantize import suspicious
@@ -276,6 +279,7 @@ def fit_variant(
         "budget": asdict(budget),
         "max_drop": job.max_drop,
         "min_agreement": job.min_agreement,
+        "refusals": refusals,
         "steps": [r.to_json() for r in gate.reports],
         "activation": outcome.shipped.activation,
         "remedy": outcome.shipped.remedy,

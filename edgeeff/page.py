@@ -303,12 +303,11 @@ def scatter(points: list[dict[str, Any]], limit: float | None, box: tuple[float,
         width = 6.5 * len(p["label"])
         places = [  # of the text's baseline, by its left end: beside, above, below the point
             *((p["cx"] + 9, p["cy"] + 4), (p["cx"] - 9 - width, p["cy"] + 4)),
-            *((p["cx"] - width / 2, p["cy"] + d) for d in (-10, 18, -24, 32)),
+            *((p["cx"] + a, p["cy"] + d) for d in (-10, 18, -24, 32) for a in (-width / 2, -6, 6 - width)),
         ]
         boxes = [(a, b - 10, a + width, b + 3) for a, b in places]
         inside = [i for i, b in enumerate(boxes) if b[0] >= left and b[2] <= right + 8 and b[1] >= top - 12 and b[3] <= bottom]
-        free = [i for i in inside if not any(_overlap(boxes[i], other) for other in taken)]
-        i = (free or inside or [0])[0]
+        i = min(inside or [0], key=lambda i: sum(_overlap(boxes[i], other) for other in taken))
         taken.append(boxes[i])
         p["tx"], p["ty"] = (round(v, 1) for v in places[i])
     return {"x": x, "y": y, "points": drawn, "line": " ".join(line), "limit": limit}

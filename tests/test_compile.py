@@ -51,13 +51,25 @@ def test_a_fit_for_a_jetson_ships_judged_graphs_and_claims_no_latency(portable, 
     assert run("verify", path).returncode == 0
 
 
+def test_the_page_of_a_fit_for_a_jetson_leaves_time_to_the_device(portable) -> None:
+    from test_page import require_true_figures
+
+    reader = require_true_figures((portable[0] / "report.html").read_text(encoding="utf-8"))
+    assert "what the device measured is in manifest.json" in reader.text
+    assert "No times here: the device compiles for itself" in reader.text
+    assert not [path for path in reader.figures if "latency_ms" in path or path.startswith(("siblings", "layer_times"))]
+    assert {"forms.0.drop", "layer_errors.layers.0.adds", "confusion.wrong"} <= set(reader.figures)
+
+
 def test_inspect_finds_the_quantizers_of_a_graph_in_fp16(portable) -> None:
+    from edgeeff.export import module_path
     from edgeeff.inspect import inspect
     from edgeeff.qdq import quantized_layers
 
     integer = {e.layer for e in inspect(Bundle.open(portable[0])) if e.bits == 8}
     assert integer
-    assert integer == set(quantized_layers(portable[0] / "int8-fp16.onnx"))
+    nodes = quantized_layers(portable[0] / "int8-fp16.onnx")
+    assert integer == {module_path(node).removeprefix("model.") for node in nodes}
 
 
 def test_depthwise_layers_are_float_in_the_mixed_form_only(portable) -> None:
@@ -70,8 +82,11 @@ def test_depthwise_layers_are_float_in_the_mixed_form_only(portable) -> None:
 
 
 def test_on_the_device_every_form_is_built_checked_and_timed_and_the_fastest_ships(copy: Path, digits: Path, run) -> None:
+    page = (copy / "report.html").read_bytes()
     done = run("compile", copy, "--val", digits / "val", "--json", env=FAKES)
     assert done.returncode == 0, done.stderr
+    assert (copy / "report.html").read_bytes() == page  # it is of the fit, and says so
+    assert "report.html" in Bundle.open(copy).manifest["files"]
     result = json.loads(done.stdout)
     assert [e["precision"] for e in result["engines"]] == ["float32", "int8-fp16", "int8-mixed", "fp16"]
     for engine in result["engines"]:

@@ -183,6 +183,12 @@ def test_candidates_that_were_not_measured_are_listed_and_not_drawn(data: dict, 
     assert "budget</text>" in drawing
 
 
+def test_larger_variants_that_were_refused_say_why(data: dict, html: str) -> None:
+    data["refusals"] = ["b1 at 32 px does not meet p50 ≤ 5 ms."]
+    reader = require_true_figures(page.render(data, photos(html)))
+    assert "Tried before and refused: b1 at 32 px does not meet p50 ≤ 5 ms." in reader.text
+
+
 def test_a_choice_by_cost_alone_draws_the_forms(data: dict, html: str) -> None:
     unmeasured = chosen_of_three(data)
     for row in unmeasured["candidates"]:
@@ -221,17 +227,15 @@ def test_an_unlabelled_fit_draws_its_page(fitted, digits: Path, run, tmp_path: P
         (tmp_path / name).mkdir()
         for i, photo in enumerate(sorted((digits / name).glob("*/*.png"))[::10]):
             (tmp_path / name / f"{i}.png").write_bytes(photo.read_bytes())
-    target = tmp_path / "onnx.yaml"
-    target.write_text("description: Q/DQ\nbackend: onnxruntime\nscheme: symmetric\nprecisions: [int8]\n")
     done = run(
-        *("fit", "--target", target, "--latency", 500, "--variant", "lite0", "--weights", tmp_path / "w.safetensors"),
+        *("fit", "--target", "host-cpu", "--latency", 500, "--variant", "lite0", "--weights", tmp_path / "w.safetensors"),
         *("--calib", tmp_path / "train", "--val", tmp_path / "val", "--min-agreement", 0, "--out", tmp_path / "out"),
     )
     assert done.returncode == 0, done.stderr
     assert f"report: {tmp_path / 'out' / PAGE}" in done.stdout
     reader = require_true_figures((tmp_path / "out" / PAGE).read_text(encoding="utf-8"))
     assert "Mistakes" not in reader.text
-    assert {"layer_times.layers.0.milliseconds", "layer_errors.layers.0.adds"} <= set(reader.figures)  # ONNX Runtime's too
+    assert "layer_times.layers.0.milliseconds" in reader.figures
 
 
 def test_many_classes_are_listed_by_their_confusions() -> None:

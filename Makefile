@@ -55,11 +55,12 @@ JETSON ?= jetson-orin-nano-8gb
 
 jetson-%: .venv/ready FORCE  ## fit a variant to a Jetson: make jetson-b2 WEIGHTS=hf-hub:timm/efficientnet_b2.ra_in1k DATA=photos
 	@test -n "$(DATA)$(VAL)" && test -n "$(WEIGHTS)$(DATA)$(TRAIN)" || { echo "make $@ needs photos, and weights unless it trains them:" \
-	  "DATA=DIR with train/ and val/ in it; WEIGHTS=FILE or hf-hub:owner/name; JETSON=one of edgeeff targets ($(JETSON))" >&2; exit 2; }
+	  "DATA=DIR with train/ and val/ in it; WEIGHTS=FILE or hf-hub:owner/name; JETSON=one of edgeeff targets ($(JETSON));" \
+	  "ON=USER@HOST to go on to the engine there" >&2; exit 2; }
 	$(BIN)/edgeeff fit --target $(JETSON) --variant $* --val $(or $(VAL),$(DATA)/val) --out $(OUT) \
 	  $(if $(LATENCY),--latency $(LATENCY)) $(if $(WEIGHTS),--weights $(WEIGHTS)) \
 	  $(if $(CALIB),--calib $(CALIB),$(if $(and $(WEIGHTS),$(DATA)),--calib $(DATA)/train)) \
-	  $(if $(TRAIN),--train $(TRAIN),$(if $(WEIGHTS),,--train $(DATA)/train))
+	  $(if $(TRAIN),--train $(TRAIN),$(if $(WEIGHTS),,--train $(DATA)/train)) $(if $(ON),--on $(ON))
 
 FORCE:
 

@@ -263,8 +263,11 @@ def _fit(options: argparse.Namespace) -> dict[str, Any]:
         print(f"report: {path / PAGE}")
         if result.compiled:
             report.engines(result.compiled)
-        elif result.bundle.manifest.get("forms"):
-            print(f"Copy it to the device, and there: edgeeff compile {path.name} --val PHOTOS")
+        elif result.bundle.manifest.get("forms") and not options.on:
+            print(f"Copy it to the device, and there: edgeeff compile {path.name} --val PHOTOS; or from here, with --on USER@HOST")
+    if options.on and result.bundle.manifest.get("forms"):
+        there = argparse.Namespace(**{**vars(options), "bundle": options.out, "on": [options.on], "dla": None})
+        return {**result.to_json(), "compiled": _compile_elsewhere(there)}
     return result.to_json()
 
 

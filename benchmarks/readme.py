@@ -42,8 +42,11 @@ def render() -> str:
         "by ONNX Runtime; no GPU was at hand, so nothing is said of its speed there (`python benchmarks/run.py v2-b0-symmetric "
         "trained hardswish-symmetric flowers12-symmetric trashnet-symmetric min-max-symmetric`):",
         symmetric(),
-        "**Pick** against timing all 20 variants (`python benchmarks/run.py pick`). Where a candidate lies at the budget, the "
-        f"machine's noise decides: lite3 took {at_the_edge()} ms in the two runs for 5 ms.",
+        "**For a Jetson Orin Nano**: what `make jetson-v2-b0` sends there, judged here by ONNX Runtime, built by TensorRT-RTX "
+        "without a GPU; its speed is not known (`python benchmarks/run.py v2-b0-jetson`):",
+        jetson(),
+        f'**`--activation auto`** on the same weights for this CPU (`python benchmarks/run.py v2-b0-auto`): "{auto()}"',
+        "**Pick** (`python benchmarks/run.py pick`):",
         picks(),
         "**Evaluation** of the 1300 photos with the compiled V2-B0, against OpenVINO's `benchmark_app` in throughput mode on the "
         f"same file, in turn, three times (`python benchmarks/run.py throughput`): {evaluation()}",
@@ -125,22 +128,35 @@ def symmetric() -> str:
 
 
 def picks() -> str:
+    """The searches of twenty budgets, against the answer of measuring every variant."""
     measured = load("pick")["measured"]
-    everything = measured["all"]
-    lines = ["| budget | chosen | by timing all | variants timed | seconds | asked again |", "|---|---|---|---|---|---|"]
-    for budget, run in measured.items():
-        if budget != "all":
-            search = run["search"]
-            lines.append(
-                f"| p50 ≤ {budget} | {search['chosen']} | {run['chosen of all']} | {search['timed']} of {everything['timed']} "
-                f"| {search['seconds']:.0f} of {everything['seconds']:.0f} | {run['again']['seconds']:.1f} |"
-            )
+    budgets, everything, once = measured["budgets"], measured["all"], measured["10 ms"]
+    lines = ["| budget, ms | chosen by the search | by measuring all | variants measured |", "|---|---|---|---|"]
+    for b in budgets:
+        lines.append(f"| {b['latency_ms']:g} | {b['chosen'][0]} | {b['chosen'][1]} | {b['measured']} of {everything['timed']} |")
+    same = sum(b["chosen"][0] == b["chosen"][1] for b in budgets)
+    most = max(b["measured"] for b in budgets)
+    return (
+        f"The search names the same variant as measuring all in {same} of {len(budgets)} random budgets, with at most {most} of "
+        f"{everything['timed']} variants measured. From nothing remembered, a pick for 10 ms took {once['search']['seconds']:.0f} "
+        f"seconds, measuring all {everything['seconds']:.0f}, asking again {once['again']['seconds']:.1f}.\n\n" + "\n".join(lines)
+    )
+
+
+def jetson() -> str:
+    """What would go to a Jetson, as judged here."""
+    fit = load("v2-b0-jetson")["measured"]
+    steps = {s["step"].split(" (")[0]: s for s in fit["steps"]}
+    built = {r["precision"]: r["outcome"] for r in fit["rehearsals"]}
+    lines = ["| form | top-1 % | drop, 95% interval | agreement % | TensorRT-RTX |", "|---|---|---|---|---|"]
+    lines += [f"| {f['precision']} | {judged(steps[f['precision']])} | {built.get(f['precision'], '')} |" for f in fit["forms"]]
     return "\n".join(lines)
 
 
-def at_the_edge() -> str:
-    measured = load("pick")["measured"]
-    return " and ".join(f"{run['p50']['lite3']:.1f}" for run in (measured["all"], measured["5 ms"]["search"]))
+def auto() -> str:
+    """What `--activation auto` weighed."""
+    fit = load("v2-b0-auto")["measured"]
+    return fit["verdict"]
 
 
 def evaluation() -> str:

@@ -159,6 +159,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = verb("measure", _measure, "what a fit elsewhere asks of this machine, by --on: always JSON")
     p.add_argument("request", help="the folder that came with the question")
+    p.set_defaults(json=True)
 
     verb("doctor", _doctor, "what this machine has and what is missing")
     return top

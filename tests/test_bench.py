@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeeff import Budget, Target, conditions
-from edgeeff.bench import BLOCK, Figures, Measurement, energy, measure, ratio
+from edgeeff import Budget, Bundle, Target, conditions
+from edgeeff.bench import BLOCK, Compiled, Figures, Measurement, answer, energy, measure, ratio, request
 from edgeeff.board import ROOT
 from edgeeff.conditions import device
 
@@ -166,3 +166,13 @@ def test_a_budget_is_held_against_the_intervals_upper_end() -> None:
     assert figures.over(Budget(fps=201, memory_mb=149)) == ["200.0 frames per second", "150.0 MB of memory"]
     assert figures.over(Budget(energy_mj=1)) == ["0.0 mJ an image"]
     assert Figures.from_json(figures.to_json()) == figures
+
+
+def test_a_request_is_answered_as_by_the_machine_itself(tmp_path: Path, fitted) -> None:
+    bundle = Bundle.open(fitted[0])
+    form = Compiled("openvino", bundle.path / bundle.manifest["model"], bundle.manifest["precision"])
+    request(tmp_path, "openvino", {"it": form}, bundle.golden()["images"][:1], Budget(latency_ms=5), 0, 2)
+    answered = answer(tmp_path)
+    assert answered["device"] == device()
+    assert "float32" in answered["precisions"]
+    assert Figures.from_json(answered["figures"]["it"]).size_mb == pytest.approx(form.size_mb, abs=1e-3)

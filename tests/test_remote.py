@@ -555,3 +555,17 @@ def test_what_is_wrong_here_is_said_before_connecting(board: Board, fitted, digi
     refused(run("eval", fitted[0], "--val", digits / "val/0", "--on", board.name, env=board.env), 2, "unlabelled")
     refused(run("compile", fitted[0], "--on", board.name, env=board.env), 2, "nothing to compile")
     assert not (board.home / ".cache/edgeeff/jobs").exists()
+
+
+def test_a_pick_measures_there_and_a_fit_gives_the_same_network(board: Board, fitted, digits: Path, run, tmp_path: Path) -> None:
+    small = ("--target", "host-cpu", "--latency", 500, "--resolution", 32, "--on", board.name)
+    done = run("pick", *small, "--variant", "lite0", "--classes", 10, "--json", env=board.env)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["chosen"]["latency_ms"]["p50"] > 0
+    photos = ("--train", digits / "train", "--val", digits / "val", "--epochs", 1, "--no-flip", "--max-drop", 20)
+    done = run("fit", *small, "--variant", "lite0", *photos, "--out", tmp_path / "bundle", "--json", env=board.env)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (Bundle.open(path).manifest["files"] for path in (fitted[0], tmp_path / "bundle"))
+    assert ours["model.onnx"] == theirs["model.onnx"]
+    assert {s["runtime"] for s in json.loads(done.stdout)["siblings"]} == {"openvino"}  # what was installed there
+    assert board.jobs == []

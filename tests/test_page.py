@@ -15,7 +15,7 @@ import pytest
 
 from edgeeff import Budget, Bundle, Job, page
 from edgeeff.bundle import PAGE
-from edgeeff.cli import parser
+from edgeeff.cli import _budget, parser
 from edgeeff.images import Preprocess
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -269,18 +269,18 @@ def test_photos_are_shown_as_the_network_saw_them() -> None:
         Job(
             "gpu", "v", "o", Budget(gflops=0.25, percentile=90), ("b0", "b1"), train="t", flip=False, accept=True, epochs=3, lr=1e-4
         ),
-        Job("x.yaml", "v", "o", train="t", resolution=64, activation="auto", seed=3, max_corrupt=0.0, calibration="min-max"),
+        Job("x.yaml", "v", "o", train="t", resolution=(64, 96), activation="auto", seed=3, max_corrupt=0.0, calibration="min-max"),
     ],
 )
 def test_the_command_asks_for_the_same(job: Job) -> None:
     options = parser().parse_args(shlex.split(job.command)[1:])
     for field in fields(job):
-        if field.name not in ("budget", "variants", "flip"):
+        if field.name not in ("budget", "variants", "resolution", "flip"):
             assert getattr(options, field.name) == getattr(job, field.name), field.name
+    assert tuple(options.resolution) == tuple(job.resolution)
     assert tuple(options.variant) == tuple(job.variants)
     assert options.no_flip is not job.flip
-    budget = Budget(options.latency, options.percentile, options.gflops, options.mparams, options.size_mb)
-    assert budget == job.budget
+    assert _budget(options) == job.budget
 
 
 def test_marks_and_labels_stay_inside_the_frame() -> None:

@@ -86,7 +86,8 @@ def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0)
         for node in request.get_profiling_info():
             if node.status == node.Status.EXECUTED:
                 runs[node.node_name, node.node_type, node.exec_type].append(1000 * node.real_time.total_seconds())
-    layers = [LayerTime(*names, statistics.median(times[1:])) for names, times in runs.items()]  # the first run is cold
+    # the first run is cold, and what ran in that alone prepared something
+    layers = [LayerTime(*names, statistics.median(times[1:])) for names, times in runs.items() if len(times) > 1]
     return sorted(layers, key=lambda layer: -layer.milliseconds)
 
 

@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 def join() -> bool:
     """Join the processes of `torchrun`; true in the first. In the others it returns when the first is done."""
-    # NCCL wants a GPU each. An hour: the others wait this long while the first one quantizes, judges and times.
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=1))
+    # Of each kind of tensor its own. An hour: the others wait this long while the first one quantizes, judges and times.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=1))
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // world()))
     if rank() > 0:
         serve()

@@ -222,7 +222,7 @@ def points(data: dict[str, Any]) -> list[dict[str, Any]]:
 
     def placed(row: dict[str, Any], height: float, label: str, good: bool, chosen: bool) -> dict[str, Any]:
         latency = row["latency_ms"]
-        low, high = latency["ci"] if percentile == 50 else (None, None)  # the interval is the median's
+        low, high = latency[{50: "ci", 90: "ci90", 99: "ci99"}[percentile]]
         where = {"x": latency[f"p{percentile}"], "low": low, "high": high, "y": height}
         return {**where, "label": label, "good": good, "chosen": chosen}
 

@@ -95,7 +95,8 @@ def chosen_of_three(data: dict) -> dict:
     """The facts as of a choice among three variants, of which one was not measured."""
     rows = []
     for name, top1, figure in (("lite0", 75.1, 2.0), ("b0", 77.1, None), ("b1", 79.1, 9.0)):
-        latency = figure and {"p50": figure, "p90": figure, "p99": figure, "ci": [figure - 0.1, figure + 0.1], "rounds": [figure]}
+        latency = figure and {"p50": figure, "p90": figure, "p99": figure, "rounds": [figure]}
+        latency = latency and latency | {key: [figure - 0.1, figure + 0.1] for key in ("ci", "ci90", "ci99")}
         row = {"variant": name, "resolution": 32, "accuracy": top1, "gflops": 0.1, "mparams": 4.0, "published": True}
         row |= {"precision": "int8" if figure else None, "latency_ms": latency, "size_mb": 4.0 if figure else None}
         rows.append({**row, "over": ["p50 9.00 ms"] if name == "b1" else []})
@@ -198,11 +199,11 @@ def test_a_choice_by_cost_alone_draws_the_forms(data: dict, html: str) -> None:
     assert "int8</text>" in again.split("</svg>")[0]
 
 
-def test_at_another_percentile_no_interval_is_claimed(data: dict, html: str) -> None:
-    data["budget"] |= {"percentile": 90}
-    again = page.render(data, photos(html))
-    require_true_figures(again)
-    assert 'class="whisker"' not in again.split("</svg>")[0]
+def test_the_interval_drawn_is_that_of_the_budgets_percentile(data: dict) -> None:
+    for percentile, key in ((50, "ci"), (90, "ci90"), (99, "ci99")):
+        drawn = page.points({**data, "budget": {**data["budget"], "percentile": percentile}})
+        for point, sibling in zip(drawn, data["siblings"], strict=True):
+            assert [point["low"], point["high"]] == sibling["latency_ms"][key]
 
 
 def test_without_labels_there_are_no_confusions(data: dict) -> None:

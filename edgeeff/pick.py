@@ -324,8 +324,8 @@ class Oracle:
         if not models:
             raise BadInput(
                 f"{target.name} is not this machine ({device()['cpu']}), and no latency model of it lies beside its target file: "
-                f"measure there by --on USER@HOST, make the model there by edgeeff profile --target {target.name}, or give --gflops or "
-                "--mparams."
+                "measure there by --on USER@HOST, "
+                f"make the model there by edgeeff profile --target {target.name}, or give --gflops or --mparams."
             )
         if budget.percentile != 50 or budget.fps or budget.size_mb or budget.memory_mb or budget.energy_mj:
             raise BadInput(

@@ -96,7 +96,7 @@ def test_ctrl_c_ends_in_one_line_and_a_second_run_goes_on(digits: Path, tmp_path
     arguments[arguments.index("--epochs") + 1] = 3
     command = [sys.executable, "-m", "edgeeff.cli", "fit", *map(str, arguments)]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    saved = tmp_path / ".out.partial" / "lite0" / "training.pt"
+    saved = tmp_path / ".out.partial" / "lite0-32" / "training.pt"
     deadline = time.monotonic() + 200
     while not saved.exists() and time.monotonic() < deadline and first.poll() is None:
         time.sleep(0.02)

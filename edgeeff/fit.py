@@ -367,10 +367,13 @@ def trained_model(
     job: Job, v: Variant, photos: Photos, workspace: Workspace, progress: Progress
 ) -> tuple[Any, Preprocess, tuple[str, ...]]:
     """The float network, how its photos are prepared, and its class names: loaded, fine-tuned, or trained from scratch."""
+    import torch
+
     from . import checkpoint, parallel
     from .model import create
     from .train import Recipe, train
 
+    torch.manual_seed(job.seed)  # what no weights are loaded for begins at random
     training = photos.training
     classes = number_of_classes(training) if training else None
     if job.weights:

@@ -209,7 +209,8 @@ def render(data: dict[str, Any], photos: Sequence[str]) -> str:
 
 
 def named(candidate: dict[str, Any]) -> str:
-    return f"{candidate['variant']} {candidate['resolution']}"
+    """A candidate's short name: with its resolution where that is not its usual one."""
+    return candidate["variant"] if candidate["published"] else f"{candidate['variant']} {candidate['resolution']}"
 
 
 def is_chosen(candidate: dict[str, Any], data: dict[str, Any]) -> bool:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def test_every_form_of_a_gpu_is_a_graph_that_tensorrt_takes(tmp_path: Path) -> N
 
 def test_a_swap_is_in_the_graph_that_is_timed(tmp_path: Path) -> None:
     (tmp_path / "swapped").mkdir()
-    target = Target.load("tensorrt-qdq")
+    target = replace(Target.load("tensorrt-qdq"), precisions=("float32", "int8"))
     graphs = [
         prototypes(SMALL, 10, target, a, folder)["float32"] for a, folder in ((None, tmp_path), ("hardswish", tmp_path / "swapped"))
     ]
@@ -46,7 +47,7 @@ def test_a_cpus_forms_are_measured_with_all_that_a_budget_asks(tmp_path: Path) -
 
 
 def test_a_graph_is_compiled_where_it_is_measured(tmp_path: Path) -> None:
-    files = prototypes(SMALL, 10, Target.load("tensorrt-qdq"), None, tmp_path)
+    files = prototypes(SMALL, 10, replace(Target.load("tensorrt-qdq"), precisions=("float32",)), None, tmp_path)
     form = Compiled("openvino", files["float32"], "float32").compiled(tmp_path / "made")
     assert form.file.name == "model.xml"
     assert Compiled("onnxruntime", files["float32"], "float32").compiled(tmp_path / "not").file == files["float32"]

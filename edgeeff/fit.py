@@ -167,6 +167,8 @@ def fit(job: Job, *, on: Machine = HERE, progress: Progress = SILENT) -> Fit:
     while candidates:
         choice = choose(job, target, budget, candidates, photos, on, progress)
         v = choice.chosen.variant if choice else candidates[0]
+        if choice and choice.disturbed:
+            progress.say(f"{v.name} was chosen by what is no sound measurement: {'; '.join(choice.disturbed)}.")
         try:
             part = workspace.within(f"{v.name}-{v.resolution}")
             result = fit_variant(job, target, budget, v, choice, refusals, photos, part, on, progress)
@@ -346,16 +348,20 @@ def own_accuracy(job: Job, candidates: list[Variant], photos: Photos, progress: 
     from . import checkpoint
     from .model import predict
 
-    answers = {}
-    for resolution in {v.resolution for v in candidates} | {candidates[0].published.resolution}:
-        progress.say(f"{job.weights} at {resolution} px")
-        v = candidates[0].at(resolution)
+    def loaded(resolution: int | None) -> tuple[Any, Preprocess]:
+        v = candidates[0].published if resolution is None else candidates[0].at(resolution)
         model, source, _ = checkpoint.load(str(job.weights), v, padding=job.padding, resolution=resolution)
-        preprocess = Preprocess.standard(resolution, *((p.mean, p.std) if (p := source.preprocess) else (v.mean, v.std)))
+        mean, std = (source.preprocess.mean, source.preprocess.std) if source.preprocess else (v.mean, v.std)
+        return model, Preprocess.standard(model.variant.resolution, mean, std)
+
+    own = loaded(None)[0].variant.resolution
+    answers = {}
+    for resolution in sorted({own, *(v.resolution for v in candidates)}):
+        progress.say(f"{job.weights} at {resolution} px")
+        model, preprocess = loaded(resolution)
         pixels = PixelFile(photos.calibration, preprocess, max_corrupt=job.max_corrupt, progress=progress)
         answers[resolution] = rank(predict(model, preprocess), pixels)[:, 0]
-    own = answers[candidates[0].published.resolution]
-    return model.classes, lambda v: 100 * float((answers[v.resolution] == own).mean())
+    return model.classes, lambda v: 100 * float((answers[v.resolution] == answers[own]).mean())
 
 
 def number_of_classes(images: ImageSet) -> int:

@@ -209,3 +209,13 @@ def test_the_same_command_trains_in_two_processes(swish_weights: Path, unlabelle
     assert json.loads(done.stdout)["bundle"] == str(tmp_path / "out")  # one process speaks
     assert done.stderr.count("distil 1/") == 1
     assert Bundle.open(tmp_path / "out").verify() < 1e-3
+
+
+def test_resolutions_of_ones_own_weights_are_ranked_by_what_they_say(
+    swish_weights: Path, unlabelled: Path, run, tmp_path: Path
+) -> None:
+    done = run(*swish(swish_weights, unlabelled, tmp_path / "out"), "--resolution", 32, 48, "--activation", "keep", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["resolution"] == 32  # the weights' own agrees with itself entirely, and both fit
+    manifest = Bundle.open(tmp_path / "out").manifest
+    assert manifest["preprocess"]["resolution"] == 32

@@ -46,8 +46,7 @@ def render() -> str:
         "without a GPU; its speed is not known (`python benchmarks/run.py v2-b0-jetson`):",
         jetson(),
         f'**`--activation auto`** on the same weights for this CPU (`python benchmarks/run.py v2-b0-auto`): "{auto()}"',
-        "**Pick** (`python benchmarks/run.py pick`):",
-        picks(),
+        f"**Pick** (`python benchmarks/run.py pick`): {picks()}",
         "**Evaluation** of the 1300 photos with the compiled V2-B0, against OpenVINO's `benchmark_app` in throughput mode on the "
         f"same file, in turn, three times (`python benchmarks/run.py throughput`): {evaluation()}",
     ]
@@ -131,15 +130,14 @@ def picks() -> str:
     """The searches of twenty budgets, against the answer of measuring every variant."""
     measured = load("pick")["measured"]
     budgets, everything, once = measured["budgets"], measured["all"], measured["10 ms"]
-    lines = ["| budget, ms | chosen by the search | by measuring all | variants measured |", "|---|---|---|---|"]
-    for b in budgets:
-        lines.append(f"| {b['latency_ms']:g} | {b['chosen'][0]} | {b['chosen'][1]} | {b['measured']} of {everything['timed']} |")
     same = sum(b["chosen"][0] == b["chosen"][1] for b in budgets)
-    most = max(b["measured"] for b in budgets)
+    counts = sorted(b["measured"] for b in budgets)
     return (
-        f"The search names the same variant as measuring all in {same} of {len(budgets)} random budgets, with at most {most} of "
-        f"{everything['timed']} variants measured. From nothing remembered, a pick for 10 ms took {once['search']['seconds']:.0f} "
-        f"seconds, measuring all {everything['seconds']:.0f}, asking again {once['again']['seconds']:.1f}.\n\n" + "\n".join(lines)
+        f"For {same} of {len(budgets)} random latencies from {min(b['latency_ms'] for b in budgets):g} to "
+        f"{max(b['latency_ms'] for b in budgets):g} ms the search names the variant that measuring all {everything['timed']} names, "
+        f"given the same measurements, and asks for {counts[0]} to {counts[-1]} of them. From nothing remembered, a pick for 10 ms "
+        f"took {once['search']['seconds']:.0f} seconds, measuring all {everything['seconds']:.0f}, asking again "
+        f"{once['again']['seconds']:.1f}."
     )
 
 

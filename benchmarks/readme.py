@@ -135,8 +135,8 @@ def picks() -> str:
     return (
         f"For {same} of {len(budgets)} random latencies from {min(b['latency_ms'] for b in budgets):g} to "
         f"{max(b['latency_ms'] for b in budgets):g} ms the search names the variant that measuring all {everything['timed']} "
-        f"names, given the same measurements, and asks for {counts[0]} to {counts[-1]} of them. From nothing remembered, a pick for 10 ms "
-        f"took {once['search']['seconds']:.0f} seconds, measuring all {everything['seconds']:.0f}, asking again "
+        f"names, given the same measurements, and asks for {counts[0]} to {counts[-1]} of them. From nothing remembered, a pick "
+        f"for 10 ms took {once['search']['seconds']:.0f} seconds, measuring all {everything['seconds']:.0f}, asking again "
         f"{once['again']['seconds']:.1f}."
     )
 

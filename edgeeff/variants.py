@@ -303,15 +303,16 @@ def expected_top1(v: Variant) -> float:
     the larger one, never reported as a measurement.
     """
     own = v.published
-    return (v.top1 or _between(math.log(own.cost().flops), _KNOWN)) + _between(math.log2(v.resolution / own.resolution), _RESIZED)
+    resized = _between(math.log2(v.resolution), _RESOLUTIONS) - _between(math.log2(own.resolution), _RESOLUTIONS)
+    return (v.top1 or _between(math.log(own.cost().flops), _KNOWN)) + resized
 
 
 _KNOWN = sorted((math.log(b.cost().flops), b.top1 or 0.0) for b in VARIANTS.values() if b.series == "b")
 
-# Points of top-1 by the logarithm of the resolution over the usual one. Below it: MobileNetV2 trained at five resolutions
-# (TensorFlow's slim/nets/mobilenet/README.md). Above: B0 at twice its own (arXiv:1905.11946, table 7).
-_RESIZED = [(math.log2(px / 224), top1 - 71.8) for px, top1 in ((96, 60.3), (128, 65.3), (160, 68.8), (192, 70.7), (224, 71.8))]
-_RESIZED += [(1.0, 79.1 - 77.3)]
+# Top-1 by the logarithm of the resolution, of which differences count. To 224 px: MobileNetV2 trained at each (TensorFlow's
+# slim/nets/mobilenet/README.md). Beyond: what B0 gains from twice its own (arXiv:1905.11946, table 7).
+_RESOLUTIONS = [(math.log2(px), top1) for px, top1 in ((96, 60.3), (128, 65.3), (160, 68.8), (192, 70.7), (224, 71.8))]
+_RESOLUTIONS += [(math.log2(448), 71.8 + 79.1 - 77.3)]
 
 
 def _between(x: float, points: list[tuple[float, float]]) -> float:

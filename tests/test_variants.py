@@ -226,6 +226,15 @@ def test_expected_top1_is_the_published_one():
     assert expected_top1(variant("phi0")) == 77.1  # as large as B0
 
 
+def test_expected_top1_grows_with_the_network_and_with_the_resolution():
+    at_64 = [expected_top1(variant(name).at(64)) for name in ("lite0", "b0", "b2", "b4")]
+    assert at_64 == sorted(at_64)
+    b0 = [expected_top1(variant("b0").at(px)) for px in (96, 160, 224, 300, 448)]
+    assert b0 == sorted(b0)
+    assert b0[2] == 77.1
+    assert b0[4] == pytest.approx(79.1 - 77.3 + 77.1)  # as table 7 says of twice the resolution
+
+
 def test_expected_top1_grows_with_phi_from_b0_to_b7():
     guesses = [expected_top1(variant(f"phi{i / 4}")) for i in range(27)]  # 0 to 6.5
     assert guesses == sorted(set(guesses))

@@ -17,7 +17,7 @@ setup: .venv/ready  ## make .venv with everything in it
 
 demo: .venv/ready  ## handwritten digits, from scratch to an INT8 bundle for this CPU
 	$(BIN)/python benchmarks/digits.py $(DEMO)/digits
-	$(BIN)/edgeeff fit --target host-cpu --latency 3 --resolution 64 --variant lite0 b0 b4 --epochs 12 --no-flip --max-drop 1 \
+	$(BIN)/edgeeff fit --target host-cpu --latency 3 --size-mb 10 --resolution 64 --variant lite0 b0 b4 --epochs 12 --no-flip --max-drop 1 \
 	  --train $(DEMO)/digits/train --val $(DEMO)/digits/val --out $(DEMO)/bundle
 	@echo
 	@echo "Next, your own photos in DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg:"

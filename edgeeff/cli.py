@@ -273,22 +273,19 @@ def _fit(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pick(options: argparse.Namespace) -> dict[str, Any]:
-    from dataclasses import replace
-
-    from .pick import pick
+    from .pick import activations, pick
     from .target import Target
+    from .variants import grid
 
-    target, budget = Target.load(options.target), _budget(options)
-    if budget.empty:
-        budget = replace(budget, latency_ms=target.latency_ms)
-    swap = {"auto": (None, target.activation), "keep": (None,)}.get(options.activation, (options.activation,))
+    target = Target.load(options.target)
+    budget = target.budget(_budget(options))
     with _machine(options) as on:
         choice = pick(
             target,
             budget,
-            _candidates(options),
+            grid(options.variant, options.resolution),
             classes=options.classes,
-            activations=swap if target.activation else (None,),
+            activations=activations(target, options.activation),
             exhaustive=options.all,
             on=on,
             progress=TerminalProgress(),
@@ -328,13 +325,6 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     return answer(Path(options.request), TerminalProgress())
 
 
-def _candidates(options: argparse.Namespace) -> list[Any]:
-    from .variants import VARIANTS, variant
-
-    networks = [variant(name) for name in options.variant or VARIANTS]
-    return [v.at(px) for v in networks for px in options.resolution or (v.resolution,)]
-
-
 def _doubts(choice: Any) -> str:
     if choice.chosen.predicted:
         return " Predicted from other networks on that device, not measured."
@@ -346,11 +336,12 @@ def _profile(options: argparse.Namespace) -> dict[str, Any]:
     from . import predict
     from .pick import profile
     from .target import Target
+    from .variants import grid
 
     target = Target.load(options.target)
     path = predict.path(target.name)
     with _machine(options) as on:
-        models = profile(target, _candidates(options), path=path, on=on, progress=TerminalProgress())
+        models = profile(target, grid(options.variant, options.resolution), path=path, on=on, progress=TerminalProgress())
     if not options.json:
         rows = [[form, f"{100 * m.median:.1f}", f"{100 * m.worst:.1f}", str(len(m.errors))] for form, m in models.items()]
         report.table(["form", "median error %", "worst %", "networks"], rows, title="each network predicted from the others")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from . import backends, bundle, page, portable
 from .accuracy import Gate, StepReport, rank
@@ -25,11 +25,11 @@ from .compile import Compiled, compile
 from .conditions import device
 from .errors import BadInput, BudgetNotMet, ToolMissing
 from .images import ImageSet, PixelFile, Preprocess, readable, unseen
-from .pick import Accuracy, Candidate, Choice, grows, pick
+from .pick import Accuracy, Candidate, Choice, activations, grows, pick
 from .progress import SILENT, Progress
 from .remote import Host
 from .target import Budget, Target
-from .variants import VARIANTS, Activation, Padding, Variant, expected_top1, variant
+from .variants import Padding, Variant, expected_top1, grid
 from .verdict import Form, Outcome, decide, loss
 from .workspace import Workspace
 
@@ -150,7 +150,7 @@ class Photos:
 def fit(job: Job, *, on: Machine = HERE, progress: Progress = SILENT) -> Fit:
     """Run the job; returns the published bundle with its figures, or raises the reason it was refused. `on` is where to measure."""
     target, out = Target.load(job.target), Path(job.out).resolve()
-    budget = job.budget if not job.budget.empty else replace(job.budget, latency_ms=target.latency_ms)
+    budget = target.budget(job.budget)
     for runtime in (target.judge, "onnxruntime"):
         if missing := backends.get(runtime).available():
             raise ToolMissing(missing)
@@ -163,9 +163,11 @@ def fit(job: Job, *, on: Machine = HERE, progress: Progress = SILENT) -> Fit:
     bundle.replaceable(out)
     photos = open_photos(job, progress)
     workspace = Workspace.open(out, fingerprint(job, target, photos))
-    candidates, refusals = wanted(job), list[str]()
+    candidates, refusals = grid(job.variants, job.resolution), list[str]()
+    swaps = activations(target, job.activation)
+    size = ranking(job, candidates, photos, progress) if len(candidates) > 1 else None  # one needs no choosing
     while candidates:
-        choice = choose(job, target, budget, candidates, photos, on, progress)
+        choice = pick(target, budget, candidates, *size, activations=swaps, on=on, progress=progress) if size else None
         v = choice.chosen.variant if choice else candidates[0]
         if choice and choice.disturbed:
             progress.say(f"{v.name} was chosen by what is no sound measurement: {'; '.join(choice.disturbed)}.")
@@ -319,28 +321,11 @@ def open_photos(job: Job, progress: Progress) -> Photos:
     return Photos(validation, Calibration.load(job.calibration).take(source, job.seed), source.draw(LEARNING, job.seed), training)
 
 
-def wanted(job: Job) -> list[Variant]:
-    """Every network to choose among: the variants named, or all, at each resolution named, or their own."""
-    variants = [variant(name) for name in job.variants] or list(VARIANTS.values())
-    return [v.at(resolution) for v in variants for resolution in job.resolution or (v.resolution,)]
-
-
-def choose(
-    job: Job, target: Target, budget: Budget, candidates: list[Variant], photos: Photos, on: Machine, progress: Progress
-) -> Choice | None:
-    """The largest that fits; None where there is only one to choose: its own file is measured later."""
-    if len(candidates) == 1:
-        return None
+def ranking(job: Job, candidates: list[Variant], photos: Photos, progress: Progress) -> tuple[int, Accuracy]:
+    """The number of classes, and what says which of the candidates is the larger: of networks to train, their published top-1."""
     if photos.training is not None:
-        classes, accuracy = number_of_classes(photos.training), cast(Accuracy, expected_top1)
-    else:
-        classes, accuracy = own_accuracy(job, candidates, photos, progress)
-    activations: tuple[Activation | None, ...] = (None,)
-    if target.activation and job.activation == "auto":
-        activations = (None, target.activation)
-    elif job.activation in ("hardswish", "relu6", "relu"):
-        activations = (job.activation,)
-    return pick(target, budget, candidates, classes=classes, accuracy=accuracy, activations=activations, on=on, progress=progress)
+        return number_of_classes(photos.training), expected_top1
+    return own_accuracy(job, candidates, photos, progress)
 
 
 def own_accuracy(job: Job, candidates: list[Variant], photos: Photos, progress: Progress) -> tuple[int, Accuracy]:

@@ -124,10 +124,10 @@ def pick(
     target: Target,
     budget: Budget,
     variants: Sequence[Variant],
-    *,
     classes: int = 1000,
-    activations: Sequence[Activation | None] = (None,),
     accuracy: Accuracy = expected_top1,
+    *,
+    activations: Sequence[Activation | None] = (None,),
     exhaustive: bool = False,
     on: Machine = HERE,
     memory: Path | None = None,
@@ -154,6 +154,13 @@ def pick(
     return Choice(next(c for c in table if c.variant == best), table)
 
 
+def activations(target: Target, asked: str | None) -> tuple[Activation | None, ...]:
+    """What to time networks with, by the name of --activation: their own (None), another, or where that is to be weighed, both."""
+    if asked == "auto":
+        return (None, target.activation) if target.activation else (None,)
+    return (None if asked in (None, "keep") else cast(Activation, asked),)
+
+
 def profile(
     target: Target,
     variants: Sequence[Variant],
@@ -164,8 +171,9 @@ def profile(
     progress: Progress = SILENT,
 ) -> dict[str, LatencyModel]:
     """Measure every variant, in each form, and write what explains their latencies."""
-    activations = (None, target.activation) if target.activation else (None,)
-    stopwatch = Stopwatch(target, classes, Budget(), activations, on, cache_folder() / "measurements.json", progress)
+    stopwatch = Stopwatch(
+        target, classes, Budget(), activations(target, "auto"), on, cache_folder() / "measurements.json", progress
+    )
     times: dict[str, dict[Variant, float]] = {}
     for v in variants:
         candidate = stopwatch.time(v)

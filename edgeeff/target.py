@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -165,6 +165,10 @@ class Target:
     def oldest_tensorrt(self) -> tuple[int, ...]:
         """The oldest version that any JetPack of the device brings."""
         return min((tuple(int(n) for n in v.split(".")) for v in self.tensorrt.values()), default=(10, 3))
+
+    def budget(self, asked: Budget) -> Budget:
+        """What is asked, or where that is nothing, the device's own latency."""
+        return replace(asked, latency_ms=self.latency_ms) if asked.empty else asked
 
     def usable(self) -> list[str]:
         """The target's precisions that this machine, or the device itself, computes in."""

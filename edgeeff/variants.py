@@ -14,7 +14,7 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -294,6 +294,12 @@ def variant(name: str) -> Variant:
     close = difflib.get_close_matches(key, VARIANTS, 1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise BadInput(f"unknown variant {name!r}.{hint} Expected one of {', '.join(VARIANTS)} or phiX (such as phi0.5).")
+
+
+def grid(names: Sequence[str], resolutions: Sequence[int]) -> list[Variant]:
+    """Every variant named, or all, at each resolution named, or its own."""
+    networks = [variant(name) for name in names or VARIANTS]
+    return [v.at(px) for v in networks for px in resolutions or (v.resolution,)]
 
 
 def expected_top1(v: Variant) -> float:

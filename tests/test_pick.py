@@ -5,7 +5,7 @@ import pytest
 
 from edgeeff import BadInput, Budget, BudgetNotMet, Target, predict
 from edgeeff.bench import HERE, Costs, Figures, Measurement
-from edgeeff.pick import Candidate, Stopwatch, Timed, pick
+from edgeeff.pick import Candidate, Stopwatch, Timed, activations, pick
 from edgeeff.predict import PRIOR, LatencyModel
 from edgeeff.progress import SILENT
 from edgeeff.variants import VARIANTS, expected_top1, variant
@@ -157,3 +157,9 @@ def test_noise_is_said_and_not_remembered(monkeypatch, tmp_path: Path) -> None:
     choice = pick(HOST, Budget(latency_ms=5), [variant("lite0").at(32)], classes=10, on=Noisy(), memory=tmp_path / "m")
     assert choice.disturbed == ("other programs used 1.0 of 2 cores",)
     assert not (tmp_path / "m").exists()
+
+
+def test_a_swap_that_is_asked_for_is_timed_whatever_the_target_prefers() -> None:
+    plain = replace(HOST, activation=None)
+    assert [activations(plain, asked) for asked in (None, "keep", "auto", "relu")] == [(None,), (None,), (None,), ("relu",)]
+    assert activations(HOST, "auto") == (None, "hardswish")

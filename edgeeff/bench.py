@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,9 +28,11 @@ from . import backends, board
 from .board import ROOT
 from .conditions import Conditions, device, disturbed, look, rapl
 from .errors import BadInput, EdgeeffError, ToolMissing
-from .images import Pixels, Predict
+from .images import Pixels, Predict, noise
 from .progress import SILENT, Progress
 from .target import LIMITS, Budget
+
+Run = Callable[[], object]  # one inference
 
 ROUNDS = 8  # at least
 NARROW = 0.03  # half the 95% interval, as a share of the median
@@ -126,11 +129,12 @@ class Figures:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A file as a runtime is to run it."""
+    """A file as a runtime is to run it, on photos of so many pixels square."""
 
     runtime: str
     file: Path
     precision: str
+    resolution: int
 
     def load(self, *, threads: int = 0, throughput: bool = False) -> Predict:
         return backends.get(self.runtime).load(self.file, precision=self.precision, threads=threads, throughput=throughput)
@@ -141,11 +145,50 @@ class Compiled:
         if self.file.suffix != ".onnx" or Path(backend.MODEL).suffix == ".onnx":
             return self
         folder.mkdir()
-        return Compiled(self.runtime, backend.compile(self.file, folder), self.precision)
+        return replace(self, file=backend.compile(self.file, folder))
+
+    @property
+    def photo(self) -> Pixels:
+        """Noise will do: what is in a picture does not matter to latency."""
+        return noise(self.resolution)
 
     @property
     def size_mb(self) -> float:
         return sum(f.stat().st_size for f in backends.get(self.runtime).files(self.file)) / 1e6
+
+
+REQUEST = "request.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure: all that `budget` asks about each form, on `threads` cores (0: all), in `rounds` blocks or more."""
+
+    forms: Mapping[str, Compiled]
+    budget: Budget = field(default_factory=Budget)
+    threads: int = 0
+    rounds: int = ROUNDS
+
+    def write(self, folder: Path) -> None:
+        """Write it, and the files it is about, for another machine."""
+        forms = {}
+        for i, (name, form) in enumerate(self.forms.items()):
+            (folder / str(i)).mkdir()
+            files = [form.file] if form.file.suffix == ".onnx" else backends.get(form.runtime).files(form.file)
+            for file in files:
+                shutil.copy(file, folder / str(i))
+            forms[name] = {**vars(form), "file": f"{i}/{form.file.name}"}
+        facts = {"forms": forms, "budget": asdict(self.budget), "threads": self.threads, "rounds": self.rounds}
+        (folder / REQUEST).write_text(json.dumps(facts, indent=1))
+
+    @classmethod
+    def read(cls, folder: Path) -> Request:
+        try:
+            facts = json.loads((folder / REQUEST).read_text())
+            forms = {name: Compiled(**{**form, "file": folder / form["file"]}) for name, form in facts["forms"].items()}
+            return cls(**{**facts, "forms": forms, "budget": Budget(**facts["budget"])})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadInput(f"{folder}: not a request to measure ({error!r}).") from error
 
 
 @dataclass(frozen=True)
@@ -155,6 +198,15 @@ class Costs:
     figures: dict[str, Figures]
     conditions: list[dict[str, Any]]
     disturbed: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        figures = {name: f.to_json() for name, f in self.figures.items()}
+        return {"figures": figures, "conditions": self.conditions, "disturbed": list(self.disturbed)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Costs:
+        figures = {name: Figures.from_json(f) for name, f in data["figures"].items()}
+        return cls(figures, data["conditions"], tuple(data["disturbed"]))
 
 
 class Machine(Protocol):
@@ -166,17 +218,8 @@ class Machine(Protocol):
     def runs(self, runtime: str) -> bool:
         """Whether files of that runtime can be measured there."""
 
-    def costs(
-        self,
-        forms: Mapping[str, Compiled],
-        image: Pixels,
-        budget: Budget,
-        *,
-        threads: int = 0,
-        rounds: int = ROUNDS,
-        progress: Progress = SILENT,
-    ) -> Costs:
-        """Everything the budget asks about each form, measured on one `(1, H, W, 3)` image; graphs are compiled there first."""
+    def costs(self, request: Request, progress: Progress = SILENT) -> Costs:
+        """What the request asks; graphs are compiled there first."""
 
 
 class Here:
@@ -192,75 +235,39 @@ class Here:
     def runs(self, runtime: str) -> bool:
         return backends.get(runtime).available() is None
 
-    def costs(
-        self,
-        forms: Mapping[str, Compiled],
-        image: Pixels,
-        budget: Budget,
-        *,
-        threads: int = 0,
-        rounds: int = ROUNDS,
-        progress: Progress = SILENT,
-    ) -> Costs:
-        if budget.energy_mj and not can_measure_energy():
+    def costs(self, request: Request, progress: Progress = SILENT) -> Costs:
+        if request.budget.energy_mj and not can_measure_energy():
             raise BadInput(
                 "a budget in mJ needs a power sensor: a Jetson's rails, or RAPL, which only root may read. None can be read here."
             )
+        budget, threads = request.budget, request.threads
         with tempfile.TemporaryDirectory(prefix="edgeeff-") as temporary:
-            ready = {name: form.compiled(Path(temporary) / str(i)) for i, (name, form) in enumerate(forms.items())}
-            runs = {name: form.load(threads=threads) for name, form in ready.items()}
-            timing = measure(runs, image, rounds=rounds, progress=progress)
+            ready = {name: form.compiled(Path(temporary) / str(i)) for i, (name, form) in enumerate(request.forms.items())}
+            runs = {name: partial(form.load(threads=threads), form.photo) for name, form in ready.items()}
+            timing = measure(runs, rounds=request.rounds, progress=progress)
             figures = {}
             for name, form in ready.items():
                 figures[name] = Figures(
                     latency=timing.latencies[name],
                     size_mb=form.size_mb,
-                    fps=frames_per_second(form.load(throughput=True, threads=threads), image) if budget.fps else None,
-                    memory_mb=peak_memory(form, image, threads) if budget.memory_mb else None,
-                    energy_mj=energy(runs[name], image) if budget.energy_mj else None,
+                    fps=frames_per_second(form.load(throughput=True, threads=threads), form.photo) if budget.fps else None,
+                    memory_mb=peak_memory(form, threads) if budget.memory_mb else None,
+                    energy_mj=energy(runs[name]) if budget.energy_mj else None,
                 )
         return Costs(figures, [timing.before.to_json(), timing.after.to_json()], timing.disturbed)
 
 
 HERE = Here()
-REQUEST = "request.json"
 
 
-def request(
-    folder: Path, runtime: str, forms: Mapping[str, Compiled], image: Pixels, budget: Budget, threads: int, rounds: int
-) -> None:
-    """Write what `answer` measures on another machine: files, the image and what to ask about them."""
-    named = []
-    for i, (name, form) in enumerate(forms.items()):
-        (folder / str(i)).mkdir()
-        files = [form.file] if form.file.suffix == ".onnx" else backends.get(runtime).files(form.file)
-        for file in files:
-            shutil.copy(file, folder / str(i))
-        named.append({"name": name, "file": f"{i}/{form.file.name}", "precision": form.precision})
-    np.save(folder / "image.npy", image)
-    facts = {"runtime": runtime, "forms": named, "budget": asdict(budget), "threads": threads, "rounds": rounds}
-    (folder / REQUEST).write_text(json.dumps(facts, indent=1))
-
-
-def answer(folder: Path, progress: Progress = SILENT) -> dict[str, Any]:
-    """The machine's facts, and the costs of the forms that a request names."""
-    try:
-        asked = json.loads((folder / REQUEST).read_text())
-        forms = {f["name"]: Compiled(asked["runtime"], folder / f["file"], f["precision"]) for f in asked["forms"]}
-        budget, image = Budget(**asked["budget"]), np.load(folder / "image.npy", allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{folder}: not a request to measure ({error}).") from error
-    facts = HERE.facts(asked["runtime"])
-    if not forms:
-        return facts
-    measured = HERE.costs(forms, image, budget, threads=asked["threads"], rounds=asked["rounds"], progress=progress)
-    figures = {name: f.to_json() for name, f in measured.figures.items()}
-    return {**facts, "figures": figures, "conditions": measured.conditions, "disturbed": list(measured.disturbed)}
+def answer(backend: str, folder: Path | None, progress: Progress = SILENT) -> dict[str, Any]:
+    """This machine's facts, and what the request in a folder asks, if there is one."""
+    facts = HERE.facts(backend)
+    return facts if folder is None else {**facts, **HERE.costs(Request.read(folder), progress).to_json()}
 
 
 def measure(
-    candidates: Mapping[str, Predict],
-    image: Pixels,
+    candidates: Mapping[str, Run],
     *,
     rounds: int = ROUNDS,
     narrow: float = NARROW,
@@ -268,11 +275,11 @@ def measure(
     look: Callable[[], Conditions] = look,
     progress: Progress = SILENT,
 ) -> Timing:
-    """Time each candidate on one `(1, H, W, 3)` image in interleaved blocks, `rounds` or more of each."""
-    first = {name: float(_block(run, image, 1)[0]) for name, run in candidates.items()}
+    """Time each candidate in interleaved blocks, `rounds` or more of each."""
+    first = {name: float(_block(run, 1)[0]) for name, run in candidates.items()}
     for again in (False, True):
         before = look()
-        blocks = _interleaved(candidates, image, rounds, narrow, seconds, progress)
+        blocks = _interleaved(candidates, rounds, narrow, seconds, progress)
         after = look()
         reasons = disturbed(before, after)
         if reasons and not again:
@@ -283,16 +290,16 @@ def measure(
 
 
 def _interleaved(
-    candidates: Mapping[str, Predict], image: Pixels, rounds: int, narrow: float, seconds: float, progress: Progress
+    candidates: Mapping[str, Run], rounds: int, narrow: float, seconds: float, progress: Progress
 ) -> dict[str, list[NDArray[np.float64]]]:
     names = list(candidates)
-    sizes = {name: max(5, min(BLOCK, int(BLOCK_SECONDS * 1000 / _warm(candidates[name], image)))) for name in names}
+    sizes = {name: max(5, min(BLOCK, int(BLOCK_SECONDS * 1000 / _warm(candidates[name])))) for name in names}
     blocks: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
 
     def one_round(turn: int) -> None:
         for i in range(len(names)):
             name = names[(i + turn) % len(names)]  # no candidate always follows the same one
-            blocks[name].append(_block(candidates[name], image, sizes[name] + COLD)[COLD:])
+            blocks[name].append(_block(candidates[name], sizes[name] + COLD)[COLD:])
 
     for turn in progress.track(range(rounds), "measure latency", rounds):
         one_round(turn)
@@ -320,28 +327,28 @@ def frames_per_second(run: Predict, image: Pixels, seconds: float = SUSTAINED) -
     return done / (time.perf_counter() - start)
 
 
-def peak_memory(form: Compiled, image: Pixels, threads: int = 0) -> float:
+def peak_memory(form: Compiled, threads: int = 0) -> float:
     """Megabytes (10⁶) that a process of its own needs at most to load a file and run it: interpreter and runtime included."""
-    request = [form.runtime, str(form.file), form.precision, str(threads), *map(str, image.shape[1:3])]
+    request = [form.runtime, str(form.file), form.precision, str(threads), str(form.resolution)]
     done = subprocess.run([sys.executable, "-m", f"{__package__}.bench", *request], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise EdgeeffError(f"{form.file}: cannot be run to measure its memory: {done.stderr.strip().splitlines()[-1:]}")
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _peak_memory(runtime: str, file: str, precision: str, threads: str, height: str, width: str) -> float:
-    run = Compiled(runtime, Path(file), precision).load(threads=int(threads))
-    _block(run, np.zeros((1, int(height), int(width), 3), np.uint8), 10)
+def _peak_memory(runtime: str, file: str, precision: str, threads: str, resolution: str) -> float:
+    form = Compiled(runtime, Path(file), precision, int(resolution))
+    _block(partial(form.load(threads=int(threads)), form.photo), 10)
     status = Path("/proc/self/status").read_text()  # not ru_maxrss, which begins at what the parent process had
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e6
 
 
-def energy(run: Predict, image: Pixels, seconds: float = SUSTAINED, root: Path = ROOT) -> float | None:
+def energy(run: Run, seconds: float = SUSTAINED, root: Path = ROOT) -> float | None:
     """Millijoules of one image, of the whole package or module, what it draws at rest included; None without a sensor."""
     before, watts, count = rapl(root), [], 0
     start = read = time.perf_counter()
     while time.perf_counter() - start < seconds:
-        run(image)
+        run()
         count += 1
         if before is None and time.perf_counter() - read > 0.05:
             read = time.perf_counter()
@@ -357,17 +364,17 @@ def can_measure_energy(root: Path = ROOT) -> bool:
     return rapl(root) is not None or board.total_power(root) is not None
 
 
-def _warm(predict: Predict, image: Pixels) -> float:
+def _warm(run: Run) -> float:
     """Milliseconds of a warm run; also lets the runtime allocate what it needs."""
-    _block(predict, image, 3)
-    return float(np.median(_block(predict, image, 3)))
+    _block(run, 3)
+    return float(np.median(_block(run, 3)))
 
 
-def _block(predict: Predict, image: Pixels, count: int) -> NDArray[np.float64]:
+def _block(run: Run, count: int) -> NDArray[np.float64]:
     times = np.empty(count)
     for i in range(count):
         start = time.perf_counter()
-        predict(image)
+        run()
         times[i] = time.perf_counter() - start
     return times * 1000
 

@@ -158,7 +158,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("bundle")
 
     p = verb("measure", _measure, "what a fit elsewhere asks of this machine, by --on: always JSON")
-    p.add_argument("request", help="the folder that came with the question")
+    p.add_argument("backend")
+    p.add_argument("request", nargs="?", help="the folder that came with the question (default: only what this machine is)")
     p.set_defaults(json=True)
 
     verb("doctor", _doctor, "what this machine has and what is missing")
@@ -322,7 +323,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
     from .bench import answer
 
-    return answer(Path(options.request), TerminalProgress())
+    return answer(options.backend, Path(options.request) if options.request else None, TerminalProgress())
 
 
 def _doubts(choice: Any) -> str:
@@ -423,7 +424,7 @@ def _eval(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _bench(options: argparse.Namespace) -> dict[str, Any]:
-    from .bench import HERE, Compiled
+    from .bench import HERE, Compiled, Request
     from .bundle import Bundle
     from .conditions import device
     from .target import Budget
@@ -434,10 +435,9 @@ def _bench(options: argparse.Namespace) -> dict[str, Any]:
     if options.on:
         return _elsewhere(options, ["bench", "bundle", "--rounds", str(options.rounds)], bundle)
     facts = bundle.manifest
-    form = Compiled(facts["backend"], bundle.path / facts["model"], facts["precision"])
+    form = Compiled(facts["backend"], bundle.path / facts["model"], facts["precision"], bundle.preprocess.resolution)
     everything = Budget(fps=1, memory_mb=1e9)
-    image, progress = bundle.golden()["images"][:1], TerminalProgress()
-    costs = HERE.costs({"": form}, image, everything, threads=facts["threads"], rounds=options.rounds, progress=progress)
+    costs = HERE.costs(Request({"": form}, everything, facts["threads"], options.rounds), TerminalProgress())
     figures, timed = costs.figures[""], costs.figures[""].latency
     if not options.json:
         print(f"p50 {timed.p50:.2f} ms ({timed.ci[0]:.2f} to {timed.ci[1]:.2f})  p90 {timed.p90:.2f}  p99 {timed.p99:.2f}", end="")

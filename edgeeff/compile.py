@@ -9,6 +9,7 @@ import datetime
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,9 @@ def _compiled(
             if precision == FLOAT:
                 raise
             engines[precision] = EngineReport(precision, None, None, None, False, None, 0.0, str(error))
-    timing = measure(runs, golden["images"][:1], rounds=ROUNDS, look=look, progress=progress)
+    timing = measure(
+        {p: partial(run, golden["images"][:1]) for p, run in runs.items()}, rounds=ROUNDS, look=look, progress=progress
+    )
     if slowed := throttled(timing.before, timing.after):
         raise Disturbed(f"twice slowed down while timing, so there is no measurement: {'; '.join(slowed)}. Then run it again.")
     reports = [replace(e, latency=timing.latencies.get(p)) for p, e in engines.items()]

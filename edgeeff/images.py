@@ -90,6 +90,11 @@ class Preprocess:
             raise BadInput(f"preprocess: {error}.") from error
 
 
+def noise(resolution: int) -> Pixels:
+    """One picture of nothing, `(1, resolution, resolution, 3)`."""
+    return np.random.default_rng(0).integers(0, 256, (1, resolution, resolution, 3), np.uint8)
+
+
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Turned as the camera's EXIF says, in RGB; transparent parts on white, 16-bit grey scaled to 8."""
     image = ImageOps.exif_transpose(image)

@@ -17,7 +17,7 @@ from typing import Any
 from . import checkpoint, fakequant, half, lint, parallel, qdq, quantize
 from .accuracy import Gate, StepReport, rank
 from .activations import swapped
-from .bench import HERE, Compiled, Machine, ratio
+from .bench import HERE, Compiled, Machine, Request, ratio
 from .calibration import ESTIMATORS
 from .distil import Distillation, distilled
 from .errors import AccuracyGateFailed, BudgetNotMet, EdgeeffError
@@ -25,7 +25,7 @@ from .export import to_onnx
 from .images import ImageSet, PixelFile, Preprocess
 from .model import EfficientNet, predict
 from .progress import SILENT, Progress
-from .target import Budget, Target
+from .target import Target
 from .variants import Activation
 from .verdict import Form, loss
 from .workspace import Workspace
@@ -269,9 +269,9 @@ class Ladder:
             self.quantized(network, remedy)[1],
             replace(self, workspace=self.workspace.within("unrecovered")).quantized(other, remedy)[1],
         ]
-        forms = {name: Compiled(self.target.backend, f, "int8") for name, f in zip(("now", "then"), files, strict=True)}
-        costs = self.on.costs(forms, self.calibration.rows(0, 1), Budget(), threads=self.target.threads, progress=self.progress)
-        figures = costs.figures
+        resolution = self.preprocess.resolution
+        forms = {name: Compiled(self.target.backend, f, "int8", resolution) for name, f in zip(("now", "then"), files, strict=True)}
+        figures = self.on.costs(Request(forms, threads=self.target.threads), self.progress).figures
         return ratio(figures["now"].latency, figures["then"].latency)
 
 

@@ -16,19 +16,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any, cast
 
 from . import predict
-from .bench import HERE, Compiled, Figures, Machine, Measurement
+from .bench import HERE, Compiled, Figures, Machine, Measurement, Request
 from .conditions import device
 from .errors import BadInput, BudgetNotMet, Disturbed
 from .predict import PRIOR, LatencyModel
 from .progress import SILENT, Progress
 from .target import Budget, Target
-from .variants import Activation, Variant, expected_top1
+from .variants import Activation, Variant, expected_top1, variant
 from .workspace import write_whole
 
 Accuracy = Callable[[Variant], float]
+Forms = dict[tuple[str, Activation | None], Compiled]  # by precision and activation
+YARDSTICK = "b0"  # what the machine's drift is told by while a latency model is measured
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Candidate:
     """A network with what is known of it: `forms`, fastest first, are empty where the search did not need them.
 
     `disturbed` says why they are no measurement; `predicted`, that they are computed from other networks on that device. `accuracy`
-    is what it was ranked by.
+    is what it was ranked by, `yardstick` the milliseconds of the network that ran in turn with it, if one did.
     """
 
     variant: Variant
@@ -58,6 +61,7 @@ class Candidate:
     disturbed: tuple[str, ...] = ()
     predicted: bool = False
     accuracy: float | None = None
+    yardstick: float | None = None
 
     @property
     def gflops(self) -> float:
@@ -170,18 +174,26 @@ def profile(
     on: Machine = HERE,
     progress: Progress = SILENT,
 ) -> dict[str, LatencyModel]:
-    """Measure every variant, in each form, and write what explains their latencies."""
+    """Measure every variant, in each form, and write what explains their latencies.
+
+    Meanwhile the machine drifts, so another network runs in turn with each, and latencies are taken in terms of its own.
+    """
     stopwatch = Stopwatch(
         target, classes, Budget(), activations(target, "auto"), on, cache_folder() / "measurements.json", progress
     )
+    yardsticks: dict[Variant, float] = {}
     times: dict[str, dict[Variant, float]] = {}
-    for v in variants:
-        candidate = stopwatch.time(v)
-        if candidate.disturbed:
-            raise Disturbed(f"{v.name}: {'; '.join(candidate.disturbed)}. A latency model needs an idle machine.")
-        for form in candidate.forms:
-            times.setdefault(f"{form.precision} {form.activation}", {})[v] = form.figures.latency.p50
-    models = {form: LatencyModel.fit(measured) for form, measured in times.items()}
+    with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
+        stopwatch.yardstick = next(iter(stopwatch.built(variant(YARDSTICK), Path(folder)).values()))
+        for v in variants:
+            candidate = stopwatch.time(v)
+            if candidate.disturbed or not candidate.yardstick:
+                raise Disturbed(f"{v.name}: {'; '.join(candidate.disturbed)}. A latency model needs an idle machine.")
+            yardsticks[v] = candidate.yardstick
+            for form in candidate.forms:
+                times.setdefault(f"{form.precision} {form.activation}", {})[v] = form.figures.latency.p50 / candidate.yardstick
+    usual = median(yardsticks.values())
+    models = {form: LatencyModel.fit({v: usual * t for v, t in relative.items()}) for form, relative in times.items()}
     predict.write(path, models, stopwatch.conditions)
     return models
 
@@ -251,6 +263,7 @@ class Stopwatch:
     ) -> None:
         self.target, self.classes, self.budget, self.activations = target, classes, budget, activations
         self.machine, self.memory, self.progress = machine, memory, progress
+        self.yardstick: Compiled | None = None
         self.known: dict[Variant, Candidate] = {}
         self._conditions: dict[str, Any] = {}
 
@@ -259,7 +272,7 @@ class Stopwatch:
         """What a measurement depends on beside the network; asked of the machine once, when first needed."""
         if not self._conditions:
             facts = self.machine.facts(self.target.backend)
-            self._conditions = facts | {name: version(name) for name in ("nncf", "edgeeff")} | {"format": 2}
+            self._conditions = facts | {name: version(name) for name in ("nncf", "edgeeff")} | {"format": 3}
         return self._conditions
 
     def time(self, v: Variant) -> Candidate:
@@ -278,36 +291,43 @@ class Stopwatch:
         forms = tuple(Timed(f["precision"], Figures.from_json(f), f["activation"]) for f in entry["forms"])
         asked = [name for name in ("fps", "memory_mb", "energy_mj") if getattr(self.budget, name)]
         complete = all(getattr(form.figures, name) is not None for form in forms for name in asked)
-        return Candidate(v, self.classes, forms) if complete else None
+        complete = complete and bool(entry["yardstick"] or not self.yardstick)
+        return Candidate(v, self.classes, forms, yardstick=entry["yardstick"]) if complete else None
 
     def _measured(self, v: Variant) -> Candidate:
-        from .prototype import photo, prototypes
-
         self.progress.say(f"time {v.name} at {v.resolution} px")
-        usable = [p for p in self.target.precisions if p in self.conditions["precisions"]]
-        files: dict[str, Compiled] = {}
-        swaps: dict[str, Activation | None] = {}
-        with tempfile.TemporaryDirectory(prefix="edgeeff-") as temporary:
-            for activation in self.activations:
-                folder = Path(temporary) / str(activation)
-                folder.mkdir()
-                for precision, file in prototypes(v, self.classes, self.target, activation, folder).items():
-                    if precision in usable:
-                        name = f"{precision} {activation}"
-                        files[name], swaps[name] = Compiled(self.target.backend, file, precision), activation
-            costs = self.machine.costs(files, photo(v), self.budget, threads=self.target.threads, progress=self.progress)
-        timed = [Timed(files[name].precision, figures, swaps[name]) for name, figures in costs.figures.items()]
+        beside: Forms = {(YARDSTICK, None): self.yardstick} if self.yardstick else {}
+        with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
+            forms = {**self.built(v, Path(folder)), **beside}
+            request = Request({str(i): form for i, form in enumerate(forms.values())}, self.budget, self.target.threads)
+            costs = self.machine.costs(request, self.progress)
+        figures = dict(zip(forms, costs.figures.values(), strict=True))
+        yardstick = figures.pop((YARDSTICK, None)).latency.p50 if beside else None
+        timed = [Timed(precision, f, activation) for (precision, activation), f in figures.items()]
         fastest_first = sorted(timed, key=lambda form: form.figures.latency.p50)
-        candidate = Candidate(v, self.classes, tuple(fastest_first), costs.disturbed)
+        candidate = Candidate(v, self.classes, tuple(fastest_first), costs.disturbed, yardstick=yardstick)
         if not costs.disturbed:
             self._remember(v, candidate)
         return candidate
+
+    def built(self, v: Variant, folder: Path) -> Forms:
+        """Every form that the machine can run."""
+        from .prototype import prototypes
+
+        forms: Forms = {}
+        for activation in self.activations:
+            (folder / str(activation)).mkdir()
+            for precision, file in prototypes(v, self.classes, self.target, activation, folder / str(activation)).items():
+                if precision in self.conditions["precisions"]:
+                    forms[precision, activation] = Compiled(self.target.backend, file, precision, v.resolution)
+        return forms
 
     def _remember(self, v: Variant, candidate: Candidate) -> None:
         entry = {
             "variant": v.name,
             "resolution": v.resolution,
             "forms": candidate.to_json()["forms"],
+            "yardstick": candidate.yardstick,
             "conditions": self.conditions,
         }
         try:

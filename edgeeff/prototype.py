@@ -9,7 +9,7 @@ import numpy as np
 
 from . import fakequant, half, qdq
 from .export import to_onnx
-from .images import Pixels, Preprocess
+from .images import Preprocess, noise
 from .model import create
 from .quantize import quantized_blindly
 from .target import Target
@@ -24,7 +24,7 @@ def prototypes(v: Variant, classes: int, target: Target, activation: Activation 
         onnx = to_onnx(model, preprocess, folder / "model.onnx")
         plain, integer = (_new(folder, name) for name in ("float", "int8"))
         sources = {"float": target.runtime.compile(onnx, plain)}
-        sources["int8"] = quantized_blindly(sources["float"], photo(v), integer)
+        sources["int8"] = quantized_blindly(sources["float"], noise(v.resolution), integer)
         return {p: sources["int8" if p.startswith("int8") else "float"] for p in target.precisions}
     bare = fakequant.fold(model)
     onnx = to_onnx(bare, preprocess, folder / "model.onnx")
@@ -35,11 +35,6 @@ def prototypes(v: Variant, classes: int, target: Target, activation: Activation 
     return {
         p: sources[p] if p in ("float32", "int8") else half.write(sources[p], folder / f"{p}-baked.onnx") for p in target.precisions
     }
-
-
-def photo(v: Variant) -> Pixels:
-    """Noise, `(1, H, W, 3)`: what is in a picture does not matter to latency."""
-    return np.random.default_rng(0).integers(0, 256, (1, v.resolution, v.resolution, 3), np.uint8)
 
 
 def _new(folder: Path, name: str) -> Path:

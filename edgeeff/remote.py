@@ -22,14 +22,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from . import bench, ssh, there, wheel
-from .bench import ROUNDS, Compiled, Costs, Figures
+from . import ssh, there, wheel
+from .bench import Costs, Request
 from .errors import BadInput, EdgeeffError, ToolMissing, Unreachable
-from .images import Pixels
 from .progress import SILENT, Progress
-from .target import Budget
 
 BASE = ".cache/edgeeff"
 SILENCE = 900.0  # seconds without a poll after which a job there ends itself
@@ -137,32 +133,16 @@ class Host:
         return result
 
     def facts(self, runtime: str) -> dict[str, Any]:
-        return self._measure(runtime, {}, np.zeros((1, 1, 1, 3), np.uint8), Budget(), 0, 0)
+        return self.run(["measure", runtime])
 
     def runs(self, runtime: str) -> bool:
         return runtime == self.backend
 
-    def costs(
-        self,
-        forms: Mapping[str, Compiled],
-        image: Pixels,
-        budget: Budget,
-        *,
-        threads: int = 0,
-        rounds: int = ROUNDS,
-        progress: Progress = SILENT,
-    ) -> Costs:
-        """As `bench.HERE.costs`, there: `budget` and files go, figures come back."""
-        result = self._measure(self.backend, forms, image, budget, threads, rounds)
-        figures = {name: Figures.from_json(result["figures"][name]) for name in forms}
-        return Costs(figures, result["conditions"], tuple(result["disturbed"]))
-
-    def _measure(
-        self, runtime: str, forms: Mapping[str, Compiled], image: Pixels, budget: Budget, threads: int, rounds: int
-    ) -> dict[str, Any]:
+    def costs(self, request: Request, progress: Progress = SILENT) -> Costs:
+        """As `bench.HERE.costs`, there: the request and its files go, figures come back."""
         with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
-            bench.request(Path(folder), runtime, forms, image, budget, threads, rounds)
-            return self.run(["measure", "request"], {"request": Path(folder)})
+            request.write(Path(folder))
+            return Costs.from_json(self.run(["measure", self.backend, "request"], {"request": Path(folder)}))
 
     def _upload(self, sending: Mapping[str, Path], sent: Mapping[str, str]) -> None:
         """Send what is not there, where there is room for it."""

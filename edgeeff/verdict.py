@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .accuracy import Gate, StepReport
-from .bench import Compiled, Costs, Figures, Machine, Measurement, ratio
+from .bench import Compiled, Costs, Figures, Machine, Measurement, Request, ratio
 from .errors import AccuracyGateFailed, BudgetNotMet
-from .images import Pixels
 from .progress import Progress
 from .report import milliseconds
 from .target import Budget, Target
@@ -85,7 +84,7 @@ def decide(
     progress: Progress,
 ) -> Outcome:
     """Time every form and choose; `remedy` is the one that INT8 needed, and left the layers `reverted` in float."""
-    siblings, costs = timed(target, forms, next(gate.pixels.batches(1)), budget, on, progress)
+    siblings, costs = timed(v, target, forms, budget, on, progress)
     shipped = best(v, siblings, target, budget, gate, accept=accept)
     form = shipped.form
     if form.remedy and form.remedy != remedy:
@@ -110,12 +109,12 @@ def decide(
 
 
 def timed(
-    target: Target, forms: list[Form], photo: Pixels, budget: Budget, on: Machine, progress: Progress
+    v: Variant, target: Target, forms: list[Form], budget: Budget, on: Machine, progress: Progress
 ) -> tuple[list[Sibling], Costs]:
-    """What every form costs, in interleaved blocks of one run, on a real photo."""
+    """What every form costs, in interleaved blocks of one run."""
     forms = [f for f in forms if on.runs(f.runtime)]
-    files = {f"{f.runtime} {f.label}": Compiled(f.runtime, f.file, f.precision.split(" ")[0]) for f in forms}
-    costs = on.costs(files, photo, budget, threads=target.threads, rounds=ROUNDS, progress=progress)
+    files = {f"{f.runtime} {f.label}": Compiled(f.runtime, f.file, f.precision.split(" ")[0], v.resolution) for f in forms}
+    costs = on.costs(Request(files, budget, target.threads, ROUNDS), progress)
     return [Sibling(form, figures) for form, figures in zip(forms, costs.figures.values(), strict=True)], costs
 
 

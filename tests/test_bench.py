@@ -3,15 +3,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from edgeeff import Budget, Bundle, Target, conditions
-from edgeeff.bench import BLOCK, Compiled, Figures, Measurement, answer, energy, measure, ratio, request
+from edgeeff.bench import BLOCK, Compiled, Costs, Figures, Measurement, Request, answer, energy, measure, ratio
 from edgeeff.board import ROOT
 from edgeeff.conditions import device
-
-IMAGE = np.zeros((1, 32, 32, 3), np.uint8)
 
 
 def idle(**changes: float):
@@ -22,11 +19,11 @@ def idle(**changes: float):
 
 
 def sleeper(milliseconds: float):
-    return lambda images: time.sleep(milliseconds / 1000)
+    return lambda: time.sleep(milliseconds / 1000)
 
 
 def test_candidates_are_ranked_and_their_ratio_is_the_true_one() -> None:
-    timed = measure({"slow": sleeper(9), "fast": sleeper(3)}, IMAGE, rounds=4, narrow=1).latencies
+    timed = measure({"slow": sleeper(9), "fast": sleeper(3)}, rounds=4, narrow=1).latencies
     assert timed["slow"].p50 > timed["fast"].p50 >= 3
     speed, (low, high) = ratio(timed["slow"], timed["fast"])
     assert 1.5 < speed < 3.2  # 3, less the cost of a sleep on a busy machine; never above but for rounding
@@ -37,19 +34,19 @@ def test_blocks_interleave_and_no_candidate_always_follows_the_same_one() -> Non
     order: list[str] = []
 
     def note(name: str):
-        def run(images):
+        def run():
             if not order or order[-1] != name:
                 order.append(name)
             time.sleep(0.001)
 
         return run
 
-    measure({"a": note("a"), "b": note("b"), "c": note("c")}, IMAGE, rounds=3, narrow=1, look=idle())
+    measure({"a": note("a"), "b": note("b"), "c": note("c")}, rounds=3, narrow=1, look=idle())
     assert "".join(order[6:]) in ("abcbcacab", "bcbcacab")  # after the warm-up of each
 
 
 def test_a_measurement_survives_json() -> None:
-    original = measure({"x": sleeper(1)}, IMAGE, rounds=2, narrow=1).latencies["x"]
+    original = measure({"x": sleeper(1)}, rounds=2, narrow=1).latencies["x"]
     copy = Measurement.from_json(original.to_json())
     assert copy.p50 == pytest.approx(original.p50, abs=1e-4)  # four decimals are kept
     assert copy.at(90) == copy.p90 <= copy.surely(90)
@@ -60,7 +57,7 @@ def test_a_measurement_survives_json() -> None:
 
 
 def test_the_histogram_counts_every_run() -> None:
-    timed = measure({"x": sleeper(1)}, IMAGE, rounds=4, narrow=1).latencies["x"]
+    timed = measure({"x": sleeper(1)}, rounds=4, narrow=1).latencies["x"]
     low, high, *counts = timed.histogram
     assert low <= timed.p50 <= high <= timed.p99
     assert sum(counts) >= 4 * BLOCK
@@ -93,22 +90,22 @@ def test_the_device_is_described() -> None:
 def test_rounds_go_on_until_the_interval_is_narrow() -> None:
     durations = iter([1.0] * 40 + [3.0] * 100_000)
 
-    def unsteady(images):
+    def unsteady():
         time.sleep(next(durations) / 1000)
 
-    assert len(measure({"x": unsteady}, IMAGE, rounds=2, narrow=0.05, seconds=5, look=idle()).latencies["x"].rounds) > 2
-    assert len(measure({"x": sleeper(1)}, IMAGE, rounds=2, narrow=1, look=idle()).latencies["x"].rounds) == 2
+    assert len(measure({"x": unsteady}, rounds=2, narrow=0.05, seconds=5, look=idle()).latencies["x"].rounds) > 2
+    assert len(measure({"x": sleeper(1)}, rounds=2, narrow=1, look=idle()).latencies["x"].rounds) == 2
 
 
 def test_a_disturbed_run_is_repeated_and_then_called_none() -> None:
     calls: list[int] = []
 
-    def count(images):
+    def count():
         calls.append(1)
 
-    calm = measure({"x": count}, IMAGE, rounds=2, narrow=1, look=idle())
+    calm = measure({"x": count}, rounds=2, narrow=1, look=idle())
     once = len(calls)
-    busy = measure({"x": count}, IMAGE, rounds=2, narrow=1, look=idle(busy=2.0, own=1.0))  # the other core, all the time
+    busy = measure({"x": count}, rounds=2, narrow=1, look=idle(busy=2.0, own=1.0))  # the other core, all the time
     assert calm.disturbed == ()
     assert busy.disturbed == ("other programs used 1.0 of 2 cores",)
     assert len(calls) - once > 1.5 * once
@@ -149,12 +146,12 @@ def test_energy_is_the_counters_difference_or_the_rails_mean(tmp_path: Path) -> 
     counter.parent.mkdir(parents=True)
     counter.write_text("0")
 
-    def draw(images):
+    def draw():
         counter.write_text(str(int(counter.read_text()) + 5000))  # 5 mJ each
         time.sleep(0.001)
 
-    assert energy(draw, IMAGE, seconds=0.2, root=tmp_path) == pytest.approx(5.0)
-    assert energy(sleeper(1), IMAGE, seconds=0.2, root=tmp_path / "nothing") is None
+    assert energy(draw, seconds=0.2, root=tmp_path) == pytest.approx(5.0)
+    assert energy(sleeper(1), seconds=0.2, root=tmp_path / "nothing") is None
 
 
 def test_a_budget_is_held_against_the_intervals_upper_end() -> None:
@@ -170,9 +167,10 @@ def test_a_budget_is_held_against_the_intervals_upper_end() -> None:
 
 def test_a_request_is_answered_as_by_the_machine_itself(tmp_path: Path, fitted) -> None:
     bundle = Bundle.open(fitted[0])
-    form = Compiled("openvino", bundle.path / bundle.manifest["model"], bundle.manifest["precision"])
-    request(tmp_path, "openvino", {"it": form}, bundle.golden()["images"][:1], Budget(latency_ms=5), 0, 2)
-    answered = answer(tmp_path)
+    form = Compiled("openvino", bundle.path / bundle.manifest["model"], bundle.manifest["precision"], bundle.preprocess.resolution)
+    Request({"it": form}, Budget(latency_ms=5), rounds=2).write(tmp_path)
+    answered = answer("openvino", tmp_path)
     assert answered["device"] == device()
     assert "float32" in answered["precisions"]
-    assert Figures.from_json(answered["figures"]["it"]).size_mb == pytest.approx(form.size_mb, abs=1e-3)
+    assert Costs.from_json(answered).figures["it"].size_mb == pytest.approx(form.size_mb, abs=1e-3)
+    assert answer("openvino", None) == {name: answered[name] for name in ("device", "version", "precisions")}

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from edgeeff import BadInput, Budget, BudgetNotMet, Target, predict
-from edgeeff.bench import HERE, Costs, Figures, Measurement
-from edgeeff.pick import Candidate, Stopwatch, Timed, activations, pick
+from edgeeff.bench import HERE, Compiled, Costs, Figures, Measurement
+from edgeeff.pick import Candidate, Stopwatch, Timed, activations, pick, profile
 from edgeeff.predict import PRIOR, LatencyModel
 from edgeeff.progress import SILENT
 from edgeeff.variants import VARIANTS, expected_top1, variant
@@ -151,12 +151,31 @@ def test_a_device_that_is_not_at_hand_is_predicted_or_refused(monkeypatch, tmp_p
 
 def test_noise_is_said_and_not_remembered(monkeypatch, tmp_path: Path) -> None:
     class Noisy(type(HERE)):
-        def costs(self, forms, image, budget, **options):
-            return Costs({name: Figures(exactly(1.0), 1.0) for name in forms}, [], ("other programs used 1.0 of 2 cores",))
+        def costs(self, request, progress):
+            return Costs({name: Figures(exactly(1.0), 1.0) for name in request.forms}, [], ("other programs used 1.0 of 2 cores",))
 
     choice = pick(HOST, Budget(latency_ms=5), [variant("lite0").at(32)], classes=10, on=Noisy(), memory=tmp_path / "m")
     assert choice.disturbed == ("other programs used 1.0 of 2 cores",)
     assert not (tmp_path / "m").exists()
+
+
+def test_a_profile_is_not_misled_by_a_machine_that_drifts(monkeypatch, tmp_path: Path) -> None:
+    class Drifting(type(HERE)):
+        pace = 1.0
+
+        def costs(self, request, progress):
+            self.pace *= 1.05
+            shapes = {name: PRIOR.shape(variant(form.file.name)) for name, form in request.forms.items()}
+            return Costs({name: Figures(exactly(self.pace * shape), 1.0) for name, shape in shapes.items()}, [])
+
+    def built(self, v, folder):
+        return {("int8", None): Compiled("openvino", Path(v.name), "int8", v.resolution)}
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(Stopwatch, "built", built)
+    for _ in range(2):  # the second time remembered
+        models = profile(HOST, list(VARIANTS.values()), path=tmp_path / "latency.json", on=Drifting())
+        assert models["int8 None"].worst < 1e-3
 
 
 def test_a_swap_that_is_asked_for_is_timed_whatever_the_target_prefers() -> None:

@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 from edgeeff import Target, backends
-from edgeeff.bench import HERE, Compiled
+from edgeeff.bench import HERE, Compiled, Request
+from edgeeff.images import noise
 from edgeeff.lint import lint
-from edgeeff.prototype import photo, prototypes
+from edgeeff.prototype import prototypes
 from edgeeff.quantize import quantized_layers
 from edgeeff.target import Budget
 from edgeeff.variants import variant
@@ -19,7 +20,7 @@ def test_every_form_of_a_gpu_is_a_graph_that_tensorrt_takes(tmp_path: Path) -> N
     assert set(files) == {"fp16", "int8-fp16", "int8-mixed"}
     assert all(lint(file) == [] for file in files.values())
     reference = backends.get("onnxruntime")
-    assert {reference.load(f, precision=p)(photo(SMALL)).shape for p, f in files.items()} == {(1, 10)}
+    assert {reference.load(f, precision=p)(noise(32)).shape for p, f in files.items()} == {(1, 10)}
 
 
 def test_a_swap_is_in_the_graph_that_is_timed(tmp_path: Path) -> None:
@@ -35,8 +36,8 @@ def test_a_cpus_forms_are_measured_with_all_that_a_budget_asks(tmp_path: Path) -
     target = Target.load("host-cpu")
     files = prototypes(SMALL, 10, target, None, tmp_path)
     assert quantized_layers(files["int8"])
-    forms = {p: Compiled(target.backend, files[p], p) for p in ("float32", "int8")}
-    costs = HERE.costs(forms, photo(SMALL), Budget(fps=1, memory_mb=1000), rounds=2)
+    forms = {p: Compiled(target.backend, files[p], p, 32) for p in ("float32", "int8")}
+    costs = HERE.costs(Request(forms, Budget(fps=1, memory_mb=1000), rounds=2))
     for figures in costs.figures.values():
         assert figures.fps is not None
         assert figures.fps > 1
@@ -48,14 +49,14 @@ def test_a_cpus_forms_are_measured_with_all_that_a_budget_asks(tmp_path: Path) -
 
 def test_a_graph_is_compiled_where_it_is_measured(tmp_path: Path) -> None:
     files = prototypes(SMALL, 10, replace(Target.load("tensorrt-qdq"), precisions=("float32",)), None, tmp_path)
-    form = Compiled("openvino", files["float32"], "float32").compiled(tmp_path / "made")
+    form = Compiled("openvino", files["float32"], "float32", 32).compiled(tmp_path / "made")
     assert form.file.name == "model.xml"
-    assert Compiled("onnxruntime", files["float32"], "float32").compiled(tmp_path / "not").file == files["float32"]
+    assert Compiled("onnxruntime", files["float32"], "float32", 32).compiled(tmp_path / "not").file == files["float32"]
 
 
-@pytest.mark.parametrize("text", ["{half", "{}", '{"runtime": "openvino", "forms": [{}]}'])
+@pytest.mark.parametrize("text", ["{half", "{}", '{"forms": {"it": {}}}'])
 def test_what_is_no_request_is_refused(tmp_path: Path, text: str, run) -> None:
     (tmp_path / "request.json").write_text(text)
-    done = run("measure", tmp_path)
+    done = run("measure", "openvino", tmp_path)
     assert done.returncode == 2
     assert "not a request to measure" in done.stderr

@@ -6,19 +6,16 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 from . import report
 from .errors import BadInput, EdgeeffError, ToolMissing
+from .options import parser
 from .progress import TerminalProgress
-
-EXIT_CODES = """exit codes: 0 done · 2 bad input · 3 budget not met · 4 accuracy gate failed · 5 tool missing
-            6 hub or device unreachable · 7 engine not built · 8 measurement disturbed
-            130 interrupted (the same command goes on from there)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _answer(options: argparse.Namespace) -> int:
     try:
-        result: dict[str, Any] = options.run(options)
+        result = VERBS[options.verb](options)
     except EdgeeffError as error:
         return _refuse(str(error), error.exit_code)
     except ModuleNotFoundError as error:
@@ -56,199 +53,18 @@ def _refuse(line: str, code: int) -> int:
     return code
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="edgeeff",
-        description="The largest EfficientNet within a device's budget, in INT8, proven on your photos and measured on the device.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    verbs = top.add_subparsers(required=True, metavar="VERB")
-
-    def verb(name: str, run: Any, help: str) -> argparse.ArgumentParser:
-        p = verbs.add_parser(name, help=help, description=help)
-        p.add_argument("--json", action="store_true", help="one JSON object on standard output")
-        p.set_defaults(run=run)
-        return p
-
-    p = verb("fit", _fit, "weights or labelled photos → a verified bundle within the budget")
-    _budget_options(p)
-    p.add_argument("--variant", nargs="+", default=[], metavar="NAME", help="the variant, or those to choose from (default: all)")
-    p.add_argument("--weights", metavar="FILE", help="checkpoint: .safetensors, .pth, or hf-hub:owner/name")
-    p.add_argument("--train", metavar="DIR", help="labelled photos to train on: DIR/CLASS/*.jpg or labels.txt")
-    p.add_argument("--val", required=True, metavar="DIR", help="photos that judge every step; no step learns from them")
-    p.add_argument("--calib", metavar="DIR", help="photos that set the INT8 ranges (default: the training photos)")
-    p.add_argument("--out", required=True, metavar="DIR", help="the bundle to write")
-    p.add_argument("--max-drop", type=float, default=0.5, metavar="POINTS", help="top-1 points a step may lose (default 0.5)")
-    p.add_argument(
-        "--activation",
-        choices=["keep", "hardswish", "relu6", "relu", "auto"],
-        help="swap Swish and recover on --calib or --train (default: where INT8 fails without; auto: also where it is faster)",
-    )
-    p.add_argument(
-        "--time-budget", type=float, default=30.0, metavar="MIN", help="minutes for finding INT8 that passes the gate (default 30)"
-    )
-    p.add_argument("--accept", action="store_true", help="ship the best within the budget even if it fails the accuracy gate")
-    p.add_argument(
-        "--min-agreement", type=float, default=97.0, metavar="PERCENT", help="the gate for unlabelled --val (default 97)"
-    )
-    p.add_argument("--labels", metavar="FILE", help="class names, one a line, for weights that do not name theirs")
-    p.add_argument(
-        "--padding", choices=["symmetric", "same"], help="of the weights, where the file does not say (default: the variant's)"
-    )
-    p.add_argument(
-        "--calibration", default="default", metavar="RECIPE", help="how photos set the ranges: a name from calib/, or a YAML file"
-    )
-    p.add_argument("--max-corrupt", type=float, default=0.01, metavar="SHARE", help="unreadable photos tolerated (default 0.01)")
-    p.add_argument("--epochs", type=int, help="of training (default: 10 from weights, 40 from scratch)")
-    p.add_argument("--lr", type=float, help="peak learning rate (default: 0.001 from weights, 0.003 from scratch)")
-    p.add_argument("--no-flip", action="store_true", help="train without mirroring: digits, text, arrows")
-    p.add_argument("--seed", type=int, default=0)
-
-    p = verb("pick", _pick, "the largest variant within the budget, timed here with random weights")
-    _budget_options(p)
-    p.add_argument("--variant", nargs="+", default=[], metavar="NAME", help="candidates (default: all)")
-    p.add_argument("--classes", type=_classes, default=1000)
-    p.add_argument("--activation", choices=["keep", "auto", "hardswish", "relu6", "relu"], default="keep", help="as fit would swap")
-    p.add_argument("--all", action="store_true", help="measure every candidate instead of searching, and show the frontier")
-
-    p = verb("profile", _profile, "measure many variants here, so that others can be predicted where this device is not at hand")
-    p.add_argument("--target", required=True, help="a name from `edgeeff targets`; the model is written beside its file")
-    p.add_argument("--variant", nargs="+", default=[], metavar="NAME", help="what to measure (default: all)")
-    p.add_argument("--resolution", type=int, nargs="+", default=[], metavar="PX", help="input sizes (default: each variant's)")
-    p.add_argument("--on", metavar="USER@HOST", help="measure there, over ssh, with nothing installed but python3 and rsync")
-
-    p = verb("variants", _variants, "the family: parameters, multiply-adds and activations of each at its resolution")
-    p.add_argument("variant", nargs="*", help="names, or phiX for a compound coefficient (default: all)")
-    p.add_argument("--resolution", type=int)
-    p.add_argument("--classes", type=_classes, default=1000)
-
-    verb("targets", _targets, "the devices edgeeff knows")
-
-    p = verb("eval", _eval, "accuracy of a bundle's compiled file on labelled photos")
-    p.add_argument("bundle")
-    p.add_argument("--val", required=True, metavar="DIR")
-    p.add_argument("--max-corrupt", type=float, default=0.01, metavar="SHARE")
-    _on_option(p)
-
-    p = verb("bench", _bench, "latency of a bundle's compiled file on this machine")
-    p.add_argument("bundle")
-    p.add_argument("--rounds", type=int, default=8)
-    _on_option(p)
-
-    p = verb("compile", _compile, "on the device: a bundle's graphs become engines; the fastest that passes ships")
-    p.add_argument("bundle")
-    p.add_argument("--val", metavar="DIR", help="labelled photos to judge the engines on (default: the bundle's golden ones)")
-    p.add_argument("--dla", type=int, metavar="CORE", help="build for a DLA core; refused where it runs under 90%% of the layers")
-    p.add_argument("--max-corrupt", type=float, default=0.01, metavar="SHARE", help="unreadable photos tolerated (default 0.01)")
-    _on_option(p)
-
-    p = verb("lint", _lint, "will TensorRT build this ONNX graph, and run it in INT8?")
-    p.add_argument("model", metavar="MODEL.onnx")
-    p.add_argument("--tensorrt", type=_version, default=(10, 3), metavar="VERSION", help="the version to build with (default 10.3)")
-
-    p = verb("inspect", _inspect, "which layers of a bundle lose most in INT8: float against INT8 on the same photos")
-    p.add_argument("bundle")
-    p.add_argument("--images", metavar="DIR", help="photos to compare on (default: the bundle's golden ones)")
-    p.add_argument("--plot", metavar="FILE", help="also draw the errors as SVG")
-    p.add_argument("--top", type=int, default=15, metavar="N", help="layers to list (default 15)")
-    p.add_argument("--engine", action="store_true", help="list the layers of a TensorRT engine instead, as it was built")
-
-    p = verb("verify", _verify, "re-hash a bundle's files and replay its golden images")
-    p.add_argument("bundle")
-
-    p = verb("measure", _measure, "what a fit elsewhere asks of this machine, by --on: always JSON")
-    p.add_argument("backend")
-    p.add_argument("request", nargs="?", help="the folder that came with the question (default: only what this machine is)")
-    p.set_defaults(json=True)
-
-    verb("doctor", _doctor, "what this machine has and what is missing")
-    return top
-
-
-def _classes(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected 2 or more")
-    return int(text)
-
-
-def _version(text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"1[01](\.\d+)*", text):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a version from 10.3 to 11, like 10.3")
-    return tuple(int(n) for n in text.split("."))
-
-
-def _budget_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--target", required=True, help="a name from `edgeeff targets`, or a YAML file")
-    p.add_argument(
-        "--latency", type=float, metavar="MS", help="milliseconds for one photo (default: the target's, when no budget is given)"
-    )
-    p.add_argument(
-        "--percentile", type=int, choices=[50, 90, 99], default=50, help="the percentile --latency is held to (default 50)"
-    )
-    p.add_argument("--fps", type=float, help="frames a second, at least, many in flight")
-    p.add_argument("--gflops", type=float, help="billions of multiply-adds")
-    p.add_argument("--mparams", type=float, help="millions of parameters")
-    p.add_argument("--size-mb", type=float, help="megabytes of the compiled file")
-    p.add_argument("--memory-mb", type=float, help="megabytes that a process needs at most to load and run it")
-    p.add_argument("--energy-mj", type=float, help="millijoules for one photo, where the device has a power sensor")
-    p.add_argument("--resolution", type=int, nargs="+", default=[], metavar="PX", help="input sizes (default: each variant's)")
-    p.add_argument("--on", metavar="USER@HOST", help="measure there, over ssh, with nothing installed but python3 and rsync")
-
-
-def _on_option(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--on",
-        nargs="+",
-        default=[],
-        metavar="USER@HOST",
-        help="do it there, over ssh, with nothing installed but python3 and rsync",
-    )
-
-
-def _budget(options: argparse.Namespace) -> Any:
-    from .target import Budget
-
-    return Budget(
-        latency_ms=options.latency,
-        percentile=options.percentile,
-        gflops=options.gflops,
-        mparams=options.mparams,
-        size_mb=options.size_mb,
-        fps=options.fps,
-        memory_mb=options.memory_mb,
-        energy_mj=options.energy_mj,
-    )
+def _filled(kind: type[Any], options: argparse.Namespace, **others: Any) -> Any:
+    """A dataclass whose fields are the options of the same names."""
+    return kind(**others, **{f.name: getattr(options, f.name) for f in fields(kind) if f.name not in others})
 
 
 def _fit(options: argparse.Namespace) -> dict[str, Any]:
     from .bundle import PAGE
+    from .elsewhere import compile_elsewhere
     from .fit import Job, fit
+    from .target import Budget
 
-    job = Job(
-        target=options.target,
-        val=options.val,
-        out=options.out,
-        budget=_budget(options),
-        variants=tuple(options.variant),
-        weights=options.weights,
-        train=options.train,
-        calib=options.calib,
-        labels=options.labels,
-        resolution=tuple(options.resolution),
-        padding=options.padding,
-        max_drop=options.max_drop,
-        min_agreement=options.min_agreement,
-        max_corrupt=options.max_corrupt,
-        calibration=options.calibration,
-        activation=options.activation,
-        time_budget=options.time_budget,
-        accept=options.accept,
-        epochs=options.epochs,
-        lr=options.lr,
-        flip=not options.no_flip,
-        seed=options.seed,
-    )
+    job: Job = _filled(Job, options, budget=_filled(Budget, options))
     with _machine(options) as on:
         result = fit(job, on=on, progress=TerminalProgress())
     if not options.json:
@@ -269,22 +85,22 @@ def _fit(options: argparse.Namespace) -> dict[str, Any]:
             print(f"Copy it to the device, and there: edgeeff compile {path.name} --val PHOTOS; or from here, with --on USER@HOST")
     if options.on and result.bundle.manifest.get("forms"):
         there = argparse.Namespace(**{**vars(options), "bundle": options.out, "on": [options.on], "dla": None})
-        return {**result.to_json(), "compiled": _compile_elsewhere(there)}
+        return {**result.to_json(), "compiled": compile_elsewhere(there)}
     return result.to_json()
 
 
 def _pick(options: argparse.Namespace) -> dict[str, Any]:
     from .pick import activations, pick
-    from .target import Target
+    from .target import Budget, Target
     from .variants import grid
 
     target = Target.load(options.target)
-    budget = target.budget(_budget(options))
+    budget = target.budget(_filled(Budget, options))
     with _machine(options) as on:
         choice = pick(
             target,
             budget,
-            grid(options.variant, options.resolution),
+            grid(options.variants, options.resolution),
             classes=options.classes,
             activations=activations(target, options.activation),
             exhaustive=options.all,
@@ -342,7 +158,7 @@ def _profile(options: argparse.Namespace) -> dict[str, Any]:
     target = Target.load(options.target)
     path = predict.path(target.name)
     with _machine(options) as on:
-        models = profile(target, grid(options.variant, options.resolution), path=path, on=on, progress=TerminalProgress())
+        models = profile(target, grid(options.variants, options.resolution), path=path, on=on, progress=TerminalProgress())
     if not options.json:
         rows = [[form, f"{100 * m.median:.1f}", f"{100 * m.worst:.1f}", str(len(m.errors))] for form, m in models.items()]
         report.table(["form", "median error %", "worst %", "networks"], rows, title="each network predicted from the others")
@@ -394,6 +210,7 @@ def _targets(options: argparse.Namespace) -> dict[str, Any]:
 def _eval(options: argparse.Namespace) -> dict[str, Any]:
     from .accuracy import Gate
     from .bundle import Bundle
+    from .elsewhere import elsewhere
     from .images import ImageSet, PixelFile
 
     bundle = Bundle.open(options.bundle)
@@ -401,7 +218,7 @@ def _eval(options: argparse.Namespace) -> dict[str, Any]:
     if images.labels is None:
         raise BadInput(f"{options.val}: unlabelled photos. Expected DIR/CLASS/*.jpg or labels.txt.")
     if options.on:
-        return _elsewhere(options, ["eval", "bundle", "--val", "val", "--max-corrupt", str(options.max_corrupt)], bundle)
+        return elsewhere(options, ["eval", "bundle", "--val", "val", "--max-corrupt", str(options.max_corrupt)], bundle)
     progress = TerminalProgress()
     start = time.monotonic()
     pixels = PixelFile(images, bundle.preprocess, max_corrupt=options.max_corrupt, progress=progress)
@@ -427,13 +244,14 @@ def _bench(options: argparse.Namespace) -> dict[str, Any]:
     from .bench import HERE, Compiled, Request
     from .bundle import Bundle
     from .conditions import device
+    from .elsewhere import elsewhere
     from .target import Budget
 
     if options.rounds < 2:
         raise BadInput("--rounds: expected 2 or more, for an interval.")
     bundle = Bundle.open(options.bundle)
     if options.on:
-        return _elsewhere(options, ["bench", "bundle", "--rounds", str(options.rounds)], bundle)
+        return elsewhere(options, ["bench", "bundle", "--rounds", str(options.rounds)], bundle)
     facts = bundle.manifest
     form = Compiled(facts["backend"], bundle.path / facts["model"], facts["precision"], bundle.preprocess.resolution)
     everything = Budget(fps=1, memory_mb=1e9)
@@ -450,91 +268,16 @@ def _bench(options: argparse.Namespace) -> dict[str, Any]:
 
 def _compile(options: argparse.Namespace) -> dict[str, Any]:
     from .compile import compile
+    from .elsewhere import compile_elsewhere
 
     if options.on:
-        return _compile_elsewhere(options)
+        return compile_elsewhere(options)
     compiled = compile(
         options.bundle, val=options.val, dla=options.dla, max_corrupt=options.max_corrupt, progress=TerminalProgress()
     )
     if not options.json:
         report.engines(compiled)
     return compiled.to_json()
-
-
-def _elsewhere(options: argparse.Namespace, arguments: list[str], bundle: Any) -> dict[str, Any]:
-    """A verb that reads a bundle, on every host of --on."""
-    from .remote import Host, fleet
-
-    engine = bundle.manifest["device"]["machine"] if bundle.manifest["backend"] == "tensorrt" else ""
-
-    def work(host: Host) -> dict[str, Any]:
-        if engine and engine != host.machine:
-            raise BadInput(
-                f"{host.name}: is {host.machine}, but the bundle's engine was built on {engine}. "
-                f"First: edgeeff compile {options.bundle} --on {host.name}"
-            )
-        return {**host.run(arguments, _sent(options)), "bundle": options.bundle}
-
-    return _answers(options, fleet(options.on, bundle.manifest["backend"], work, TerminalProgress()))
-
-
-def _compile_elsewhere(options: argparse.Namespace) -> dict[str, Any]:
-    """One host's engine goes into the bundle itself; those of several into a bundle each beside it."""
-    import tempfile
-    from pathlib import Path
-
-    from .bundle import Bundle, publish, replaceable
-    from .images import ImageSet
-    from .remote import Host, fleet
-    from .ssh import check
-
-    check(options.on)
-    bundle = Bundle.open(options.bundle)
-    if not bundle.manifest.get("forms"):
-        raise BadInput(f"{options.bundle}: nothing to compile: the bundle holds a finished {bundle.manifest['backend']} file.")
-    if options.val is not None:
-        ImageSet.open(options.val).labelled_for(bundle.manifest["classes"], bundle.labels)
-    arguments = ["compile", "bundle", "--max-corrupt", str(options.max_corrupt)]
-    arguments += ["--val", "val"] if options.val is not None else []
-    arguments += ["--dla", str(options.dla)] if options.dla is not None else []
-    place = Path(options.bundle).resolve()
-    outs = {name: place if len(set(options.on)) == 1 else place.with_name(f"{place.name}-{name}") for name in options.on}
-    for out in outs.values():
-        replaceable(out)
-
-    def work(host: Host) -> dict[str, Any]:
-        out = outs[host.name]
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-            result = host.run(arguments, _sent(options), bring={"bundle": Path(folder) / "bundle"})
-            Bundle.open(Path(folder) / "bundle")
-            publish(Path(folder) / "bundle", out)
-        return {**result, "bundle": str(out)}
-
-    return _answers(options, fleet(options.on, "tensorrt", work, TerminalProgress()))
-
-
-def _sent(options: argparse.Namespace) -> dict[str, Any]:
-    from pathlib import Path
-
-    val = getattr(options, "val", None)
-    return {"bundle": Path(options.bundle)} | ({"val": Path(val)} if val is not None else {})
-
-
-def _answers(options: argparse.Namespace, answers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Those of all hosts; a failed one ends the command once all are printed."""
-    from .remote import failure
-
-    failed = failure(answers)
-    if not options.json and (len(answers) > 1 or not failed):
-        report.fleet(answers)
-        for answer in answers:
-            if "verdict" in answer:
-                print(f"{answer['host']}: {answer['verdict']}\nbundle: {answer['bundle']}")
-    if failed:
-        if options.json:
-            print(json.dumps({"hosts": answers}, indent=1))
-        raise failed
-    return {"hosts": answers}
 
 
 def _lint(options: argparse.Namespace) -> dict[str, Any]:
@@ -616,6 +359,23 @@ def _doctor(options: argparse.Namespace) -> dict[str, Any]:
             ["", "found", "", "what to do"], [[f.what, f.found, "ok" if f.ok else "!", "" if f.ok else f.remedy] for f in findings]
         )
     return {"findings": [asdict(f) for f in findings]}
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "fit": _fit,
+    "pick": _pick,
+    "profile": _profile,
+    "variants": _variants,
+    "targets": _targets,
+    "eval": _eval,
+    "bench": _bench,
+    "compile": _compile,
+    "lint": _lint,
+    "inspect": _inspect,
+    "verify": _verify,
+    "measure": _measure,
+    "doctor": _doctor,
+}
 
 
 if __name__ == "__main__":

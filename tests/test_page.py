@@ -15,8 +15,8 @@ import pytest
 
 from edgeeff import Budget, Bundle, Job, page
 from edgeeff.bundle import PAGE
-from edgeeff.cli import _budget, parser
 from edgeeff.images import Preprocess
+from edgeeff.options import parser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -276,12 +276,11 @@ def test_photos_are_shown_as_the_network_saw_them() -> None:
 def test_the_command_asks_for_the_same(job: Job) -> None:
     options = parser().parse_args(shlex.split(job.command)[1:])
     for field in fields(job):
-        if field.name not in ("budget", "variants", "resolution", "flip"):
+        if field.name in ("variants", "resolution"):
+            assert tuple(getattr(options, field.name)) == tuple(getattr(job, field.name))
+        elif field.name != "budget":
             assert getattr(options, field.name) == getattr(job, field.name), field.name
-    assert tuple(options.resolution) == tuple(job.resolution)
-    assert tuple(options.variant) == tuple(job.variants)
-    assert options.no_flip is not job.flip
-    assert _budget(options) == job.budget
+    assert Budget(**{field.name: getattr(options, field.name) for field in fields(Budget)}) == job.budget
 
 
 def test_marks_and_labels_stay_inside_the_frame() -> None:

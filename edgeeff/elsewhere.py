@@ -1,0 +1,79 @@
+"""Verbs that read a bundle, done on the hosts of --on: what is sent, what comes back, and what is said of a fleet."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from . import report
+from .bundle import Bundle, publish, replaceable
+from .errors import BadInput
+from .images import ImageSet
+from .progress import TerminalProgress
+from .remote import Host, failure, fleet
+from .ssh import check
+
+
+def elsewhere(options: argparse.Namespace, arguments: list[str], bundle: Bundle) -> dict[str, Any]:
+    """A verb that reads a bundle, on every host of --on."""
+    engine = bundle.manifest["device"]["machine"] if bundle.manifest["backend"] == "tensorrt" else ""
+
+    def work(host: Host) -> dict[str, Any]:
+        if engine and engine != host.machine:
+            raise BadInput(
+                f"{host.name}: is {host.machine}, but the bundle's engine was built on {engine}. "
+                f"First: edgeeff compile {options.bundle} --on {host.name}"
+            )
+        return {**host.run(arguments, _sent(options)), "bundle": options.bundle}
+
+    return _answers(options, fleet(options.on, bundle.manifest["backend"], work, TerminalProgress()))
+
+
+def compile_elsewhere(options: argparse.Namespace) -> dict[str, Any]:
+    """One host's engine goes into the bundle itself; those of several into a bundle each beside it."""
+    check(options.on)
+    bundle = Bundle.open(options.bundle)
+    if not bundle.manifest.get("forms"):
+        raise BadInput(f"{options.bundle}: nothing to compile: the bundle holds a finished {bundle.manifest['backend']} file.")
+    if options.val is not None:
+        ImageSet.open(options.val).labelled_for(bundle.manifest["classes"], bundle.labels)
+    arguments = ["compile", "bundle", "--max-corrupt", str(options.max_corrupt)]
+    arguments += ["--val", "val"] if options.val is not None else []
+    arguments += ["--dla", str(options.dla)] if options.dla is not None else []
+    place = Path(options.bundle).resolve()
+    outs = {name: place if len(set(options.on)) == 1 else place.with_name(f"{place.name}-{name}") for name in options.on}
+    for out in outs.values():
+        replaceable(out)
+
+    def work(host: Host) -> dict[str, Any]:
+        out = outs[host.name]
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+            result = host.run(arguments, _sent(options), bring={"bundle": Path(folder) / "bundle"})
+            Bundle.open(Path(folder) / "bundle")
+            publish(Path(folder) / "bundle", out)
+        return {**result, "bundle": str(out)}
+
+    return _answers(options, fleet(options.on, "tensorrt", work, TerminalProgress()))
+
+
+def _sent(options: argparse.Namespace) -> dict[str, Any]:
+    val = getattr(options, "val", None)
+    return {"bundle": Path(options.bundle)} | ({"val": Path(val)} if val is not None else {})
+
+
+def _answers(options: argparse.Namespace, answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Those of all hosts; a failed one ends the command once all are printed."""
+    failed = failure(answers)
+    if not options.json and (len(answers) > 1 or not failed):
+        report.fleet(answers)
+        for answer in answers:
+            if "verdict" in answer:
+                print(f"{answer['host']}: {answer['verdict']}\nbundle: {answer['bundle']}")
+    if failed:
+        if options.json:
+            print(json.dumps({"hosts": answers}, indent=1))
+        raise failed
+    return {"hosts": answers}

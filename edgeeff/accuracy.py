@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import AccuracyGateFailed
-from .images import PixelFile, Predict
+from .images import PixelFile, Pixels, Predict
 from .progress import SILENT, Progress
 
 Ranking = NDArray[np.int32]  # (N, ≤ 5): the classes of the highest logits, best first
@@ -60,7 +61,7 @@ def rank(predict: Predict, pixels: PixelFile, *, label: str = "evaluate", progre
     return _asked(predict, pixels, label, progress)[0]
 
 
-def _asked(predict: Predict, pixels: PixelFile, label: str, progress: Progress) -> tuple[Ranking, NDArray[np.float32]]:
+def _asked(predict: Predict, pixels: Batches, label: str, progress: Progress) -> tuple[Ranking, NDArray[np.float32]]:
     """The top five classes of every photo, and the first one's probability `(N,)`."""
     batches = progress.track(pixels.batches(BATCH), label, math.ceil(len(pixels) / BATCH))
     found = [(_top5(logits), _probability(logits)) for logits in map(predict, batches)]
@@ -102,6 +103,14 @@ def images_needed(before: NDArray[np.bool_], after: NDArray[np.bool_], max_drop:
     return math.ceil(Z**2 * variance / margin**2)
 
 
+class Batches(Protocol):
+    """Photos in the shape that a `Predict` takes."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int) -> Iterator[Pixels]: ...
+
+
 class Gate:
     """Judges steps on one set of photos against the first step, the float model.
 
@@ -117,10 +126,10 @@ class Gate:
         self.answers: list[Answers] = []  # a report each
         self._baseline: Ranking | None = None
 
-    def judge(self, step: str, predict: Predict) -> StepReport:
-        """Evaluate and report; the first call sets the float baseline."""
+    def judge(self, step: str, predict: Predict, pixels: Batches | None = None) -> StepReport:
+        """Evaluate and report; the first call sets the float baseline. `pixels`: the same photos in another shape."""
         start = time.monotonic()
-        ranking, probabilities = _asked(predict, self.pixels, f"accuracy of {step}", self.progress)
+        ranking, probabilities = _asked(predict, pixels or self.pixels, f"accuracy of {step}", self.progress)
         if self._baseline is None:
             self._baseline = ranking
         report = self._report(step, ranking, self._baseline, time.monotonic() - start)

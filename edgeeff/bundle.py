@@ -27,7 +27,9 @@ from typing import Any
 import numpy as np
 
 from . import backends
+from .backends import Watch
 from .errors import BadInput, ToolMissing
+from .frames import Frame, Frames, View
 from .images import Logits, Pixels, Predict, Preprocess
 
 SCHEMA = 1
@@ -75,13 +77,9 @@ class Bundle:
 
         One photo after the other as fast as possible, or with `throughput` many at once.
         """
-        backend = backends.get(self.manifest["backend"])
-        if missing := backend.available():
-            elsewhere = f" On the device itself: edgeeff compile {self.path}" if self.manifest.get("forms") else ""
-            raise ToolMissing(missing + elsewhere)
         facts = self.manifest
         file = self.path / facts["model"]
-        run = backend.load(file, precision=facts["precision"], threads=facts["threads"], throughput=throughput)
+        run = self._backend().load(file, precision=facts["precision"], threads=facts["threads"], throughput=throughput)
         side = self.preprocess.resolution
 
         def predict(images: Pixels) -> Logits:
@@ -90,6 +88,26 @@ class Bundle:
             return run(np.ascontiguousarray(images))  # the runtimes read its memory as it lies
 
         return predict
+
+    def watch(self, frames: Frames) -> Watch:
+        """The compiled file, ready for a camera: a frame → `(1, classes)` logits, with nothing left to do to the frame."""
+        facts, backend = self.manifest, self._backend()
+        view = View.of(self.preprocess, frames)
+        run = backend.watch(self.path / facts["model"], view, precision=facts["precision"], threads=facts["threads"])
+
+        def see(frame: Frame) -> Logits:
+            if frame.shape != frames.shape or frame.dtype != np.uint8:
+                raise BadInput(f"expected a uint8 frame {frames.shape}, got {frame.dtype} {frame.shape}.")
+            return run(np.ascontiguousarray(frame))
+
+        return see
+
+    def _backend(self) -> backends.Backend:
+        backend = backends.get(self.manifest["backend"])
+        if missing := backend.available():
+            elsewhere = f" On the device itself: edgeeff compile {self.path}" if self.manifest.get("forms") else ""
+            raise ToolMissing(missing + elsewhere)
+        return backend
 
     def golden(self) -> dict[str, Any]:
         """The arrays of `golden.npz`, by name: `images`, `logits` and what each form of the model gave."""

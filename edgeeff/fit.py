@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from . import backends, bundle, page, portable
 from .accuracy import Gate, StepReport, rank
 from .bench import HERE, Machine
@@ -23,7 +25,8 @@ from .bundle import Bundle
 from .calibration import Calibration
 from .compile import Compiled, compile
 from .conditions import device
-from .errors import BadInput, BudgetNotMet, ToolMissing
+from .errors import AccuracyGateFailed, BadInput, BudgetNotMet, ToolMissing
+from .frames import Footage, Frames, View
 from .images import ImageSet, PixelFile, Preprocess, readable, unseen
 from .pick import Accuracy, Candidate, Choice, activations, grows, pick
 from .progress import SILENT, Progress
@@ -34,6 +37,7 @@ from .verdict import Form, Outcome, decide, loss
 from .workspace import Workspace
 
 LEARNING = 4000  # photos that a network recovers on, at most
+CAMERA = Frames(640, 480)  # what a bundle is judged on beside photos
 WORTH = 1.05  # times faster: what a swap of the activation has to gain, at the interval's lower end
 
 
@@ -270,6 +274,9 @@ def fit_variant(
     else:
         remedies = (chosen.remedy, left_float, notes)
         outcome = decide(v, forms, *remedies, target, budget, gate, accept=job.accept, on=on, progress=progress)
+    seen = on_camera(gate, preprocess, target, outcome.shipped)
+    if not seen.passed and not job.accept:
+        raise AccuracyGateFailed(gate.refusal(seen))
     facts = {
         "variant": v.name,
         "resolution": v.resolution,
@@ -303,6 +310,14 @@ def fit_variant(
     drawn = page.write(workspace.root / bundle.PAGE, job, facts, outcome, gate, choice, names)
     written = bundle.write(workspace.scratch("bundle"), [*outcome.files, drawn], names, outcome.golden, facts)
     return Fit(written, v, outcome, gate.reports, facts["ladder"])
+
+
+def on_camera(gate: Gate, preprocess: Preprocess, target: Target, form: Form) -> StepReport:
+    """The whole path, from a camera's frame to the label: the photos as frames, shrunk and cropped by the graph itself."""
+    see = target.runtime.watch(form.file, View.of(preprocess, CAMERA), precision=form.precision, threads=target.threads)
+    footage = Footage(gate.pixels.images, preprocess, CAMERA)
+    step = f"{form.report.step}, {CAMERA.width}×{CAMERA.height} frames"
+    return gate.judge(step, lambda frames: np.concatenate([see(frame) for frame in frames]), footage)
 
 
 def open_photos(job: Job, progress: Progress) -> Photos:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
 from ..errors import BadInput
-from ..images import Pixels, Predict
+from ..frames import Frame, View
+from ..images import Logits, Pixels, Predict
+
+Watch = Callable[[Frame], Logits]  # of one frame: (1, classes)
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,16 @@ class Backend(Protocol):
     def load(self, model: Path, *, precision: str, threads: int = 0, throughput: bool = False) -> Predict:
         """Ready to run: one image after the other as fast as possible, or with `throughput` many at once on all cores."""
 
+    def watch(self, model: Path, view: View, *, precision: str, threads: int = 0) -> Watch:
+        """Ready to run on a camera's frames, each as it comes."""
+
     def layer_times(self, model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:
         """Every layer that ran on one `(1, H, W, 3)` image, the longest first; none where the backend cannot tell."""
+
+
+def watched(run: Predict, view: View) -> Watch:
+    """`run` on a camera's frames, where the runtime leaves it to the processor to shrink them."""
+    return lambda frame: run(view(frame))
 
 
 def names() -> list[str]:

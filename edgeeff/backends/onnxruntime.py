@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadInput
+from ..frames import View
 from ..images import Logits, Pixels, Predict
-from . import LayerTime, profiled_runs
+from . import LayerTime, Watch, profiled_runs, watched
 
 PRECISIONS = ("float32", "fp16", "int8", "int8-fp16", "int8-mixed")
 MODEL = "compiled.onnx"  # beside the portable model.onnx of a bundle
@@ -53,6 +54,10 @@ def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = Fa
         return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
 
     return predict
+
+
+def watch(model: Path, view: View, *, precision: str, threads: int = 0) -> Watch:
+    return watched(load(model, precision=precision, threads=threads), view)
 
 
 def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:

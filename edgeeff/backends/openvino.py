@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadInput
+from ..frames import Frame, View
 from ..images import Logits, Pixels, Predict
-from . import LayerTime, profiled_runs
+from . import LayerTime, Watch, profiled_runs
 
 PRECISIONS = ("float32", "bf16", "int8", "int8-bf16")
 MODEL = "model.xml"
@@ -91,14 +92,53 @@ def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0)
     return sorted(layers, key=lambda layer: -layer.milliseconds)
 
 
-def _compiled(model: Path, precision: str, threads: int, **config: Any) -> Any:
+def watch(model: Path, view: View, *, precision: str, threads: int = 0) -> Watch:
+    request = _compiled(model, precision, threads, view, PERFORMANCE_HINT="LATENCY").create_infer_request()
+
+    def see(frame: Frame) -> Logits:
+        return np.array(request.infer({0: frame}, share_inputs=True)[0])
+
+    return see
+
+
+def _compiled(path: Path, precision: str, threads: int, view: View | None = None, **config: Any) -> Any:
     config["INFERENCE_PRECISION_HINT"] = "bf16" if precision.endswith("bf16") else "f32"
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
     try:
-        return _core().compile_model(model, "CPU", config)
+        model = _core().read_model(path)
+        return _core().compile_model(_behind(view, model) if view else model, "CPU", config)
     except RuntimeError as error:
-        raise BadInput(f"{model}: OpenVINO cannot load it ({str(error).strip().splitlines()[-1][:200]}).") from error
+        raise BadInput(f"{path}: OpenVINO cannot load it ({str(error).strip().splitlines()[-1][:200]}).") from error
+
+
+def _behind(view: View, model: Any) -> Any:
+    """The model with a camera's frames as its input: they are shrunk and cropped in the graph."""
+    import openvino
+    from openvino import opset13 as op
+
+    def axes(*numbers: int) -> Any:
+        return op.constant(np.array(numbers, np.int64))
+
+    frames, size, height, width = view.frames, len(view.rows), view.rows.shape[1], view.columns.shape[1]
+    camera = op.parameter(frames.shape, np.uint8, name="frame")
+    pixels = camera
+    if frames.colour == "NV12":
+        planes = op.reshape(camera, axes(1, frames.height * 3 // 2, frames.width, 1), False)
+        pixels = op.reshape(op.nv12_to_rgb(planes), axes(frames.height, frames.width, 3), False)
+    pixels = op.slice(pixels, axes(view.top, view.left), axes(*view.end), axes(1, 1), axes(0, 1))
+    if not view.crops_only:
+        tall = op.matmul(view.rows, op.reshape(op.convert(pixels, "f32"), axes(height, 3 * width), False), False, False)
+        turned = op.transpose(op.reshape(tall, axes(size, width, 3), False), axes(0, 2, 1))
+        small = op.matmul(op.reshape(turned, axes(3 * size, width), False), view.columns, False, True)
+        small = op.transpose(op.reshape(small, axes(size, 3, size), False), axes(0, 2, 1))
+        pixels = op.convert(op.clamp(op.round(small, "half_to_even"), 0.0, 255.0), "u8")
+    if view.swap:
+        pixels = op.gather(pixels, axes(2, 1, 0), op.constant(2))
+    picture = op.unsqueeze(pixels, axes(0))
+    for reader in model.input(0).get_target_inputs():
+        reader.replace_source_output(picture.output(0))
+    return openvino.Model(model.get_results(), [camera], "camera")
 
 
 class _Latency:

@@ -27,10 +27,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadInput, BuildFailed, ToolMissing
+from ..frames import View
 from ..images import Logits, Pixels, Predict
 from ..progress import SILENT, Progress
 from ..workspace import write_whole
-from . import LayerTime, _cuda
+from . import LayerTime, Watch, _cuda, watched
 
 PRECISIONS = ("float32", "fp16", "int8-fp16", "int8-mixed")
 MODEL = "model.engine"
@@ -114,6 +115,10 @@ def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = Fa
     plan = model.read_bytes()
     _refuse_foreign(model, plan, trt, cuda)
     return Engine(trt, cuda, plan)
+
+
+def watch(model: Path, view: View, *, precision: str, threads: int = 0) -> Watch:
+    return watched(load(model, precision=precision, threads=threads), view)
 
 
 def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:

@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeeff import BadInput, Bundle, backends
+from edgeeff.frames import Footage, Frames, View
+from edgeeff.images import ImageSet, Preprocess
+
+PREPROCESS = Preprocess(64, 73, (0, 0, 0), (1, 1, 1))
+
+
+def picture(width: int, height: int, detail: int = 6) -> Image.Image:
+    """Smooth colours that change every `detail` pixels."""
+    coarse = np.random.default_rng(width).integers(0, 256, (height // detail + 2, width // detail + 2, 3), np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def bgr(image: Image.Image) -> np.ndarray:
+    return np.ascontiguousarray(np.asarray(image)[..., ::-1])
+
+
+def nv12(image: Image.Image) -> np.ndarray:
+    """BT.601, limited range."""
+    r, g, b = np.asarray(image).astype(float).transpose(2, 0, 1)
+    y = 16 + 0.257 * r + 0.504 * g + 0.098 * b
+    u, v = 128 - 0.148 * r - 0.291 * g + 0.439 * b, 128 + 0.439 * r - 0.368 * g - 0.071 * b
+    chroma = np.stack([plane[::2, ::2] for plane in (u, v)], -1).reshape(len(y) // 2, -1)
+    return np.concatenate([y, chroma]).round().clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (1920, 1080), (641, 357), (100, 80), (70, 70), (64, 64), (40, 33)])
+def test_frames_are_shrunk_as_photos_are(size, interpolation) -> None:
+    preprocess = Preprocess(64, 73, (0, 0, 0), (1, 1, 1), interpolation)
+    image = picture(*size)
+    difference = np.abs(View.of(preprocess, Frames(*size))(bgr(image))[0].astype(int) - preprocess(image))
+    assert difference.max() <= 4
+    assert difference.mean() < 0.3
+
+
+def test_only_what_the_crop_needs_is_read() -> None:
+    view = View.of(Preprocess(224, 256, (0, 0, 0), (1, 1, 1)), Frames(1920, 1080))
+    assert view.rows.shape[1] < 0.9 * 1080
+    assert view.columns.shape[1] < 0.5 * 1920
+    assert not view.crops_only
+    assert View.of(PREPROCESS, Frames(70, 64)).crops_only
+
+
+def test_a_region_is_a_smaller_frame() -> None:
+    frame = bgr(picture(320, 240))
+    whole = View.of(PREPROCESS, Frames(320, 240, region=(20, 30, 200, 160)))(frame)
+    part = View.of(PREPROCESS, Frames(200, 160))(np.ascontiguousarray(frame[30:190, 20:220]))
+    assert (whole == part).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((0, 0), "0×0 pixels"),
+        ((10000, 480), "expected 32 to 8192"),
+        ((641, 480, "NV12"), "expected even sides"),
+        ((640, 480, "BGR", (600, 0, 100, 100)), "within 640×480"),
+        ((640, 480, "BGR", (0, 0, 8, 8)), "32 pixels or more"),
+    ],
+)
+def test_odd_frames_are_refused(arguments, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        Frames(*arguments)
+
+
+@pytest.mark.parametrize("colour", ["BGR", "RGB", "NV12"])
+@pytest.mark.parametrize("region", [None, (40, 20, 300, 200)])
+def test_the_graph_sees_what_numpy_sees(fitted, colour, region) -> None:
+    """Where both compute in float32, the logits of the two paths agree closely."""
+    bundle = Bundle.open(fitted[0])
+    image = picture(400, 300)
+    frame = {"BGR": bgr(image), "RGB": np.asarray(image), "NV12": nv12(image)}[colour]
+    view = View.of(bundle.preprocess, Frames(*image.size, colour, region))
+    openvino, onnxruntime = backends.get("openvino"), backends.get("onnxruntime")
+    graph = openvino.watch(bundle.path / "model.xml", view, precision="float32")(frame)
+    outside = openvino.load(bundle.path / "model.xml", precision="float32")(view(frame))
+    assert graph.shape == (1, 10)
+    assert graph == pytest.approx(outside, abs=float(0.05 * outside.std()))
+    portable = onnxruntime.watch(bundle.path / "model.onnx", view, precision="float32")(frame)
+    assert portable == pytest.approx(onnxruntime.load(bundle.path / "model.onnx", precision="float32")(view(frame)), abs=1e-5)
+
+
+def test_nv12_is_nearly_the_same_picture() -> None:
+    image = picture(640, 480, 30)
+    colours = View.of(PREPROCESS, Frames(640, 480))(bgr(image)).astype(int)
+    assert np.abs(View.of(PREPROCESS, Frames(640, 480, "NV12"))(nv12(image)) - colours).mean() < 3
+
+
+def test_a_bundle_refuses_frames_of_another_shape(fitted) -> None:
+    see = Bundle.open(fitted[0]).watch(Frames(320, 240))
+    for wrong in (np.zeros((480, 640, 3), np.uint8), np.zeros((240, 320, 3), np.float32)):
+        with pytest.raises(BadInput, match=r"expected a uint8 frame \(240, 320, 3\)"):
+            see(wrong)
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (1000, 300), (66, 66), (50, 40)])
+def test_a_photo_on_a_camera_looks_as_from_its_file(tmp_path: Path, size) -> None:
+    image = picture(*size, 30)
+    image.save(tmp_path / "a.png")
+    frames = Frames(640, 480)
+    footage = Footage(ImageSet(tmp_path, (tmp_path / "a.png",), None), PREPROCESS, frames)
+    (batch,) = footage.batches(8)
+    assert batch.shape == (1, 480, 640, 3)
+    difference = np.abs(View.of(PREPROCESS, frames)(batch[0])[0].astype(int) - PREPROCESS(image))
+    assert difference.mean() < 4  # resampled once more, and off by up to a pixel where the crop is rounded
+
+
+def test_the_whole_path_is_a_step_of_the_fit(fitted) -> None:
+    step = fitted[1]["steps"][-1]
+    assert step["step"].endswith("640×480 frames")
+    assert step["passed"]
+    assert step["images"] == fitted[1]["steps"][0]["images"]

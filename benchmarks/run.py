@@ -22,10 +22,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeeff.bench import device
+from edgeeff.bundle import Bundle
+from edgeeff.conditions import device
 from edgeeff.fit import versions
 
 HERE = Path(__file__).parent
+MINUTES = 30.0  # of a camera faster than the model
 EDGEEFF = [sys.executable, "-m", "edgeeff.cli"]
 
 
@@ -230,6 +232,31 @@ def throughput(data: Path) -> dict[str, Any]:
     }
 
 
+def camera(data: Path) -> dict[str, Any]:
+    """V2-B0 in INT8 behind a camera: the whole path's accuracy, ages by source and size, overload, sharing, the page's clients."""
+    import camera
+
+    photos = (
+        sorted((data / "images/ilsvrc-val-1300").glob("*.JPEG"))[:100]
+        or sorted(p for p in (data / "images/ilsvrc-val-1300").iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))[:100]
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) / "bundle"
+        fitted = edgeeff(
+            *("fit", "--target", "host-cpu", "--latency", 100, "--variant", V2_B0[0], "--weights", data / "weights" / V2_B0[1]),
+            *("--calib", data / "images/imagenet-samples-1000", "--val", data / "images/ilsvrc-val-1300", "--out", out),
+        )
+        bundle = Bundle.open(out)
+        return {
+            "steps": fitted["steps"],
+            "precision": bundle.manifest["precision"],
+            "ages": camera.ages(bundle, photos),
+            "sharing": camera.sharing(bundle),
+            "clients": camera.clients(bundle, photos[0]),
+            "overload": camera.overload(bundle, MINUTES),
+        }
+
+
 V2_B0 = ("v2-b0", "v2_b0-imagenet.pth")
 SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "v2-b0": lambda data: imagenet(data, *V2_B0),
@@ -249,6 +276,7 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "trained": trained,
     "v2-b0-auto": lambda data: imagenet(data, *V2_B0, "--activation", "auto"),
     "v2-b0-jetson": lambda data: imagenet(data, *V2_B0, target="jetson-orin-nano-8gb"),
+    "camera": camera,
     "pick": pick,
     "noise": noise,
     "predicted": predicted,

@@ -44,7 +44,7 @@ def _answer(options: argparse.Namespace) -> int:
     except OSError as error:
         return _refuse(f"{error.filename or 'output'}: {error.strerror or error}.", BadInput.exit_code)
     if options.json:
-        print(json.dumps(result, indent=1))
+        print(json.dumps(result, indent=None if options.verb == "camera" else 1))
     return 0
 
 
@@ -280,6 +280,54 @@ def _compile(options: argparse.Namespace) -> dict[str, Any]:
     return compiled.to_json()
 
 
+def _camera(options: argparse.Namespace) -> dict[str, Any]:
+    import signal
+    from pathlib import Path
+
+    from . import outlets
+    from .bundle import Bundle
+    from .camera import Camera
+    from .web import Web
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    progress = TerminalProgress()
+    asked = {name: getattr(options, name) for name in ("region", "every", "nv12", "smooth", "threshold", "top")}
+    with contextlib.ExitStack() as stack:
+        camera = stack.enter_context(Camera(Bundle.open(options.bundle), options.sources, **asked, progress=progress))
+        sinks: list[Any] = [outlets.Lines(sys.stdout) if options.json else outlets.Changes()]
+        if options.output:
+            sinks.append(stack.enter_context(outlets.lines(options.output)))
+        if options.mqtt:
+            sinks.append(stack.enter_context(outlets.Mqtt(options.mqtt, progress)))
+        if options.collect:
+            room = {"megabytes": options.collect_mb, "nv12": options.nv12}
+            sinks.append(outlets.Collector(Path(options.collect), options.uncertain, **room, progress=progress))
+        if options.web:
+            web = stack.enter_context(Web(options.web, camera))
+            progress.say(f"watch at {web.url}")
+            sinks.append(web)
+        end = time.monotonic() + (options.seconds or float("inf"))
+        try:
+            for result in camera:
+                for sink in sinks:
+                    sink(result)
+                if time.monotonic() > end:
+                    break
+        except KeyboardInterrupt:
+            pass  # how a camera is switched off
+        summary = camera.summary()
+    if not options.json:
+        report.cameras(summary)
+    if options.budget_ms:
+        if options.json:
+            print(json.dumps({"summary": summary}))
+        camera.hold(options.budget_ms)
+    return {"summary": summary}
+
+
 def _lint(options: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import asdict
     from pathlib import Path
@@ -370,6 +418,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "eval": _eval,
     "bench": _bench,
     "compile": _compile,
+    "camera": _camera,
     "lint": _lint,
     "inspect": _inspect,
     "verify": _verify,

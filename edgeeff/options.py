@@ -103,6 +103,37 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--max-corrupt", type=float, default=0.01, metavar="SHARE", help="unreadable photos tolerated (default 0.01)")
     _on_option(p)
 
+    p = verb("camera", "labels on live frames: a line at each change, with --json at each frame")
+    p.add_argument("bundle")
+    p.add_argument(
+        "--source",
+        dest="sources",
+        nargs="+",
+        required=True,
+        metavar="SRC",
+        help="0, /dev/video0, csi://0, rtsp://…, http://…, a file, a folder of photos, - (standard input), a GStreamer pipeline",
+    )
+    p.add_argument(
+        "--roi", type=_box, dest="region", metavar="L,T,W,H", help="the part to look at: left,top,width,height in pixels"
+    )
+    p.add_argument("--every", type=_count, default=1, metavar="N", help="look at each Nth frame only")
+    p.add_argument("--nv12", action="store_true", help="take raw NV12 frames from the camera; they are converted in the graph")
+    p.add_argument("--top", type=_count, default=3, metavar="K", help="classes to name for each frame (default 3)")
+    p.add_argument("--smooth", type=float, default=0.5, metavar="S", help="seconds over which the label is smoothed (default 0.5)")
+    p.add_argument("--threshold", type=float, default=0.5, metavar="P", help="probability that a label needs (default 0.5)")
+    p.add_argument(
+        "--budget-ms", type=float, metavar="MS", help="what 90%% of the labels have to be younger than; exit code 3 if not"
+    )
+    p.add_argument("--seconds", type=float, metavar="S", help="end after so long (default: Ctrl-C or SIGTERM, or the source's end)")
+    p.add_argument("--output", metavar="FILE", help="append a JSON line for each frame")
+    p.add_argument("--mqtt", metavar="HOST[:PORT]/TOPIC", help="publish a JSON message for each frame")
+    p.add_argument(
+        "--web", metavar="[HOST:]PORT", help="show picture, label and ages in a browser; other hosts need the token printed"
+    )
+    p.add_argument("--collect", metavar="DIR", help="keep frames that the model is unsure of, one a second at most")
+    p.add_argument("--uncertain", type=float, default=0.6, metavar="P", help="what the surest class stays under then (default 0.6)")
+    p.add_argument("--collect-mb", type=float, default=500.0, metavar="MB", help="what DIR may hold (default 500)")
+
     p = verb("lint", "will TensorRT build this ONNX graph, and run it in INT8?")
     p.add_argument("model", metavar="MODEL.onnx")
     p.add_argument("--tensorrt", type=_version, default=(10, 3), metavar="VERSION", help="the version to build with (default 10.3)")
@@ -130,6 +161,18 @@ def _classes(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:
         raise argparse.ArgumentTypeError(f"{text!r}: expected 2 or more")
     return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 1 or more")
+    return int(text)
+
+
+def _box(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+(,\d+){3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected left,top,width,height")
+    return tuple(map(int, text.split(",")))
 
 
 def _version(text: str) -> tuple[int, ...]:

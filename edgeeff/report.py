@@ -41,6 +41,33 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str =
     Console().print(grid)
 
 
+def cameras(summary: dict[str, Any]) -> None:
+    """What was seen of each source, and how old its labels were."""
+    columns = [
+        "source",
+        "frames",
+        "labels",
+        "dropped",
+        "fps",
+        "age p50 ms",
+        "p90",
+        "p99",
+        "waiting",
+        "inference",
+        "output",
+        "outages",
+    ]
+    rows = []
+    for r in summary["sources"]:
+        ages = [f"{ms:.1f}" if ms is not None else "" for ms in r["age_ms"].values()]
+        parts = [f"{p['p50']:.1f}" if p["p50"] is not None else "" for p in r["parts_ms"].values()]
+        outages = f"{len(r['outages'])}, {sum(r['outages']):.0f} s" if r["outages"] else "none"
+        counts = [str(r[name]) for name in ("frames", "labels", "dropped")]
+        rows.append([r["source"], *counts, f"{r['fps']:.1f}", *ages, *parts, outages])
+    warm = f", {summary['temperature']:.0f} °C" if summary["temperature"] else ""
+    table(columns, rows, title=f"{summary['seconds']:.0f} s{warm}; waiting, inference and output are medians in ms")
+
+
 def steps(reports: Sequence[Any], *, shipped: str) -> None:
     """The accuracy of each step against the float model."""
     labelled = reports[0].top1 is not None

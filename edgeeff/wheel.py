@@ -15,7 +15,7 @@ from pathlib import Path
 from . import settings
 from .errors import ToolMissing
 
-EXTRAS = ("openvino", "onnxruntime", "tensorrt")  # what runs bundles; torch, onnx and nncf make them, and stay here
+EXTRAS = ("camera", "openvino", "onnxruntime", "tensorrt")  # what runs bundles; torch, onnx and nncf make them, and stay here
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip can hold
 
 
@@ -42,9 +42,9 @@ def build(folder: Path) -> Path:
 
 
 def _files() -> dict[str, bytes]:
-    """The package's modules, and the YAML folders that lie in it or beside it."""
+    """The package's modules and the camera's page, and the YAML folders that lie in it or beside it."""
     package = Path(__file__).parent
-    paths = {f"edgeeff/{p.relative_to(package).as_posix()}": p for p in package.rglob("*.py")}
+    paths = {f"edgeeff/{p.relative_to(package).as_posix()}": p for p in package.rglob("*") if p.suffix in (".py", ".html")}
     for kind in ("targets", "calib"):
         folder = settings.folder(kind)
         paths |= {f"edgeeff/{kind}/{p.relative_to(folder).as_posix()}": p for p in folder.rglob("*") if p.is_file()}

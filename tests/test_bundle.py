@@ -140,6 +140,7 @@ import sys
 for name in ("torch", "nncf", "onnx", "jinja2"):
     sys.modules[name] = None
 import edgeeff, edgeeff.accuracy, edgeeff.bench, edgeeff.bundle, edgeeff.compile, edgeeff.doctor, edgeeff.images, edgeeff.cli
+import edgeeff.camera, edgeeff.outlets, edgeeff.web
 bundle = edgeeff.Bundle.open({str(fitted[0])!r})
 bundle.verify()
 assert edgeeff.cli.main(["bench", {str(fitted[0])!r}, "--rounds", "2"]) == 0

@@ -1,0 +1,204 @@
+"""How old labels are: `edgeeff.camera` on films, on MJPEG over HTTP (ffmpeg) and on RTSP (GStreamer's server), against its parts.
+
+Called by run.py. Servers are of the Debian packages ffmpeg, python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-good.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edgeeff.bundle import Bundle
+from edgeeff.camera import Camera
+from edgeeff.frames import Frame, Frames
+from edgeeff.sources import Source
+from edgeeff.web import Web
+
+RTSP = """
+import sys
+import gi
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer
+Gst.init(None)
+server = GstRtspServer.RTSPServer()
+server.set_service(sys.argv[1])
+factory = GstRtspServer.RTSPMediaFactory()
+photos = "multifilesrc location=%s/%%05d.jpg loop=true caps=image/jpeg,framerate=%s/1" % tuple(sys.argv[2:])
+factory.set_launch("( " + photos + " ! rtpjpegpay name=pay0 )")
+factory.set_shared(True)
+server.get_mount_points().add_factory("/film", factory)
+server.attach(None)
+GLib.MainLoop().run()
+"""
+
+
+def film(path: Path, photos: list[Path], size: tuple[int, int], fps: int, count: int) -> Path:
+    """Photos as MJPEG, changing every frame; each also as a file in the folder `path` without its suffix."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, size)
+    path.with_suffix("").mkdir()
+    for i, photo in enumerate(itertools.islice(itertools.cycle(photos), count)):
+        frame = cv2.resize(cv2.imread(str(photo)), size)
+        writer.write(frame)
+        cv2.imwrite(str(path.with_suffix("") / f"{i:05d}.jpg"), frame)
+    writer.release()
+    return path
+
+
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def served(kind: str, path: Path, fps: int) -> Iterator[str]:
+    """Where the film is played at its own pace: a file that grows (a pipe), or the address of a server."""
+    number = port()
+    play = ["ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", str(path), "-c", "copy"]
+    if kind == "file":
+        address = str(path.with_suffix(".pipe"))
+        os.mkfifo(address)
+        server = subprocess.Popen([*play, "-y", "-f", "avi", address])
+    elif kind == "http":
+        address = f"http://127.0.0.1:{number}/"
+        server = subprocess.Popen([*play, "-f", "mpjpeg", "-listen", "1", address])
+    else:
+        address = f"rtsp://127.0.0.1:{number}/film"
+        python = shutil.which("python3", path="/usr/bin") or "python3"
+        server = subprocess.Popen([python, "-c", RTSP, str(number), str(path.with_suffix("")), str(fps)])
+    try:
+        time.sleep(2)
+        yield address
+    finally:
+        server.kill()
+        server.wait()
+
+
+def alone(bundle: Bundle, path: Path, size: tuple[int, int], count: int) -> tuple[float, float]:
+    """Milliseconds to decode a frame and to infer it, each by itself: medians."""
+    capture, see = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), bundle.watch(Frames(*size))
+    decoding, inference = [], []
+    for _ in range(count):
+        start = time.perf_counter()
+        frame = capture.read()[1]
+        decoding.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        see(frame)
+        inference.append(time.perf_counter() - start)
+    return 1000 * median(decoding), 1000 * median(inference)
+
+
+def ages(bundle: Bundle, photos: list[Path], *, fps: int = 10, count: int = 200) -> dict[str, Any]:
+    """From the coded frame to its label, played at `fps`: ages begin with the decoded frame, so decoding by itself is added."""
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for size in ((640, 480), (1920, 1080)):
+            path = film(Path(folder) / f"{size[1]}.avi", photos, size, fps, 240)
+            for kind in ("file", "http", "rtsp"):
+                with served(kind, path, fps) as address, Camera(bundle, [address]) as camera:
+                    taken = list(itertools.islice(camera, count))
+                    for capture in camera.captures:
+                        capture.stop()
+                    summary = camera.summary()["sources"][0]
+                decoding, inference = alone(bundle, path, size, 100)
+                whole = decoding + summary["age_ms"]["p50"]
+                results[f"{kind} {size[0]}×{size[1]}"] = {
+                    "labels": len(taken),
+                    "age": summary["age_ms"],
+                    "parts": summary["parts_ms"],
+                    "decoding": round(decoding, 3),
+                    "inference": round(inference, 3),
+                    "ratio": round(whole / (decoding + inference), 3),
+                }
+    return results
+
+
+class Paced(Source):
+    """A camera of so many frames a second."""
+
+    def __init__(self, name: str, fps: float, frame: Frame) -> None:
+        super().__init__(f"rtsp://{name}")
+        self.fps, self.frame = fps, frame
+
+    def frames(self, say: Callable[[str], None]) -> Iterator[tuple[float, Frame]]:
+        start = time.monotonic()
+        for i in itertools.count():
+            time.sleep(max(0.0, start + i / self.fps - time.monotonic()))
+            yield time.monotonic(), self.frame.copy()
+
+
+def overload(bundle: Bundle, minutes: float) -> dict[str, Any]:
+    """A camera of 60 frames a second, and a reader that takes 100 ms for each: ages and memory by the minute."""
+    frame = np.zeros((480, 640, 3), np.uint8)
+    rows: list[dict[str, Any]] = []
+    with Camera(bundle, [Paced("sixty", 60, frame)]) as camera:
+        waited: list[float] = []
+        begun = time.monotonic()
+        for result in camera:
+            time.sleep(0.1)
+            waited.append(result.waited_ms)
+            if time.monotonic() - begun > 60 * (len(rows) + 1):
+                status = Path("/proc/self/status").read_text()
+                resident = int(status.split("VmRSS:")[1].split()[0]) // 1024
+                rows.append({"p99_waited_ms": round(float(np.percentile(waited, 99)), 2), "resident_mb": resident})
+                waited.clear()
+                if len(rows) >= minutes:
+                    break
+    return {"minutes": rows, "frame_ms": 1000 / 60}
+
+
+def sharing(bundle: Bundle, labels: int = 400) -> dict[str, int]:
+    """Labels of two cameras, of 30 and 60 frames a second, on one model that follows neither."""
+    frame = np.zeros((480, 640, 3), np.uint8)
+    with Camera(bundle, [Paced("thirty", 30, frame), Paced("sixty", 60, frame)]) as camera:
+        for _ in itertools.islice(camera, labels):
+            time.sleep(0.05)
+        return {row["source"]: row["labels"] for row in camera.summary()["sources"]}
+
+
+def clients(bundle: Bundle, photo: Path, seconds: float = 20.0, rounds: int = 3) -> dict[str, Any]:
+    """Labels a second as fast as they come, in turn without and with 100 clients of the page that come and go."""
+    frame = cv2.resize(cv2.imread(str(photo)), (640, 480))
+    rates: dict[str, list[float]] = {"without": [], "with": []}
+    with Camera(bundle, [Paced("page", 1000, frame)]) as camera, Web(str(port()), camera) as web:
+        crowd: list[subprocess.Popen[bytes]] = []
+        code = (
+            "import sys, time, threading, urllib.request as u\n"
+            "def client(i):\n"
+            "    time.sleep(i / 50)\n"
+            "    while True:\n"
+            "        for page in ('', 'state.json', 'frame.jpg'):\n"
+            "            u.urlopen(sys.argv[1] + page, timeout=10).read()\n"
+            "        time.sleep(2)\n"
+            "for i in range(100): threading.Thread(target=client, args=(i,), daemon=True).start()\n"
+            "time.sleep(float(sys.argv[2]))\n"
+        )
+        results = iter(camera)
+        for _ in range(rounds):
+            for name in rates:
+                if name == "with":
+                    crowd.append(subprocess.Popen([sys.executable, "-c", code, web.url, str(seconds)], stderr=subprocess.DEVNULL))
+                start, count = time.monotonic(), 0
+                while time.monotonic() - start < seconds:
+                    web(next(results))
+                    count += 1
+                rates[name].append(round(count / (time.monotonic() - start), 1))
+        for each in crowd:
+            each.kill()
+            each.wait()
+    return {**rates, "ratio": round(median(rates["with"]) / median(rates["without"]), 3)}

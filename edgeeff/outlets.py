@@ -1,0 +1,160 @@
+"""Where labels go beside the terminal: a file or pipe of JSON lines, MQTT, a folder of the frames that the model is unsure of."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from .camera import Result
+from .errors import BadInput, ToolMissing, Unreachable
+from .progress import SILENT, Progress
+from .sources import opencv
+
+SUFFIX = ".jpg"
+
+
+class Lines:
+    """JSON lines, each written at once."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream = stream
+
+    def __call__(self, result: Result) -> None:
+        self.stream.write(json.dumps(result.to_json()) + "\n")
+        self.stream.flush()
+
+
+class Changes:
+    """What a person wants to read: a line when a source's label changes."""
+
+    def __init__(self) -> None:
+        self.labels: dict[str, str | None] = {}
+
+    def __call__(self, result: Result) -> None:
+        if result.label != self.labels.get(result.source, ""):
+            self.labels[result.source] = result.label
+            clock = time.strftime("%H:%M:%S", time.localtime(result.time))
+            name, sure = result.top[0]
+            print(
+                f"{clock}  {result.source}  {result.label or '—'}  ({name} {100 * sure:.0f}%, {result.age_ms:.1f} ms)", flush=True
+            )
+
+
+@contextlib.contextmanager
+def lines(path: str) -> Iterator[Lines]:
+    """JSON lines appended to a file."""
+    with open(path, "a", encoding="utf-8") as file:  # noqa: PTH123 (as `print` would)
+        yield Lines(file)
+
+
+class Mqtt:
+    """Publishes each label at QoS 0. A broker that goes away costs the labels of that time; they are counted, and it is said."""
+
+    def __init__(self, where: str, progress: Progress = SILENT, patience: float = 10.0) -> None:
+        try:
+            from paho.mqtt import client as mqtt
+            from paho.mqtt.enums import CallbackAPIVersion
+        except ModuleNotFoundError as error:
+            raise ToolMissing("paho-mqtt is not installed: pip install 'edgeeff[camera]'") from error
+        parts = re.fullmatch(r"(?:mqtt://)?([^/:]+|\[[^\]]+\])(?::(\d+))?/(.+)", where)
+        if not parts or any(sign in parts[3] for sign in "#+"):
+            raise BadInput(f"--mqtt {where}: expected HOST[:PORT]/TOPIC, a topic without # and +.")
+        self.host, self.port, self.topic = parts[1].strip("[]"), int(parts[2] or 1883), parts[3]
+        self.progress, self.lost = progress, 0
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2)
+        self.client.reconnect_delay_set(1, 8)
+        self.client.on_connect = self._connected
+        self.client.on_disconnect = self._disconnected
+        self._gone = 0.0
+        try:
+            self.client.connect(self.host, self.port, keepalive=10)
+        except OSError as error:
+            raise Unreachable(
+                f"--mqtt {where}: no broker answers at {self.host}:{self.port} ({error.strerror or error})."
+            ) from error
+        self.client.loop_start()
+        deadline = time.monotonic() + patience
+        while not self.client.is_connected():
+            if time.monotonic() > deadline:
+                raise Unreachable(f"--mqtt {where}: {self.host}:{self.port} does not answer as an MQTT broker.")
+            time.sleep(0.01)
+
+    def __call__(self, result: Result) -> None:
+        if self.client.is_connected():
+            self.client.publish(self.topic, json.dumps(result.to_json()))
+        else:
+            self.lost += 1
+
+    def __enter__(self) -> Mqtt:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.on_disconnect = None
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    def _connected(self, *_: Any) -> None:
+        if self._gone:
+            away = time.monotonic() - self._gone
+            self.progress.say(f"{self.host}:{self.port}: the broker is back after {away:.1f} s; {self.lost} labels were not sent.")
+        self._gone = 0.0
+
+    def _disconnected(self, *_: Any) -> None:
+        if not self._gone:
+            self._gone = time.monotonic()
+            self.progress.say(f"{self.host}:{self.port}: the broker is gone; going on without.")
+
+
+class Collector:
+    """Keeps frames whose surest class is less likely than `uncertain`: at most one in `seconds`, and `megabytes` in all.
+
+    The folder is ready to calibrate on and to recover from: `edgeeff fit --calib DIR`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        uncertain: float,
+        *,
+        megabytes: float,
+        seconds: float = 1.0,
+        nv12: bool = False,
+        progress: Progress = SILENT,
+    ) -> None:
+        if not 0 < uncertain <= 1:
+            raise BadInput(f"--uncertain {uncertain:g}: expected a probability above 0, at most 1.")
+        self.folder, self.uncertain, self.seconds, self.nv12, self.progress = folder, uncertain, seconds, nv12, progress
+        folder.mkdir(parents=True, exist_ok=True)
+        self.room = megabytes * 1e6 - sum(p.stat().st_size for p in folder.iterdir() if p.is_file())
+        self.kept, self._last = 0, float("-inf")
+
+    def __call__(self, result: Result) -> None:
+        now = time.monotonic()
+        if result.top[0][1] >= self.uncertain or now - self._last < self.seconds or self.room <= 0:
+            return
+        self._last = now
+        cv2 = opencv()
+        pixels = cv2.cvtColor(result.pixels, cv2.COLOR_YUV2BGR_NV12) if self.nv12 else result.pixels
+        jpeg = cv2.imencode(SUFFIX, pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+        self.room -= len(jpeg)
+        if self.room <= 0:
+            self.progress.say(f"{self.folder}: holds as much as it may; collecting no more. --collect-mb raises that.")
+            return
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(result.time)) + f"-{int(result.time % 1 * 1000):03d}"
+        whole = self.folder / f"{stamp}-{re.sub(r'[^A-Za-z0-9]+', '-', result.source).strip('-')[:40]}{SUFFIX}"
+        unfinished = whole.with_name(f".{whole.name}")
+        try:
+            unfinished.write_bytes(jpeg)
+            os.replace(unfinished, whole)
+            self.kept += 1
+        except OSError as error:
+            self.room = 0.0
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            self.progress.say(f"{self.folder}: cannot be written ({error.strerror}); collecting no more.")

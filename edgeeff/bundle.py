@@ -79,7 +79,7 @@ class Bundle:
         """
         facts = self.manifest
         file = self.path / facts["model"]
-        run = self._backend().load(file, precision=facts["precision"], threads=facts["threads"], throughput=throughput)
+        run = self.runtime().load(file, precision=facts["precision"], threads=facts["threads"], throughput=throughput)
         side = self.preprocess.resolution
 
         def predict(images: Pixels) -> Logits:
@@ -91,7 +91,7 @@ class Bundle:
 
     def watch(self, frames: Frames) -> Watch:
         """The compiled file, ready for a camera: a frame → `(1, classes)` logits, with nothing left to do to the frame."""
-        facts, backend = self.manifest, self._backend()
+        facts, backend = self.manifest, self.runtime()
         view = View.of(self.preprocess, frames)
         run = backend.watch(self.path / facts["model"], view, precision=facts["precision"], threads=facts["threads"])
 
@@ -102,7 +102,8 @@ class Bundle:
 
         return see
 
-    def _backend(self) -> backends.Backend:
+    def runtime(self) -> backends.Backend:
+        """What runs the compiled file; raises ToolMissing where that is not here."""
         backend = backends.get(self.manifest["backend"])
         if missing := backend.available():
             elsewhere = f" On the device itself: edgeeff compile {self.path}" if self.manifest.get("forms") else ""

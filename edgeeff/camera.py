@@ -120,6 +120,7 @@ class Camera:
         top: int = 3,
         progress: Progress = SILENT,
     ) -> None:
+        bundle.runtime()  # refused before a camera is opened
         self.bundle, self.region, self.nv12, self.progress = bundle, region, nv12, progress
         self.names = bundle.labels or tuple(map(str, range(bundle.manifest["classes"])))
         self.top = min(top, len(self.names))

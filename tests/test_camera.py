@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -371,6 +372,21 @@ def test_what_is_refused(run, fitted, film: Path, tmp_path: Path, options, code:
     assert done.returncode == code, done.stderr
     assert words in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_bundle_for_another_runtime_is_refused_before_the_camera_is_opened(bundle: Bundle) -> None:
+    foreign = replace(bundle, manifest={**bundle.manifest, "backend": "tensorrt", "forms": [{}]})
+    with pytest.raises(ToolMissing, match="On the device itself: edgeeff compile"):
+        Camera(foreign, ["/dev/video77"])
+
+
+def test_a_clock_that_jumps_changes_no_age(bundle: Bundle, monkeypatch) -> None:
+    clock, real = itertools.count(step=-86_400.0), time.time
+    monkeypatch.setattr("edgeeff.camera.time.time", lambda: real() + next(clock))
+    with Camera(bundle, [Fake("steady", at_pace(50))]) as camera:
+        results = list(itertools.islice(camera, 5))
+    assert all(0 < r.age_ms < 10_000 for r in results)
+    assert results[1].time < results[0].time - 80_000
 
 
 def test_opencv_missing_is_said(monkeypatch) -> None:

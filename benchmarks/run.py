@@ -27,7 +27,7 @@ from edgeeff.conditions import device
 from edgeeff.fit import versions
 
 HERE = Path(__file__).parent
-MINUTES = 30.0  # of a camera faster than the model
+MINUTES = 10.0  # of a camera faster than the model
 EDGEEFF = [sys.executable, "-m", "edgeeff.cli"]
 
 

@@ -36,7 +36,7 @@ Run = Callable[[], object]  # one inference
 
 ROUNDS = 8  # at least
 NARROW = 0.03  # half the 95% interval, as a share of the median
-SECONDS = 2.0  # for a candidate, beyond the least number of rounds
+SECONDS = 1.0  # for a candidate, beyond the least number of rounds
 BLOCK = 30
 COLD = 3
 BLOCK_SECONDS = 0.5  # a slow model runs shorter blocks, of at least 5

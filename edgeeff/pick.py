@@ -285,14 +285,16 @@ class Stopwatch:
         return f"{v.name}-{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}"
 
     def _remembered(self, v: Variant) -> Candidate | None:
-        entry = _read(self.memory).get(self._key(v))
-        if entry is None:
-            return None
-        forms = tuple(Timed(f["precision"], Figures.from_json(f), f["activation"]) for f in entry["forms"])
+        entry: Any = _read(self.memory).get(self._key(v))
+        try:
+            forms = tuple(Timed(f["precision"], Figures.from_json(f), f["activation"]) for f in entry["forms"])
+            yardstick = entry["yardstick"]
+        except (KeyError, TypeError):
+            return None  # nothing remembered, or changed by hand: measured again
         asked = [name for name in ("fps", "memory_mb", "energy_mj") if getattr(self.budget, name)]
         complete = all(getattr(form.figures, name) is not None for form in forms for name in asked)
-        complete = complete and bool(entry["yardstick"] or not self.yardstick)
-        return Candidate(v, self.classes, forms, yardstick=entry["yardstick"]) if complete else None
+        complete = complete and bool(forms) and bool(yardstick or not self.yardstick)
+        return Candidate(v, self.classes, forms, yardstick=yardstick) if complete else None
 
     def _measured(self, v: Variant) -> Candidate:
         self.progress.say(f"time {v.name} at {v.resolution} px")

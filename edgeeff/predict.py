@@ -128,11 +128,14 @@ def read(target: str) -> dict[str, LatencyModel]:
         return {}
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        assert tuple(data["units"]) == UNITS
-        return {
-            name: LatencyModel(tuple(f["costs"]), f["median"], f["worst"], f["errors"])
-            for name, f in data["forms"].items()
-            if len(f["costs"]) == len(UNITS)
-        }
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        if tuple(data["units"]) != UNITS:
+            raise ValueError(f"it has units {data['units']}")
+        models = {}
+        for name, f in data["forms"].items():
+            *costs, median, worst = map(float, [*f["costs"], f["median"], f["worst"]])
+            if len(costs) != len(UNITS) or not all(x >= 0 for x in (*costs, median, worst)):
+                raise ValueError(f"{name} needs {len(UNITS)} costs and two errors, none below 0")
+            models[name] = LatencyModel(tuple(costs), median, worst, f["errors"])
+        return models
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{file}: not a latency model of this version ({error!r}). Make it again: edgeeff profile.") from error

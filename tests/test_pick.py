@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +97,14 @@ def test_a_damaged_memory_is_measured_again(tmp_path: Path) -> None:
     assert {f.precision for f in chosen.forms} <= set(HOST.precisions)
 
 
+@pytest.mark.parametrize("edited", [None, 7, {}, {"forms": 3, "yardstick": None}, {"forms": [], "yardstick": None}])
+def test_an_entry_changed_by_hand_is_measured_again(tmp_path: Path, edited: object) -> None:
+    small, memory = variant("lite0").at(32), tmp_path / "memory.json"
+    stopwatch = Stopwatch(HOST, 10, Budget(), (None,), HERE, memory, SILENT)
+    memory.write_text(json.dumps({stopwatch._key(small): edited}))
+    assert stopwatch._remembered(small) is None
+
+
 def test_a_form_must_meet_latency_and_size_together(stopwatch, tmp_path: Path) -> None:
     b0 = variant("b0")  # bf16: 5.1 ms and 21 MB; int8: 10.2 ms and 5.3 MB
     assert pick(HOST, Budget(latency_ms=11, size_mb=6), [b0], memory=tmp_path / "m").chosen.variant == b0
@@ -144,9 +153,18 @@ def test_a_device_that_is_not_at_hand_is_predicted_or_refused(monkeypatch, tmp_p
     assert choice.chosen.forms[0].figures.latency.ci[1] <= 5 < 1.1 * max(PRIOR.shape(v) for v in family)
     with pytest.raises(BadInput, match="only the median latency can be predicted"):
         pick(away, Budget(latency_ms=5, percentile=90), family)
-    (tmp_path / "away.latency.json").write_text('{"units": []}')
-    with pytest.raises(BadInput, match="not a latency model of this version"):
-        pick(away, Budget(latency_ms=5), family)
+    good = json.loads((tmp_path / "away.latency.json").read_text())
+    forms = good["forms"]["int8 None"]
+    for edited in (
+        {"units": []},
+        [],
+        {**good, "forms": {"int8 None": {**forms, "costs": ["much", 1, 1, 1, 1, 1]}}},
+        {**good, "forms": {"int8 None": {**forms, "costs": [-1, 1, 1, 1, 1, 1]}}},
+        {**good, "forms": {"int8 None": {**forms, "costs": [1, 1]}}},
+    ):
+        (tmp_path / "away.latency.json").write_text(json.dumps(edited))
+        with pytest.raises(BadInput, match="not a latency model of this version"):
+            pick(away, Budget(latency_ms=5), family)
 
 
 def test_noise_is_said_and_not_remembered(monkeypatch, tmp_path: Path) -> None:

@@ -314,10 +314,10 @@ def fit_variant(
 
 def on_camera(gate: Gate, preprocess: Preprocess, target: Target, form: Form) -> StepReport:
     """The whole path, from a camera's frame to the label: the photos as frames, shrunk and cropped by the graph itself."""
-    see = target.runtime.watch(form.file, View.of(preprocess, CAMERA), precision=form.precision, threads=target.threads)
-    footage = Footage(gate.pixels.images, preprocess, CAMERA)
+    view = View.of(preprocess, CAMERA)
+    see = target.runtime.watch(form.file, view, precision=form.precision, threads=target.threads)
     step = f"{form.report.step}, {CAMERA.width}×{CAMERA.height} frames"
-    return gate.judge(step, lambda frames: np.concatenate([see(frame) for frame in frames]), footage)
+    return gate.judge(step, lambda frames: np.concatenate([see(frame) for frame in frames]), Footage(gate.pixels, view))
 
 
 def open_photos(job: Job, progress: Progress) -> Photos:

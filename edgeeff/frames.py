@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from .errors import BadInput
-from .images import ImageSet, Pixels, Preprocess, in_order, upright_rgb
+from .images import PixelFile, Pixels, Preprocess
 
 Frame = NDArray[np.uint8]  # (H, W, 3), or NV12's (H · 3/2, W)
 Box = tuple[int, int, int, int]  # left, top, width, height
@@ -100,31 +97,28 @@ class View:
 
 
 class Footage:
-    """Photos as a camera would show them: `(height, width, 3)` BGR frames, decoded as they are asked for."""
+    """Photos as frames of which the network sees just those photos: what is judged is the path, not what a camera blurs."""
 
-    def __init__(self, images: ImageSet, preprocess: Preprocess, frames: Frames) -> None:
-        self.images, self.preprocess, self.frames = images, preprocess, frames
+    def __init__(self, pixels: PixelFile, view: View) -> None:
+        self.pixels, self.view = pixels, view
+        self._rows, self._columns = (np.linalg.pinv(m) for m in (view.rows, view.columns))
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.pixels)
 
     def batches(self, size: int) -> Iterator[Pixels]:
         """`(≤ size, height, width, 3)` uint8 arrays, in order."""
-        shown = in_order(self._shown, self.images.paths)
-        for _ in range(0, len(self), size):
-            yield np.stack(list(islice(shown, size)))
+        for photos in self.pixels.batches(size):
+            yield np.stack([self._frame(photo) for photo in photos])
 
-    def _shown(self, path: Path) -> Pixels:
-        """The photo in the middle, as large as makes the network see the same of it; what is left free is black."""
-        with Image.open(path) as file:
-            photo = upright_rgb(file)
-        width, height = self.frames.width, self.frames.height
-        (across, down), _ = self.preprocess.window(*photo.size)
-        scale = min(width, height) / self.preprocess.resize
-        photo = photo.resize((round(across * scale), round(down * scale)), Image.Resampling.BICUBIC)
-        left, top = (photo.width - width) // 2, (photo.height - height) // 2
-        frame = np.asarray(photo.crop((left, top, left + width, top + height)))
-        return np.ascontiguousarray(frame[..., ::-1])
+    def _frame(self, photo: Pixels) -> Pixels:
+        """The smallest one that shrinks to the photo, in grey where the network does not look."""
+        frame = np.full(self.view.frames.shape, 128, np.uint8)
+        wide = np.tensordot(photo[..., ::-1] if self.view.swap else photo, self._columns, (1, 1))  # (R, 3, w)
+        part = np.tensordot(self._rows, wide, (1, 0)).transpose(0, 2, 1)  # (h, w, 3)
+        bottom, right = self.view.end
+        frame[self.view.top : bottom, self.view.left : right] = part.round().clip(0, 255)
+        return frame
 
 
 def _taps(old: int, new: int, start: int, preprocess: Preprocess) -> tuple[NDArray[np.float32], int]:

@@ -132,7 +132,7 @@ class ImageSet:
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """SHA-256 of each file."""
-        return tuple(in_order(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), self.paths))
+        return tuple(_threads(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), self.paths))
 
     @cached_property
     def sha256(self) -> str:
@@ -224,7 +224,7 @@ def _photos(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
-def in_order(function: Callable[[Path], R], paths: Iterable[Path]) -> Iterator[R]:
+def _threads(function: Callable[[Path], R], paths: Iterable[Path]) -> Iterator[R]:
     """Apply in order on all cores (Pillow and hashlib release the interpreter lock), a bounded number ahead."""
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
@@ -276,7 +276,7 @@ class PixelFile:
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="edgeeff-")  # noqa: SIM115 (lives as long as this object)
         weakref.finalize(self, self._file.close)
         good, corrupt = [], []
-        decoded = in_order(partial(_decode, preprocess), images.paths)
+        decoded = _threads(partial(_decode, preprocess), images.paths)
         try:
             for i, pixels in enumerate(progress.track(decoded, f"decode {images.root.name}", len(images))):
                 if isinstance(pixels, str):
@@ -320,7 +320,7 @@ class PixelFile:
 def readable(images: ImageSet, *, max_corrupt: float = 0.01, progress: Progress = SILENT) -> ImageSet:
     """The set without its corrupt files, which are reported by name; more than `max_corrupt` of the set is refused."""
     tiny = Preprocess(32, 32, (0, 0, 0), (1, 1, 1), "bilinear")
-    checked = progress.track(in_order(partial(_decode, tiny), images.paths), f"check {images.root.name}", len(images))
+    checked = progress.track(_threads(partial(_decode, tiny), images.paths), f"check {images.root.name}", len(images))
     reasons = {i: result for i, result in enumerate(checked) if isinstance(result, str)}
     corrupt = [f"{images.paths[i]} ({reason})" for i, reason in reasons.items()]
     report_corrupt(corrupt, len(images), images.root, max_corrupt, progress)

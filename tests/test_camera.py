@@ -24,7 +24,7 @@ from PIL import Image
 from edgeeff import BadInput, BudgetNotMet, Bundle, ToolMissing, Unreachable
 from edgeeff.accuracy import rank
 from edgeeff.camera import Camera, Percentiles, Result, Steady
-from edgeeff.frames import Footage, Frames
+from edgeeff.frames import Footage, Frames, View
 from edgeeff.images import ImageSet, PixelFile
 from edgeeff.outlets import Collector, Mqtt
 from edgeeff.progress import Progress
@@ -98,9 +98,9 @@ def test_a_folder_is_seen_photo_by_photo_as_eval_sees_it(bundle: Bundle, digits:
 
 
 def test_the_camera_says_what_footage_says(bundle: Bundle, digits: Path) -> None:
-    images = ImageSet.open(digits / "val").draw(20)
     frames = Frames(640, 480)
-    footage = np.concatenate(list(Footage(images, bundle.preprocess, frames).batches(8)))
+    photos = PixelFile(ImageSet.open(digits / "val").draw(20), bundle.preprocess)
+    footage = np.concatenate(list(Footage(photos, View.of(bundle.preprocess, frames)).batches(8)))
     see = bundle.watch(frames)
     source = Fake("it", lambda: ((time.monotonic(), f) for f in footage))
     source.live = False

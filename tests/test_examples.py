@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 
 from edgeeff import Bundle
-from edgeeff.frames import Footage, Frames
-from edgeeff.images import ImageSet
+from edgeeff.frames import Footage, Frames, View
+from edgeeff.images import ImageSet, PixelFile
 
 CPP = ROOT / "examples/cpp"
 
@@ -32,8 +32,8 @@ def label(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_cpp_example_gives_the_same_logits(label: Path, fitted, digits: Path, size) -> None:
     bundle = Bundle.open(fitted[0])
     see = bundle.watch(Frames(*size))
-    footage = Footage(ImageSet.open(digits / "val").draw(5), bundle.preprocess, Frames(*size))
-    frames = np.concatenate(list(footage.batches(5)))
+    photos = PixelFile(ImageSet.open(digits / "val").draw(5), bundle.preprocess)
+    frames = next(Footage(photos, View.of(bundle.preprocess, Frames(*size))).batches(5))
     done = subprocess.run([label, bundle.path, *map(str, size)], input=frames.tobytes(), capture_output=True)
     assert done.returncode == 0, done.stderr
     logits = np.array([list(map(float, line.split())) for line in done.stdout.decode().splitlines()])

@@ -38,7 +38,7 @@ Gst.init(None)
 server = GstRtspServer.RTSPServer()
 server.set_service(sys.argv[1])
 factory = GstRtspServer.RTSPMediaFactory()
-photos = "multifilesrc location=%s/%%05d.jpg loop=true caps=image/jpeg,framerate=%s/1" % tuple(sys.argv[2:])
+photos = "multifilesrc location=%s/%%05d.jpg loop=true caps=image/jpeg,framerate=%s/1,width=%s,height=%s" % tuple(sys.argv[2:])
 factory.set_launch("( " + photos + " ! rtpjpegpay name=pay0 )")
 factory.set_shared(True)
 server.get_mount_points().add_factory("/film", factory)
@@ -66,7 +66,7 @@ def port() -> int:
 
 
 @contextmanager
-def served(kind: str, path: Path, fps: int) -> Iterator[str]:
+def served(kind: str, path: Path, size: tuple[int, int], fps: int) -> Iterator[str]:
     """Where the film is played at its own pace: a file that grows (a pipe), or the address of a server."""
     number = port()
     play = ["ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", str(path), "-c", "copy"]
@@ -80,7 +80,7 @@ def served(kind: str, path: Path, fps: int) -> Iterator[str]:
     else:
         address = f"rtsp://127.0.0.1:{number}/film"
         python = shutil.which("python3", path="/usr/bin") or "python3"
-        server = subprocess.Popen([python, "-c", RTSP, str(number), str(path.with_suffix("")), str(fps)])
+        server = subprocess.Popen([python, "-c", RTSP, str(number), str(path.with_suffix("")), str(fps), *map(str, size)])
     try:
         time.sleep(2)
         yield address
@@ -110,7 +110,7 @@ def ages(bundle: Bundle, photos: list[Path], *, fps: int = 10, count: int = 200)
         for size in ((640, 480), (1920, 1080)):
             path = film(Path(folder) / f"{size[1]}.avi", photos, size, fps, 240)
             for kind in ("file", "http", "rtsp"):
-                with served(kind, path, fps) as address, Camera(bundle, [address]) as camera:
+                with served(kind, path, size, fps) as address, Camera(bundle, [address]) as camera:
                     taken = list(itertools.islice(camera, count))
                     for capture in camera.captures:
                         capture.stop()

@@ -26,7 +26,7 @@ from edgeeff.conditions import device
 from edgeeff.fit import versions
 
 HERE = Path(__file__).parent
-MINUTES = 5.0  # of a camera faster than the model
+MINUTES = 3.0  # of a camera faster than the model
 EDGEEFF = [sys.executable, "-m", "edgeeff.cli"]
 
 

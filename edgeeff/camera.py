@@ -78,6 +78,8 @@ class Steady:
     falls `hysteresis` below it, or another one takes its place."""
 
     def __init__(self, seconds: float, threshold: float, hysteresis: float = 0.15) -> None:
+        if not (0 <= seconds < math.inf and 0 < threshold <= 1):
+            raise BadInput(f"smoothing {seconds:g} s, threshold {threshold:g}: expected 0 s or more, and above 0 to 1.")
         self.seconds, self.threshold, self.hysteresis = seconds, threshold, hysteresis
         self.label: int | None = None
         self._at = -math.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 
 EXIT_CODES = """exit codes: 0 done · 2 bad input · 3 budget not met · 4 accuracy gate failed · 5 tool missing
@@ -122,9 +123,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--smooth", type=float, default=0.5, metavar="S", help="seconds over which the label is smoothed (default 0.5)")
     p.add_argument("--threshold", type=float, default=0.5, metavar="P", help="probability that a label needs (default 0.5)")
     p.add_argument(
-        "--budget-ms", type=float, metavar="MS", help="what 90%% of the labels have to be younger than; exit code 3 if not"
+        "--budget-ms", type=_positive, metavar="MS", help="what 90%% of the labels have to be younger than; exit code 3 if not"
     )
-    p.add_argument("--seconds", type=float, metavar="S", help="end after so long (default: Ctrl-C or SIGTERM, or the source's end)")
+    p.add_argument(
+        "--seconds", type=_positive, metavar="S", help="end after so long (default: at Ctrl-C, SIGTERM or the source's end)"
+    )
     p.add_argument("--output", metavar="FILE", help="append a JSON line for each frame")
     p.add_argument("--mqtt", metavar="HOST[:PORT]/TOPIC", help="publish a JSON message for each frame")
     p.add_argument(
@@ -132,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--collect", metavar="DIR", help="keep frames that the model is unsure of, one a second at most")
     p.add_argument("--uncertain", type=float, default=0.6, metavar="P", help="what the surest class stays under then (default 0.6)")
-    p.add_argument("--collect-mb", type=float, default=500.0, metavar="MB", help="what DIR may hold (default 500)")
+    p.add_argument("--collect-mb", type=_positive, default=500.0, metavar="MB", help="what DIR may hold (default 500)")
 
     p = verb("lint", "will TensorRT build this ONNX graph, and run it in INT8?")
     p.add_argument("model", metavar="MODEL.onnx")
@@ -167,6 +170,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected 1 or more")
     return int(text)
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
+    return number
 
 
 def _box(text: str) -> tuple[int, ...]:

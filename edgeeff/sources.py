@@ -200,7 +200,7 @@ class Capture:
         self.index, self.source, self.arrived, self.progress = index, source, arrived, progress
         self.taken = self.dropped = 0
         self.outages: list[float] = []  # seconds each
-        self.error: EdgeeffError | None = None
+        self.error: Exception | None = None
         self.ended = False
         self.last = time.monotonic()
         self._newest: Shot | None = None
@@ -233,6 +233,8 @@ class Capture:
     def _run(self) -> None:
         try:
             self._take_frames()
+        except Exception as error:  # raised again where the frames are asked for
+            self.error = error
         finally:
             with self.arrived:
                 self.ended = True

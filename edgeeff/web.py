@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         asked = {name: values[0] for name, values in parse_qs(url.query).items()}
-        if self.owner.token and not hmac.compare_digest(asked.get("token", ""), self.owner.token):
+        if self.owner.token and not hmac.compare_digest(asked.get("token", "").encode(), self.owner.token.encode()):
             self._answer(403, "text/plain", b"the address needs its token")
         elif url.path == "/":
             self._answer(200, "text/html; charset=utf-8", PAGE.read_bytes())

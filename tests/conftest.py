@@ -39,6 +39,17 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def unlabelled(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """{train,val}/*.png"""
+    folder = tmp_path_factory.mktemp("unlabelled")
+    for name in ("train", "val"):
+        (folder / name).mkdir()
+        for i, photo in enumerate(sorted((digits / name).glob("*/*.png"))[::3]):
+            (folder / name / f"{i}.png").write_bytes(photo.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
 def run() -> Callable[..., subprocess.CompletedProcess[str]]:
     """The command line as a person uses it."""
 

@@ -192,6 +192,15 @@ def test_what_never_worked_is_an_error(bundle: Bundle) -> None:
         list(Camera(bundle, [Fake("dead", frames)]))
 
 
+def test_what_goes_wrong_in_the_thread_is_raised_where_frames_are_read(bundle: Bundle) -> None:
+    def frames():
+        yield from at_pace(50, 2)()
+        raise cv2.error("broken decoder")
+
+    with pytest.raises(cv2.error, match="broken decoder"):
+        list(Camera(bundle, [Fake("broken", frames)]))
+
+
 def test_a_decoder_that_stalls_is_reported(bundle: Bundle, monkeypatch) -> None:
     monkeypatch.setattr("edgeeff.camera.STALLED", 0.2)
 
@@ -351,6 +360,9 @@ def test_sigterm_ends_with_the_summary(fitted) -> None:
         (["--source", "{film}", "--roi", "0,0,500,500"], 2, "within 160×120"),
         (["--source", "{film}", "--roi", "left"], 2, "expected left,top,width,height"),
         (["--source", "{film}", "--every", "0"], 2, "expected 1 or more"),
+        (["--source", "{film}", "--seconds", "0"], 2, "expected a number above 0"),
+        (["--source", "{film}", "--threshold", "1.5"], 2, "above 0 to 1"),
+        (["--source", "{film}", "--smooth", "-1"], 2, "0 s or more"),
         (["--source", "{film}", "--budget-ms", "0.001"], 3, "takes most"),
         (["--source", "{film}", "--collect", "{folder}/c", "--uncertain", "2"], 2, "expected a probability"),
         (["--source", "{film}", "--mqtt", "127.0.0.1:{closed}/labels"], 6, "no broker answers"),

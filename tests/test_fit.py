@@ -134,17 +134,6 @@ def swish_weights(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
-@pytest.fixture(scope="module")
-def unlabelled(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """{train,val}/*.png"""
-    folder = tmp_path_factory.mktemp("unlabelled")
-    for name in ("train", "val"):
-        (folder / name).mkdir()
-        for i, photo in enumerate(sorted((digits / name).glob("*/*.png"))[::3]):
-            (folder / name / f"{i}.png").write_bytes(photo.read_bytes())
-    return folder
-
-
 def swish(weights: Path, photos: Path, out: Path, *more: object) -> list[object]:
     return [
         *("fit", "--target", "host-cpu", "--latency", 500, "--variant", "b0", "--weights", weights, "--no-flip"),

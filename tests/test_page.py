@@ -218,19 +218,15 @@ def test_without_labels_there_are_no_confusions(data: dict) -> None:
     assert not [p for p in reader.figures if p.endswith(("top1", "drop"))]
 
 
-def test_an_unlabelled_fit_draws_its_page(fitted, digits: Path, run, tmp_path: Path) -> None:
+def test_an_unlabelled_fit_draws_its_page(unlabelled: Path, run, tmp_path: Path) -> None:
     from edgeeff import checkpoint, model
 
     network = model.create("lite0", classes=10, resolution=32)
     preprocess = Preprocess.standard(32, network.variant.mean, network.variant.std)
     checkpoint.save(network, tmp_path / "w.safetensors", preprocess, tuple("0123456789"))
-    for name in ("train", "val"):
-        (tmp_path / name).mkdir()
-        for i, photo in enumerate(sorted((digits / name).glob("*/*.png"))[::10]):
-            (tmp_path / name / f"{i}.png").write_bytes(photo.read_bytes())
     done = run(
         *("fit", "--target", "host-cpu", "--latency", 500, "--variant", "lite0", "--weights", tmp_path / "w.safetensors"),
-        *("--calib", tmp_path / "train", "--val", tmp_path / "val", "--min-agreement", 0, "--out", tmp_path / "out"),
+        *("--calib", unlabelled / "train", "--val", unlabelled / "val", "--min-agreement", 0, "--out", tmp_path / "out"),
     )
     assert done.returncode == 0, done.stderr
     assert f"report: {tmp_path / 'out' / PAGE}" in done.stdout

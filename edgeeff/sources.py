@@ -58,10 +58,11 @@ class Shot:
 
 
 class Source:
-    """One camera, stream, file or folder. `nv12` takes raw NV12 frames from what gives them."""
+    """One camera, stream, file or folder; its `name` is the address without a password. `nv12` takes raw NV12 frames."""
 
-    def __init__(self, name: str, *, every: int = 1, nv12: bool = False) -> None:
-        self.name, self.every, self.nv12 = name, every, nv12
+    def __init__(self, address: str, *, every: int = 1, nv12: bool = False) -> None:
+        self.address, self.every, self.nv12 = address, every, nv12
+        self.name = name = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:…@", address)
         self.folder = Path(name).is_dir()
         self.stream = name == "-" or bool(re.match(r"[a-z]+://", name)) or " ! " in name
         self.device = name.isdecimal() or name.startswith("/dev/video")
@@ -130,13 +131,13 @@ class Source:
         if " ! " in self.name or self.name.startswith("csi://"):
             if "GStreamer" not in _video_backends(cv2):
                 raise ToolMissing(f"{self.name}: this OpenCV was built without GStreamer. JetPack's own has it, PyPI's has not.")
-            pipeline = CSI.format(self.name.removeprefix("csi://")) if self.name.startswith("csi://") else self.name
+            pipeline = CSI.format(self.name.removeprefix("csi://")) if self.name.startswith("csi://") else self.address
             capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
         elif self.device:
             capture = cv2.VideoCapture(self.path, cv2.CAP_V4L2)
             capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         else:
-            capture = cv2.VideoCapture(self.name, cv2.CAP_FFMPEG, wait)
+            capture = cv2.VideoCapture(self.address, cv2.CAP_FFMPEG, wait)
         if self.nv12:
             capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
         if capture.isOpened():
@@ -218,10 +219,6 @@ class Capture:
     def join(self) -> None:
         if self._thread.ident:
             self._thread.join(2.0)  # what hangs in a driver is left to end with the process
-
-    @property
-    def waiting(self) -> bool:
-        return self._newest is not None
 
     def take(self) -> Shot | None:
         """The newest frame, once; `arrived` is held."""

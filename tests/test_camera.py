@@ -183,6 +183,13 @@ def test_a_camera_that_vanishes_is_opened_again(bundle: Bundle, monkeypatch) -> 
     assert "is back after" in said.lines[1]
 
 
+def test_a_password_is_never_shown() -> None:
+    source = Source("rtsp://me:p@ss:word@10.0.0.7:554/a")
+    assert source.name == "rtsp://me:…@10.0.0.7:554/a"
+    assert source.address == "rtsp://me:p@ss:word@10.0.0.7:554/a"
+    assert Source("rtsp://10.0.0.7:554/a@b").name == "rtsp://10.0.0.7:554/a@b"
+
+
 def test_what_never_worked_is_an_error(bundle: Bundle) -> None:
     def frames():
         raise Unreachable("nobody there")

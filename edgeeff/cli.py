@@ -303,8 +303,9 @@ def _camera(options: argparse.Namespace) -> dict[str, Any]:
         if options.mqtt:
             sinks.append(stack.enter_context(outlets.Mqtt(options.mqtt, progress)))
         if options.collect:
-            room = {"megabytes": options.collect_mb, "nv12": options.nv12}
-            sinks.append(outlets.Collector(Path(options.collect), options.uncertain, **room, progress=progress))
+            sinks.append(
+                outlets.Collector(Path(options.collect), options.uncertain, megabytes=options.collect_mb, progress=progress)
+            )
         if options.web:
             web = stack.enter_context(Web(options.web, camera))
             progress.say(f"watch at {web.url}")

@@ -14,9 +14,7 @@ from typing import IO, Any
 from .camera import Result
 from .errors import BadInput, ToolMissing, Unreachable
 from .progress import SILENT, Progress
-from .sources import opencv
-
-SUFFIX = ".jpg"
+from .sources import encoded
 
 
 class Lines:
@@ -124,12 +122,11 @@ class Collector:
         *,
         megabytes: float,
         seconds: float = 1.0,
-        nv12: bool = False,
         progress: Progress = SILENT,
     ) -> None:
         if not 0 < uncertain <= 1:
             raise BadInput(f"--uncertain {uncertain:g}: expected a probability above 0, at most 1.")
-        self.folder, self.uncertain, self.seconds, self.nv12, self.progress = folder, uncertain, seconds, nv12, progress
+        self.folder, self.uncertain, self.seconds, self.progress = folder, uncertain, seconds, progress
         folder.mkdir(parents=True, exist_ok=True)
         self.room = megabytes * 1e6 - sum(p.stat().st_size for p in folder.iterdir() if p.is_file())
         self.kept, self._last = 0, float("-inf")
@@ -139,15 +136,13 @@ class Collector:
         if result.top[0][1] >= self.uncertain or now - self._last < self.seconds or self.room <= 0:
             return
         self._last = now
-        cv2 = opencv()
-        pixels = cv2.cvtColor(result.pixels, cv2.COLOR_YUV2BGR_NV12) if self.nv12 else result.pixels
-        jpeg = cv2.imencode(SUFFIX, pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+        jpeg = encoded(result.pixels, quality=95)
         self.room -= len(jpeg)
         if self.room <= 0:
             self.progress.say(f"{self.folder}: holds as much as it may; collecting no more. --collect-mb raises that.")
             return
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(result.time)) + f"-{int(result.time % 1 * 1000):03d}"
-        whole = self.folder / f"{stamp}-{re.sub(r'[^A-Za-z0-9]+', '-', result.source).strip('-')[:40]}{SUFFIX}"
+        whole = self.folder / f"{stamp}-{re.sub(r'[^A-Za-z0-9]+', '-', result.source).strip('-')[:40]}.jpg"
         unfinished = whole.with_name(f".{whole.name}")
         try:
             unfinished.write_bytes(jpeg)

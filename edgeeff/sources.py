@@ -129,7 +129,7 @@ class Source:
     def _opened(self, cv2: Any) -> Any:
         wait = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 10_000, cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(1000 * STALLED)]
         if " ! " in self.name or self.name.startswith("csi://"):
-            if "GStreamer" not in _video_backends(cv2):
+            if not _has_gstreamer(cv2):
                 raise ToolMissing(f"{self.name}: this OpenCV was built without GStreamer. JetPack's own has it, PyPI's has not.")
             pipeline = CSI.format(self.name.removeprefix("csi://")) if self.name.startswith("csi://") else self.address
             capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
@@ -189,9 +189,18 @@ def tidy(cv2: Any, pixels: Any, *, nv12: bool = False) -> Frame | None:
     return pixels if pixels.shape[2] == 3 else None
 
 
-def _video_backends(cv2: Any) -> list[str]:
-    line = next((line for line in cv2.getBuildInformation().splitlines() if "GStreamer" in line), "")
-    return ["GStreamer"] if "YES" in line else []
+def encoded(frame: Frame, quality: int, widest: int = 8192) -> bytes:
+    """A frame, BGR or NV12, as JPEG of at most so many pixels across."""
+    cv2 = opencv()
+    pixels = cv2.cvtColor(frame, cv2.COLOR_YUV2BGR_NV12) if frame.ndim == 2 else frame
+    height, width = pixels.shape[:2]
+    if width > widest:
+        pixels = cv2.resize(pixels, (widest, round(height * widest / width)), interpolation=cv2.INTER_AREA)
+    return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
+
+
+def _has_gstreamer(cv2: Any) -> bool:
+    return any("GStreamer" in line and "YES" in line for line in cv2.getBuildInformation().splitlines())
 
 
 class Capture:

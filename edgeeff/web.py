@@ -1,7 +1,7 @@
 """The picture with its label in a browser: one page that asks for the newest frame and the figures, again and again.
 
-Nothing is pushed and no connection is held, so a client that is slow, or gone, costs the camera nothing; a frame is encoded at most
-once, and only where somebody asks for it. Beyond this machine a token is needed.
+Nothing is pushed and no connection is held, so a client that is slow, or gone, costs the camera nothing. Pictures and figures are
+made ten times a second at most, and only where somebody asks for them. Beyond this machine a token is needed.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ import hmac
 import json
 import secrets
 import threading
+import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from .camera import Camera, Result
 from .errors import BadInput
-from .sources import opencv
+from .sources import encoded
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+FRESH = 0.1  # seconds for which a picture and figures will do
 WIDEST = 960  # pixels of the picture sent
 PAGE = Path(__file__).with_name("camera.html")
 
@@ -36,8 +38,8 @@ class Web:
         self.camera = camera
         self.token = "" if host in LOOPBACK else secrets.token_urlsafe(16)
         self.newest: list[Result | None] = [None] * len(camera.captures)
-        self._jpegs: dict[int, tuple[int, bytes]] = {}
-        self._encoding = threading.Lock()
+        self._made: dict[str, tuple[float, bytes]] = {}
+        self._making = threading.Lock()
         web = self
 
         class Handler(_Handler):
@@ -58,29 +60,34 @@ class Web:
     def __enter__(self) -> Web:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
 
-    def state(self) -> dict[str, Any]:
-        return {"newest": [r and r.to_json() for r in self.newest], "summary": self.camera.summary()}
+    def state(self) -> bytes:
+        """The newest labels and the figures, as JSON."""
+
+        def made() -> bytes:
+            labels = [result and result.to_json() for result in self.newest]
+            return json.dumps({"newest": labels, "summary": self.camera.summary()}).encode()
+
+        return self._recent("state", made)
 
     def jpeg(self, index: int) -> bytes | None:
-        """The newest frame of a source, encoded once."""
+        """The newest frame of a source."""
         result = self.newest[index] if 0 <= index < len(self.newest) else None
         if result is None:
             return None
-        with self._encoding:
-            number, jpeg = self._jpegs.get(index, (-1, b""))
-            if number != result.frame:
-                cv2 = opencv()
-                pixels = cv2.cvtColor(result.pixels, cv2.COLOR_YUV2BGR_NV12) if self.camera.nv12 else result.pixels
-                if pixels.shape[1] > WIDEST:
-                    size = (WIDEST, round(pixels.shape[0] * WIDEST / pixels.shape[1]))
-                    pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-                jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
-                self._jpegs[index] = (result.frame, jpeg)
-        return jpeg
+        return self._recent(str(index), lambda: encoded(result.pixels, quality=80, widest=WIDEST))
+
+    def _recent(self, what: str, make: Callable[[], bytes]) -> bytes:
+        """Made anew only where it is older than FRESH, however many ask."""
+        with self._making:
+            at, body = self._made.get(what, (float("-inf"), b""))
+            if time.monotonic() - at > FRESH:
+                body = make()
+                self._made[what] = time.monotonic(), body
+        return body
 
 
 class _Server(ThreadingHTTPServer):
@@ -104,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif url.path == "/":
             self._answer(200, "text/html; charset=utf-8", PAGE.read_bytes())
         elif url.path == "/state.json":
-            self._answer(200, "application/json", json.dumps(self.owner.state()).encode())
+            self._answer(200, "application/json", self.owner.state())
         elif url.path == "/frame.jpg":
             index = asked.get("source", "0")
             jpeg = self.owner.jpeg(int(index)) if index.isdecimal() else None

@@ -459,6 +459,21 @@ def test_the_page_has_the_newest_frame_and_the_figures(live) -> None:
     assert [fetched(web.url + page)[0] for page in ("frame.jpg?source=7", "frame.jpg?source=x", "etc/passwd")] == [404] * 3
 
 
+def test_however_many_ask_a_picture_is_made_ten_times_a_second_at_most(live, monkeypatch) -> None:
+    from edgeeff import web as module
+
+    _, web = live
+    while web.newest[0] is None:
+        time.sleep(0.01)
+    made: list[float] = []
+    real = module.encoded
+    monkeypatch.setattr(module, "encoded", lambda *a, **k: made.append(time.monotonic()) or real(*a, **k))
+    for _ in range(50):
+        assert fetched(web.url + "frame.jpg")[0] == 200
+    assert 1 <= len(made) <= 50
+    assert all(later - earlier > module.FRESH for earlier, later in itertools.pairwise(made))
+
+
 def test_beyond_this_machine_the_page_needs_its_token(bundle: Bundle) -> None:
     with Web("0.0.0.0:0", Camera(bundle, [Fake("pictures", at_pace(30))])) as web:
         bare, token = web.url.split("?token=")

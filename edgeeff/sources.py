@@ -79,12 +79,19 @@ class Source:
     def path(self) -> str:
         return f"/dev/video{self.name}" if self.name.isdecimal() else self.name
 
+    @property
+    def lasting(self) -> bool:
+        """Whether it is worth opening again when it fails."""
+        return self.live and self.name != "-"
+
     def frames(self, say: Callable[[str], None]) -> Iterator[tuple[float, Frame]]:
         """Each `every`th frame with the time at which it was there, until the source ends or fails."""
         cv2 = opencv()
-        if self.folder or self.name == "-":
-            yield from self._photos(cv2, say) if self.folder else self._piped(cv2, say)
-            return
+        if self.folder:
+            return self._photos(cv2, say)
+        return self._piped(cv2, say) if self.name == "-" else self._video(cv2, say)
+
+    def _video(self, cv2: Any, say: Callable[[str], None]) -> Iterator[tuple[float, Frame]]:
         capture = self._opened(cv2)
         try:
             number = 0
@@ -247,7 +254,7 @@ class Capture:
                 self.arrived.notify_all()
 
     def _take_frames(self) -> None:
-        """Until the source ends for good; one that is live and has worked is opened again and again."""
+        """Until the source ends for good; one that is lasting and has worked is opened again and again."""
         pause, lost = PATIENCE[0], 0.0
         while not self._stop.is_set():
             try:
@@ -258,17 +265,20 @@ class Capture:
                     pause, lost, self.last = PATIENCE[0], 0.0, at
                     if not self._put(Shot(self.index, self.taken, at, pixels)):
                         return
-                failure: EdgeeffError | None = None
-            except EdgeeffError as error:
-                failure = error
-            if not self.source.live or not self.taken or self.source.name == "-":
-                self.error = failure
+            except EdgeeffError:
+                if not self._will_return:
+                    raise
+            if not self._will_return:
                 return
             if not lost:
                 lost = self.last
                 self.progress.say(f"{self.source.name}: gives no more frames; trying to open it again.")
             self._stop.wait(pause)
             pause = min(2 * pause, PATIENCE[1])
+
+    @property
+    def _will_return(self) -> bool:
+        return self.source.lasting and self.taken > 0
 
     def _put(self, shot: Shot) -> bool:
         """Whether to go on."""

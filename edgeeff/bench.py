@@ -42,6 +42,7 @@ COLD = 3
 BLOCK_SECONDS = 0.5  # a slow model runs shorter blocks, of at least 5
 SUSTAINED = 3.0  # seconds over which frames and joules are counted
 BINS = 30  # of the histogram
+COSTS: dict[str, Callable[..., Any]] = {"size_mb": max, "fps": min, "memory_mb": max, "energy_mj": max}  # and which is worst
 
 
 @dataclass(frozen=True)
@@ -90,18 +91,27 @@ class Timing:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one form was measured to cost; None was not asked for. Energy is that of one image."""
+    """What one form was measured to cost; None was not asked for. Energy is that of one image.
+
+    Of several machines these are the slowest one's latency and the worst of all else; `hosts` has each one's milliseconds, and the
+    interval's upper end.
+    """
 
     latency: Measurement
     size_mb: float
     fps: float | None = None
     memory_mb: float | None = None
     energy_mj: float | None = None
+    hosts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def surely(self, percentile: int) -> float:
+        """What a latency budget is held against, on every machine."""
+        return max([self.latency.surely(percentile), *(most for _, most in self.hosts.values())])
 
     def over(self, budget: Budget) -> list[str]:
         """The constraints it breaks, with its figures. Latency breaks its own where the interval's upper end does."""
         broken = []
-        if budget.latency_ms and (figure := self.latency.surely(budget.percentile)) > budget.latency_ms:
+        if budget.latency_ms and (figure := self.surely(budget.percentile)) > budget.latency_ms:
             broken.append(f"p{budget.percentile} {self.latency.at(budget.percentile):.2f} ms (at most {figure:.2f})")
         if budget.fps and (self.fps or 0) < budget.fps:
             broken.append(f"{self.fps or 0:.1f} frames per second")
@@ -113,18 +123,28 @@ class Figures:
 
     def share(self, budget: Budget) -> float:
         """How much of the scarcest thing in the budget it needs: above 1, it does not fit."""
-        shares = [self.latency.surely(budget.percentile) / budget.latency_ms] if budget.latency_ms else []
+        shares = [self.surely(budget.percentile) / budget.latency_ms] if budget.latency_ms else []
         shares += [budget.fps / max(self.fps or 0.0, 1e-9)] if budget.fps else []
         named = ((getattr(self, name), getattr(budget, name)) for name in ("size_mb", "memory_mb", "energy_mj"))
         return max([*shares, *((figure or math.inf) / limit for figure, limit in named if limit)], default=0.0)
 
     def to_json(self) -> dict[str, Any]:
-        facts = {k: v for k, v in vars(self).items() if k != "latency"}
-        return {"latency_ms": self.latency.to_json(), **{k: v and round(v, 3) for k, v in facts.items()}}
+        rounded = {name: (value := getattr(self, name)) and round(value, 3) for name in COSTS}
+        hosts = {name: [round(ms, 4) for ms in figures] for name, figures in self.hosts.items()}
+        return {"latency_ms": self.latency.to_json(), **rounded, **({"hosts": hosts} if hosts else {})}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Figures:
-        return cls(Measurement.from_json(data["latency_ms"]), *(data[k] for k in ("size_mb", "fps", "memory_mb", "energy_mj")))
+        hosts = {name: (ms, most) for name, (ms, most) in data.get("hosts", {}).items()}
+        return cls(Measurement.from_json(data["latency_ms"]), **{k: data[k] for k in COSTS}, hosts=hosts)
+
+    @classmethod
+    def of(cls, machines: Mapping[str, Figures], slowest: str, percentile: int) -> Figures:
+        """Those of several machines as one."""
+        every = list(machines.values())
+        worst = {name: pick(getattr(f, name) for f in every) for name, pick in COSTS.items() if getattr(every[0], name) is not None}
+        hosts = {name: (f.latency.at(percentile), f.latency.surely(percentile)) for name, f in machines.items()}
+        return cls(machines[slowest].latency, **worst, hosts=hosts)
 
 
 @dataclass(frozen=True)
@@ -221,6 +241,9 @@ class Machine(Protocol):
     def costs(self, request: Request, progress: Progress = SILENT) -> Costs:
         """What the request asks; graphs are compiled there first."""
 
+    def verify(self, bundle: Path) -> None:
+        """Raises BadInput where its golden photos get other answers there than they got here."""
+
 
 class Here:
     """This machine."""
@@ -255,6 +278,9 @@ class Here:
                     energy_mj=energy(runs[name]) if budget.energy_mj else None,
                 )
         return Costs(figures, [timing.before.to_json(), timing.after.to_json()], timing.disturbed)
+
+    def verify(self, bundle: Path) -> None:
+        """The answers are this machine's own."""
 
 
 HERE = Here()

@@ -51,6 +51,12 @@ class Result:
         facts = {"source": self.source, "frame": self.frame, "time": round(self.time, 4), "label": self.label, "top": top}
         return {**facts, **{name: round(getattr(self, name), 3) for name in ("age_ms", "waited_ms", "inference_ms")}}
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Result:
+        """Without its pixels."""
+        top = tuple((name, p) for name, p in data["top"])
+        return cls(**{**data, "top": top, "pixels": np.empty((0, 0, 3), np.uint8)})
+
 
 class Percentiles:
     """Of any number of milliseconds, in constant memory, to 1%."""
@@ -98,12 +104,20 @@ class Steady:
 
 
 class Tally:
-    """What was measured of one source."""
+    """What was measured of one source: `age`, and the parts it is the sum of."""
 
     def __init__(self, steady: Steady) -> None:
         self.steady = steady
         self.labels = 0
-        self.age, self.waited, self.inference, self.output = (Percentiles() for _ in range(4))
+        self.age = Percentiles()
+        self.parts = {name: Percentiles() for name in PARTS}
+
+    def add(self, result: Result, age_ms: float) -> None:
+        """A label, and how old it was when it had been handed over."""
+        self.age.add(age_ms)
+        times = (result.waited_ms, result.inference_ms, age_ms - result.waited_ms - result.inference_ms)
+        for part, milliseconds in zip(self.parts.values(), times, strict=True):
+            part.add(milliseconds)
 
 
 class Camera:
@@ -156,9 +170,7 @@ class Camera:
                     continue
                 result = self._seen(shot, model)
                 yield result
-                tally, done = self.tallies[shot.source], time.monotonic()
-                tally.age.add(1000 * (done - shot.at))
-                tally.output.add(1000 * (done - shot.at) - result.age_ms)
+                self.tallies[shot.source].add(result, 1000 * (time.monotonic() - shot.at))
         finally:
             self.close()
 
@@ -206,8 +218,6 @@ class Camera:
         steady = tally.steady.update(shot.at, probabilities)
         best = np.argsort(-probabilities)[: self.top]
         tally.labels += 1
-        tally.waited.add(1000 * (start - shot.at))
-        tally.inference.add(1000 * (done - start))
         return Result(
             source=self.captures[shot.source].source.name,
             frame=shot.number,
@@ -237,7 +247,6 @@ class Camera:
         seconds = time.monotonic() - self._began
         rows = []
         for capture, tally in zip(self.captures, self.tallies, strict=True):
-            parts = {name: p.to_json() for name, p in zip(PARTS, (tally.waited, tally.inference, tally.output), strict=True)}
             rows.append(
                 {
                     "source": capture.source.name,
@@ -246,7 +255,7 @@ class Camera:
                     "dropped": capture.dropped,
                     "fps": round(tally.labels / seconds, 2),
                     "age_ms": tally.age.to_json(),
-                    "parts_ms": parts,
+                    "parts_ms": {name: part.to_json() for name, part in tally.parts.items()},
                     "outages": [round(s, 1) for s in capture.outages],
                 }
             )
@@ -257,9 +266,10 @@ class Camera:
         for capture, tally in zip(self.captures, self.tallies, strict=True):
             age = tally.age.at(90)
             if age is not None and age > budget_ms:
-                parts = {n: p.at(90) or 0.0 for n, p in zip(PARTS, (tally.waited, tally.inference, tally.output), strict=True)}
+                parts = {name: part.at(90) or 0.0 for name, part in tally.parts.items()}
                 told = ", ".join(f"{name} {ms:.1f}" for name, ms in parts.items())
                 raise BudgetNotMet(
                     f"{capture.source.name}: from frame to label p90 {age:.1f} ms > {budget_ms:g}: {told}. "
-                    f"{max(parts, key=lambda n: parts[n]).capitalize()} takes most."
+                    f"{max(parts, key=lambda n: parts[n]).capitalize()} takes most.",
+                    {"summary": self.summary()},
                 )

@@ -34,8 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _answer(options: argparse.Namespace) -> int:
     try:
-        result = VERBS[options.verb](options)
+        _print(VERBS[options.verb](options), options)
     except EdgeeffError as error:
+        _print(error.result, options)
         return _refuse(str(error), error.exit_code)
     except ModuleNotFoundError as error:
         return _refuse(f"{error.name} is not installed: pip install 'edgeeff[fit]'", ToolMissing.exit_code)
@@ -43,9 +44,12 @@ def _answer(options: argparse.Namespace) -> int:
         return _refuse("interrupted; the same command goes on from what was done.", 130)
     except OSError as error:
         return _refuse(f"{error.filename or 'output'}: {error.strerror or error}.", BadInput.exit_code)
-    if options.json:
-        print(json.dumps(result, indent=None if options.verb == "camera" else 1))
     return 0
+
+
+def _print(result: dict[str, Any] | None, options: argparse.Namespace) -> None:
+    if options.json and result is not None:
+        print(json.dumps(result, indent=options.indent))
 
 
 def _refuse(line: str, code: int) -> int:
@@ -76,6 +80,7 @@ def _fit(options: argparse.Namespace) -> dict[str, Any]:
             report.ladder(result.ladder)
         if outcome.siblings:
             report.siblings(outcome.siblings, outcome.shipped)
+            report.hosts(next(s.figures for s in outcome.siblings if s.form is outcome.shipped))
         path = result.bundle.path
         print(f"{outcome.verdict}\n\nbundle: {path}    check it again: edgeeff verify {path}")
         print(f"report: {path / PAGE}")
@@ -84,7 +89,7 @@ def _fit(options: argparse.Namespace) -> dict[str, Any]:
         elif result.bundle.manifest.get("forms") and not options.on:
             print(f"Copy it to the device, and there: edgeeff compile {path.name} --val PHOTOS; or from here, with --on USER@HOST")
     if options.on and result.bundle.manifest.get("forms"):
-        there = argparse.Namespace(**{**vars(options), "bundle": options.out, "on": [options.on], "dla": None})
+        there = argparse.Namespace(**{**vars(options), "bundle": options.out, "dla": None})
         return {**result.to_json(), "compiled": compile_elsewhere(there)}
     return result.to_json()
 
@@ -109,6 +114,8 @@ def _pick(options: argparse.Namespace) -> dict[str, Any]:
         )
     if not options.json:
         report.choice(choice)
+        if choice.chosen.forms:
+            report.hosts(choice.chosen.forms[0].figures)
         chosen = choice.chosen.variant
         print(f"{chosen.name} at {chosen.resolution} px is the largest within {budget} on {target.name}.{_doubts(choice)}")
     return {
@@ -121,17 +128,15 @@ def _pick(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _machine(options: argparse.Namespace) -> Any:
-    """Where to measure: here, or the host of --on, for as long as it is needed."""
+    """Where to measure: here, or the hosts of --on, for as long as they are needed."""
     from .bench import HERE
     from .target import Target
 
     if not options.on:
         return contextlib.nullcontext(HERE)
-    from .remote import Host
-    from .ssh import check
+    from .remote import machine
 
-    check([options.on])
-    return Host.connect(options.on, Target.load(options.target).backend, TerminalProgress())
+    return machine(options.on, Target.load(options.target).backend, TerminalProgress())
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -287,7 +292,11 @@ def _camera(options: argparse.Namespace) -> dict[str, Any]:
     from . import outlets
     from .bundle import Bundle
     from .camera import Camera
+    from .elsewhere import camera_elsewhere
     from .web import Web
+
+    if options.on:
+        return camera_elsewhere(options)
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -297,11 +306,7 @@ def _camera(options: argparse.Namespace) -> dict[str, Any]:
     asked = {name: getattr(options, name) for name in ("region", "every", "nv12", "smooth", "threshold", "top")}
     with contextlib.ExitStack() as stack:
         camera = stack.enter_context(Camera(Bundle.open(options.bundle), options.sources, **asked, progress=progress))
-        sinks: list[Any] = [outlets.Lines(sys.stdout) if options.json else outlets.Changes()]
-        if options.output:
-            sinks.append(stack.enter_context(outlets.lines(options.output)))
-        if options.mqtt:
-            sinks.append(stack.enter_context(outlets.Mqtt(options.mqtt, progress)))
+        sinks = outlets.opened(stack, json=options.json, output=options.output, mqtt=options.mqtt, progress=progress)
         if options.collect:
             sinks.append(
                 outlets.Collector(Path(options.collect), options.uncertain, megabytes=options.collect_mb, progress=progress)
@@ -323,8 +328,6 @@ def _camera(options: argparse.Namespace) -> dict[str, Any]:
     if not options.json:
         report.cameras(summary)
     if options.budget_ms:
-        if options.json:
-            print(json.dumps({"summary": summary}))
         camera.hold(options.budget_ms)
     return {"summary": summary}
 
@@ -344,9 +347,7 @@ def _lint(options: argparse.Namespace) -> dict[str, Any]:
         print(f"{options.model}: {len(RULES)} rules for TensorRT {version}, {errors} errors, {len(findings) - errors} warnings.")
     result = {"model": options.model, "tensorrt": version, "findings": [asdict(f) for f in findings]}
     if errors:
-        if options.json:
-            print(json.dumps(result, indent=1))
-        raise BadInput(f"{options.model}: TensorRT {version} would refuse or misread it: {errors} errors.")
+        raise BadInput(f"{options.model}: TensorRT {version} would refuse or misread it: {errors} errors.", result)
     return result
 
 

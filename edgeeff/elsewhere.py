@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
 import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import report
+from . import outlets, report
 from .bundle import Bundle, publish, replaceable
+from .camera import Result
 from .errors import BadInput
 from .images import ImageSet
 from .progress import TerminalProgress
@@ -59,21 +64,53 @@ def compile_elsewhere(options: argparse.Namespace) -> dict[str, Any]:
     return _answers(options, fleet(options.on, "tensorrt", work, TerminalProgress()))
 
 
+def camera_elsewhere(options: argparse.Namespace) -> dict[str, Any]:
+    """Cameras of other machines: what they see goes into the outlets here. Ctrl-C ends them all, each with its figures."""
+    bundle = Bundle.open(options.bundle)
+    if options.web or options.collect or "-" in options.sources:
+        raise BadInput("--web, --collect and --source - are for a camera of this machine: with --on pictures stay where they are.")
+    given = ("every", "top", "smooth", "threshold", "budget_ms", "seconds")
+    words = {f"--{name.replace('_', '-')}": getattr(options, name) for name in given}
+    arguments = [word for name, value in words.items() if value is not None for word in (name, str(value))]
+    arguments += ["--roi", ",".join(map(str, options.region))] if options.region else []
+    arguments += ["--nv12"] if options.nv12 else []
+    stop, speaking, progress = threading.Event(), threading.Lock(), TerminalProgress()
+    with contextlib.ExitStack() as stack:
+        sinks = outlets.opened(stack, json=options.json, output=options.output, mqtt=options.mqtt, progress=progress)
+
+        def work(host: Host) -> dict[str, Any]:
+            def hear(line: str) -> None:
+                data = json.loads(line)
+                if "frame" in data:
+                    result = Result.from_json({**data, "source": f"{host.name} {data['source']}"})
+                    with speaking:
+                        for sink in sinks:
+                            sink(result)
+
+            return host.run(["camera", "bundle", "--source", *options.sources, *arguments], _sent(options), hear=hear)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        answers = fleet(options.on, bundle.manifest["backend"], work, progress, stop)
+    return _answers(options, answers, report.cameras_elsewhere)
+
+
 def _sent(options: argparse.Namespace) -> dict[str, Any]:
     val = getattr(options, "val", None)
     return {"bundle": Path(options.bundle)} | ({"val": Path(val)} if val is not None else {})
 
 
-def _answers(options: argparse.Namespace, answers: list[dict[str, Any]]) -> dict[str, Any]:
+def _answers(
+    options: argparse.Namespace, answers: list[dict[str, Any]], show: Callable[[list[dict[str, Any]]], None] = report.fleet
+) -> dict[str, Any]:
     """Those of all hosts; a failed one ends the command once all are printed."""
-    failed = failure(answers)
+    failed, result = failure(answers), {"hosts": answers}
     if not options.json and (len(answers) > 1 or not failed):
-        report.fleet(answers)
+        show(answers)
         for answer in answers:
             if "verdict" in answer:
                 print(f"{answer['host']}: {answer['verdict']}\nbundle: {answer['bundle']}")
     if failed:
-        if options.json:
-            print(json.dumps({"hosts": answers}, indent=1))
+        failed.result = result
         raise failed
-    return {"hosts": answers}
+    return result

@@ -14,11 +14,17 @@ A message states what was wrong, what was expected and what to do, in one line.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class EdgeeffError(Exception):
-    """Base of all refusals; `exit_code` is what the command line returns."""
+    """Base of all refusals; `exit_code` is what the command line returns, `result` what there is to tell all the same."""
 
     exit_code = 1
+
+    def __init__(self, message: str, result: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class BadInput(EdgeeffError):

@@ -30,7 +30,6 @@ from .frames import Footage, Frames, View
 from .images import ImageSet, PixelFile, Preprocess, readable, unseen
 from .pick import Accuracy, Candidate, Choice, activations, grows, pick
 from .progress import SILENT, Progress
-from .remote import Host
 from .target import Budget, Target
 from .variants import Padding, Variant, expected_top1, grid
 from .verdict import Form, Outcome, decide, loss
@@ -185,8 +184,8 @@ def fit(job: Job, *, on: Machine = HERE, progress: Progress = SILENT) -> Fit:
             progress.say(f"{refusal} Trying a smaller one.")
             refusals.append(str(refusal))
             continue
-        if isinstance(on, Host) and not target.elsewhere:
-            on.run(["verify", "bundle"], {"bundle": result.bundle.path})  # there it answers as here
+        if not target.elsewhere:
+            on.verify(result.bundle.path)
         published = bundle.publish(result.bundle.path, out)
         workspace.remove()
         compiled = None
@@ -277,6 +276,7 @@ def fit_variant(
     seen = on_camera(gate, preprocess, target, outcome.shipped)
     if not seen.passed and not job.accept:
         raise AccuracyGateFailed(gate.refusal(seen))
+    where = HERE.facts(target.judge) if target.elsewhere else on.facts(target.backend)
     facts = {
         "variant": v.name,
         "resolution": v.resolution,
@@ -301,8 +301,8 @@ def fit_variant(
         "calibration_photos": len(calibration),
         "command": job.command,
         "verdict": outcome.verdict,
-        "device": device(),
-        "versions": versions(),
+        "device": where["device"],
+        "versions": versions() | {target.judge: where["version"]},
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
     facts |= outcome.facts

@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     def verb(name: str, help: str) -> argparse.ArgumentParser:
         p = verbs.add_parser(name, help=help, description=help)
         p.add_argument("--json", action="store_true", help="one JSON object on standard output")
+        p.set_defaults(indent=1)
         return p
 
     p = verb("fit", "weights or labelled photos → a verified bundle within the budget")
@@ -77,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--target", required=True, help="a name from `edgeeff targets`; the model is written beside its file")
     p.add_argument("--variant", nargs="+", default=[], dest="variants", metavar="NAME", help="what to measure (default: all)")
     p.add_argument("--resolution", type=int, nargs="+", default=[], metavar="PX", help="input sizes (default: each variant's)")
-    p.add_argument("--on", metavar="USER@HOST", help="measure there, over ssh, with nothing installed but python3 and rsync")
+    _on_option(p, "measure there")
 
     p = verb("variants", "the family: parameters, multiply-adds and activations of each at its resolution")
     p.add_argument("variant", nargs="*", help="names, or phiX for a compound coefficient (default: all)")
@@ -136,6 +137,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--collect", metavar="DIR", help="keep frames that the model is unsure of, one a second at most")
     p.add_argument("--uncertain", type=float, default=0.6, metavar="P", help="what the surest class stays under then (default 0.6)")
     p.add_argument("--collect-mb", type=_positive, default=500.0, metavar="MB", help="what DIR may hold (default 500)")
+    _on_option(p, "with the cameras there")
+    p.set_defaults(indent=None)  # its summary is the last of many lines
 
     p = verb("lint", "will TensorRT build this ONNX graph, and run it in INT8?")
     p.add_argument("model", metavar="MODEL.onnx")
@@ -210,14 +213,14 @@ def _budget_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--memory-mb", type=float, help="megabytes that a process needs at most to load and run it")
     p.add_argument("--energy-mj", type=float, help="millijoules for one photo, where the device has a power sensor")
     p.add_argument("--resolution", type=int, nargs="+", default=[], metavar="PX", help="input sizes (default: each variant's)")
-    p.add_argument("--on", metavar="USER@HOST", help="measure there, over ssh, with nothing installed but python3 and rsync")
+    _on_option(p, "measure there; of several, what fits all")
 
 
-def _on_option(p: argparse.ArgumentParser) -> None:
+def _on_option(p: argparse.ArgumentParser, what: str = "do it there") -> None:
     p.add_argument(
         "--on",
         nargs="+",
         default=[],
         metavar="USER@HOST",
-        help="do it there, over ssh, with nothing installed but python3 and rsync",
+        help=f"{what}, over ssh, with nothing installed but python3 and rsync",
     )

@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import re
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +16,18 @@ from .camera import Result
 from .errors import BadInput, ToolMissing, Unreachable
 from .progress import SILENT, Progress
 from .sources import encoded
+
+Outlet = Callable[[Result], None]
+
+
+def opened(stack: contextlib.ExitStack, *, json: bool, output: str | None, mqtt: str | None, progress: Progress) -> list[Outlet]:
+    """Where labels go, until the stack is left: standard output, as lines of JSON or for people, a file, a broker."""
+    outlets: list[Outlet] = [Lines(sys.stdout) if json else Changes()]
+    if output:
+        outlets.append(Lines(stack.enter_context(open(output, "a", encoding="utf-8"))))  # noqa: PTH123, SIM115
+    if mqtt:
+        outlets.append(stack.enter_context(Mqtt(mqtt, progress)))
+    return outlets
 
 
 class Lines:
@@ -42,13 +55,6 @@ class Changes:
             print(
                 f"{clock}  {result.source}  {result.label or '—'}  ({name} {100 * sure:.0f}%, {result.age_ms:.1f} ms)", flush=True
             )
-
-
-@contextlib.contextmanager
-def lines(path: str) -> Iterator[Lines]:
-    """JSON lines appended to a file."""
-    with open(path, "a", encoding="utf-8") as file:  # noqa: PTH123 (as `print` would)
-        yield Lines(file)
 
 
 class Mqtt:

@@ -9,6 +9,7 @@ onnx or nncf. A job outlives its connection; the same command finds it again. th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,16 +17,19 @@ import shlex
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from . import ssh, there, wheel
-from .bench import Costs, Request
+from .bench import Costs, Figures, Request
 from .errors import BadInput, EdgeeffError, ToolMissing, Unreachable
 from .progress import SILENT, Progress
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 BASE = ".cache/edgeeff"
 SILENCE = 900.0  # seconds without a poll after which a job there ends itself
@@ -87,12 +91,17 @@ class Host:
         self.connection.close()
 
     def run(
-        self, arguments: Sequence[str], send: Mapping[str, Path] | None = None, bring: Mapping[str, Path] | None = None
+        self,
+        arguments: Sequence[str],
+        send: Mapping[str, Path] | None = None,
+        bring: Mapping[str, Path] | None = None,
+        hear: Callable[[str], None] | None = None,
     ) -> dict[str, Any]:
         """The JSON of an edgeeff verb that ran there.
 
         `send` puts files and folders beside the job, where `arguments` find them by name. `bring` names what comes back once the
         verb is done, and free paths here to put it. A verb that refuses does so here too, by the same exception.
+        `hear` gets each line of a verb that writes many, whose last one is its JSON; Ctrl-C then asks it to end.
         """
         with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
             kit = Path(folder)
@@ -104,12 +113,13 @@ class Host:
             sent = {name: _address(path) for name, path in sending.items()}
             self._upload(sending, sent)
         self._kit = sent.pop("")
+        extra = f"{self.backend},camera" if arguments[0] == "camera" and not self.jetson else self.backend
         job = {
             "kit": self._kit,
             "wheel": built.name,
-            "extra": self.backend,
-            "outside": self.jetson,  # JetPack's TensorRT lies outside
-            "environment": _hash(self._kit, self.backend, self.version, self.jetson),
+            "extra": extra,
+            "outside": self.jetson,  # JetPack's TensorRT and OpenCV lie outside
+            "environment": _hash(self._kit, extra, self.version, self.jetson),
             "arguments": list(arguments),
             "send": {name: f"{sent[name]}/{path.name}" if path.is_file() else sent[name] for name, path in (send or {}).items()},
             "copy": sorted(bring or {}),
@@ -117,8 +127,8 @@ class Host:
         }
         name = _hash(job)
         try:
-            answer = self._finished(name, job)
-            result = self._results(name, answer["stdout"], bring or {}) if answer["rc"] == 0 else {}
+            answer = self._finished(name, job, hear)
+            result = self._results(name, answer["output"], bring or {}) if answer["rc"] == 0 else {}
         except KeyboardInterrupt:
             self._abandon(name)
             raise
@@ -144,6 +154,9 @@ class Host:
             request.write(Path(folder))
             return Costs.from_json(self.run(["measure", self.backend, "request"], {"request": Path(folder)}))
 
+    def verify(self, bundle: Path) -> None:
+        self.run(["verify", "bundle"], {"bundle": bundle})
+
     def _upload(self, sending: Mapping[str, Path], sent: Mapping[str, str]) -> None:
         """Send what is not there, where there is room for it."""
         du = "; ".join(f"du -sk sent/{address} 2>/dev/null || echo 0" for address in sent.values())
@@ -162,24 +175,39 @@ class Host:
                 self.connection.progress.say(f"{self.name}: sending {path}, {missing[name] / 1e6:.1f} MB")
             self.connection.send(path, f"{BASE}/sent/{sent[name]}")
 
-    def _finished(self, name: str, job: dict[str, Any]) -> dict[str, Any]:
-        """The last poll of the job, which is started unless it runs or has run; once more if it got lost."""
+    def _finished(self, name: str, job: dict[str, Any], hear: Callable[[str], None] | None) -> dict[str, Any]:
+        """How the job ended, which is started unless it runs or has run; once more if it got lost."""
         say = self.connection.progress.say
         found = self._there("start", name, text=json.dumps(job))["state"]
         if found in ("running", "done"):
             say(f"{self.name}: an earlier call's job is {'still running' if found == 'running' else 'done'}; going on with it.")
         elif found == "gone":
             say(f"{self.name}: an earlier call's job ended before its time; starting it again.")
-        offset, pause, lost, last = 0, 0.1, False, ""
+        said, written, pause, lost, last, output = 0, 0, 0.1, False, "", ""
+        asked_to_end = False
         while True:
-            answer = self._there("poll", name, str(offset))
-            offset = answer["offset"]
+            try:
+                self.connection.pause(pause)
+                answer = self._there("poll", name, str(said), str(written))
+            except KeyboardInterrupt:
+                if not hear or asked_to_end:
+                    raise
+                asked_to_end = True
+                self.connection.stop = threading.Event()
+                self._there("end", name)
+                continue
+            said, written = answer["said"], answer["written"]
+            if hear:
+                for output in answer["output"].splitlines():
+                    hear(output)
+            else:
+                output += answer["output"]
             for line in filter(str.strip, answer["lines"]):
                 last = line
                 if not line.startswith("edgeeff: "):  # what it ends with is raised, not said
                     say(f"{self.name}: {line}")
             if answer["state"] == "done":
-                return answer | {"last": last}
+                return answer | {"last": last, "output": output}
             if answer["state"] != "running":
                 what = "it restarted" if answer.get("rebooted") else "the job's process vanished"
                 if lost:
@@ -190,12 +218,11 @@ class Host:
                     )
                 say(f"{self.name}: {what} during the job; starting it again.")
                 self._there("start", name, text=json.dumps(job))
-                offset, lost = 0, True
-            self.connection.pause(pause)
-            pause = min(1.5 * pause, 2.0)
+                said, written, lost, output = 0, 0, True, ""
+            pause = min(1.5 * pause, 0.3 if hear else 2.0)
 
-    def _results(self, name: str, stdout: str, bring: Mapping[str, Path]) -> dict[str, Any]:
-        result = self._json(stdout)
+    def _results(self, name: str, output: str, bring: Mapping[str, Path]) -> dict[str, Any]:
+        result = self._json(output)
         for remote_name, path in bring.items():
             with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".edgeeff-") as landing:
                 self.connection.fetch(f"{BASE}/jobs/{name}/work/{remote_name}", Path(landing))
@@ -213,7 +240,8 @@ class Host:
 
     def _refusal(self, answer: dict[str, Any]) -> EdgeeffError:
         line = answer["last"].removeprefix("edgeeff: ") or f"ended with {answer['rc']} and without a word"
-        return ERRORS.get(answer["rc"], EdgeeffError)(f"{self.name}: {line}")
+        result = self._json(answer["output"]) if answer["output"].strip() else None
+        return ERRORS.get(answer["rc"], EdgeeffError)(f"{self.name}: {line}", result)
 
     def _forget(self, name: str) -> None:
         """Remove the job's folder; that it cannot be reached for this is no reason to lose the result."""
@@ -237,28 +265,86 @@ class Host:
         return self._json(self.connection.run(shlex.join([self.python, script, *arguments]), text))
 
 
+class Fleet:
+    """Several hosts as one machine, so that what fits it fits each: as slow as the slowest of them."""
+
+    def __init__(self, hosts: Sequence[Host], stop: threading.Event) -> None:
+        self.hosts, self.stop = {host.name: host for host in hosts}, stop
+
+    def facts(self, runtime: str) -> dict[str, Any]:
+        """Of the first, with `device.hosts` of all, and the precisions that all compute in."""
+        each = self._each(lambda host: host.facts(runtime))
+        first = next(iter(each.values()))
+        return {
+            "device": {**first["device"], "hosts": {name: facts["device"] for name, facts in each.items()}},
+            "version": ", ".join(dict.fromkeys(facts["version"] for facts in each.values())),
+            "precisions": [p for p in first["precisions"] if all(p in facts["precisions"] for facts in each.values())],
+        }
+
+    def runs(self, runtime: str) -> bool:
+        return all(host.runs(runtime) for host in self.hosts.values())
+
+    def costs(self, request: Request, progress: Progress = SILENT) -> Costs:
+        """All at once. Latencies are those of the host whose fastest form is slowest: of one host, so that they can be compared."""
+        each = self._each(lambda host: host.costs(request, progress))
+        slowest = max(each, key=lambda name: min(f.latency.p50 for f in each[name].figures.values()))
+        figures = {
+            form: Figures.of({name: costs.figures[form] for name, costs in each.items()}, slowest, request.budget.percentile)
+            for form in request.forms
+        }
+        disturbed = tuple(f"{name}: {reason}" for name, costs in each.items() for reason in costs.disturbed)
+        return Costs(figures, [look for costs in each.values() for look in costs.conditions], disturbed)
+
+    def verify(self, bundle: Path) -> None:
+        self._each(lambda host: host.verify(bundle))
+
+    def _each(self, ask: Callable[[Host], T]) -> dict[str, T]:
+        return dict(zip(self.hosts, _at_once(ask, list(self.hosts.values()), self.stop), strict=True))
+
+
+@contextlib.contextmanager
+def machine(names: Sequence[str], backend: str, progress: Progress = SILENT) -> Iterator[Host | Fleet]:
+    """The hosts to measure on, one or several."""
+    names = list(dict.fromkeys(names))
+    ssh.check(names)
+    stop = threading.Event()
+    with contextlib.ExitStack() as stack:
+        hosts = [stack.enter_context(Host.connect(name, backend, progress, stop)) for name in names]
+        yield hosts[0] if len(hosts) == 1 else Fleet(hosts, stop)
+
+
+def _at_once(work: Callable[[S], T], items: Sequence[S], stop: threading.Event) -> list[T]:
+    """What `work` gives for each; the first failure is raised, and sets `stop` for the others."""
+    with ThreadPoolExecutor(len(items)) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            stop.set()
+            raise
+
+
 def fleet(
-    names: Sequence[str], backend: str, work: Callable[[Host], dict[str, Any]], progress: Progress = SILENT
+    names: Sequence[str],
+    backend: str,
+    work: Callable[[Host], dict[str, Any]],
+    progress: Progress = SILENT,
+    stop: threading.Event | None = None,
 ) -> list[dict[str, Any]]:
     """What `work` gives for each host, all at once: its answer, or `error` and `exit_code`."""
     names = list(dict.fromkeys(names))
     ssh.check(names)
-    stop = threading.Event()
+    stop = stop or threading.Event()
 
     def one(name: str) -> dict[str, Any]:
         try:
             with Host.connect(name, backend, progress, stop) as host:
                 return {"host": name, **work(host)}
         except EdgeeffError as error:
-            return {"host": name, "error": str(error).removeprefix(f"{name}: "), "exit_code": error.exit_code}
+            told = {"error": str(error).removeprefix(f"{name}: "), "exit_code": error.exit_code}
+            return {"host": name, **(error.result or {}), **told}
 
-    with ThreadPoolExecutor(len(names)) as pool:
-        futures = [pool.submit(one, name) for name in names]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            stop.set()
-            raise
+    return _at_once(one, names, stop)
 
 
 def failure(answers: Sequence[Mapping[str, Any]]) -> EdgeeffError | None:

@@ -65,7 +65,23 @@ def cameras(summary: dict[str, Any]) -> None:
         counts = [str(r[name]) for name in ("frames", "labels", "dropped")]
         rows.append([r["source"], *counts, f"{r['fps']:.1f}", *ages, *parts, outages])
     warm = f", {summary['temperature']:.0f} °C" if summary["temperature"] else ""
-    table(columns, rows, title=f"{summary['seconds']:.0f} s{warm}; waiting, inference and output are medians in ms")
+    medians = [r["age_ms"]["p50"] or 0.0 for r in summary["sources"]]
+    oldest = medians.index(max(medians)) if len(medians) > 1 else None
+    marked = "" if oldest is None else "; the oldest labels marked"
+    title = f"{summary['seconds']:.0f} s{warm}; waiting, inference and output are medians in ms{marked}"
+    table(columns, rows, title=title, marked=oldest)
+
+
+def cameras_elsewhere(answers: Sequence[dict[str, Any]]) -> None:
+    """One table of every host's cameras, and a line for each host that failed."""
+    told = {a["host"]: a["summary"] for a in answers if "summary" in a}
+    if told:
+        rows = [{**row, "source": f"{host} {row['source']}"} for host, summary in told.items() for row in summary["sources"]]
+        warmest = max((s["temperature"] for s in told.values() if s["temperature"]), default=None)
+        cameras({"sources": rows, "seconds": max(s["seconds"] for s in told.values()), "temperature": warmest})
+    for answer in answers:
+        if "error" in answer:
+            print(f"{answer['host']}: {answer['error']}")
 
 
 def steps(reports: Sequence[Any], *, shipped: str) -> None:
@@ -189,6 +205,15 @@ def engine_layers(layers: Sequence[Any]) -> None:
     counts = Counter(layer.precision or "unknown" for layer in layers if not layer.reformat)
     parts = [f"{count} in {precision}" for precision, count in counts.most_common()]
     print(f"{len(layers)} layers: {', '.join(parts)}; {sum(layer.reformat for layer in layers)} reformats.")
+
+
+def hosts(figures: Any) -> None:
+    """A row a host, where there are several."""
+    rows = [[name, f"{ms:.2f}", f"{most:.2f}"] for name, (ms, most) in figures.hosts.items()]
+    if rows:
+        slowest = max(range(len(rows)), key=lambda i: float(rows[i][1]))
+        rows = [[*row, "slowest" if i == slowest else ""] for i, row in enumerate(rows)]
+        table(["host", "ms", "at most", ""], rows, title="the same on each host")
 
 
 def fleet(answers: Sequence[dict[str, Any]]) -> None:

@@ -1,7 +1,8 @@
 """The far half of remote.py: one job on this machine, which goes on when the connection does not. Needs the standard library alone.
 
     there.py start ID         run the job that standard input describes in JSON, detached, unless it runs or has run already
-    there.py poll ID OFFSET   its state, and what it wrote to standard error from OFFSET on
+    there.py poll ID E O      its state, and what it wrote to standard error from E on and to standard output from O on
+    there.py end ID           ask it to end
     there.py stop ID          kill it if it runs, and remove what it left
 
 Under ~/.cache/edgeeff: `sent` by content, environments in `on`, and `jobs`, a folder each. A job holds a lock on its folder as long
@@ -39,7 +40,10 @@ def main(verb: str, name: str, *more: str) -> None:
     if verb == "start":
         answer = start(folder, json.load(sys.stdin))
     elif verb == "poll":
-        answer = poll(folder, int(more[0]))
+        answer = poll(folder, *map(int, more))
+    elif verb == "end":
+        (folder / "end").touch()
+        answer = {}
     elif verb == "stop":
         answer = stop(folder)
     else:
@@ -75,27 +79,32 @@ def start(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
         return {"state": state}
 
 
-def poll(folder: Path, offset: int) -> dict[str, Any]:
-    """`state`: none, gone, running or done; whole lines of standard error; with done, the exit code and standard output."""
+def poll(folder: Path, said: int, written: int) -> dict[str, Any]:
+    """`state`: none, gone, running or done; whole lines of standard error and output, and where they end; done: the exit code."""
     if not folder.is_dir():
-        return {"state": "none", "lines": [], "offset": 0, "rebooted": False}
+        return {"state": "none", "lines": [], "said": 0, "output": "", "written": 0, "rebooted": False}
     (folder / "heartbeat").touch()
     lock = _lock(folder / "lock")
     if lock:
         lock.close()
     rc = folder / "rc"
     state = "running" if lock is None else "done" if rc.exists() else "gone"
-    chunk = b""
-    with contextlib.suppress(FileNotFoundError), (folder / "stderr").open("rb") as file:
-        file.seek(offset)
-        chunk = file.read(None if state == "done" else CHUNK)
-    if state != "done":
-        chunk = chunk[: chunk.rfind(b"\n") + 1] or (chunk if len(chunk) == CHUNK else b"")
-    answer: dict[str, Any] = {"state": state, "lines": chunk.decode(errors="replace").splitlines(), "offset": offset + len(chunk)}
+    lines, output = (_lines(folder / name, at, state == "done") for name, at in (("stderr", said), ("stdout", written)))
+    answer: dict[str, Any] = {"state": state, "lines": lines.decode(errors="replace").splitlines(), "said": said + len(lines)}
+    answer |= {"output": output.decode(errors="replace"), "written": written + len(output)}
     if state == "done":
-        return answer | {"rc": int(rc.read_text()), "stdout": (folder / "stdout").read_text(errors="replace")}
+        return answer | {"rc": int(rc.read_text())}
     boot = folder / "boot"
     return answer | {"rebooted": boot.exists() and boot.read_text() != _boot()}
+
+
+def _lines(file: Path, start: int, done: bool) -> bytes:
+    """Whole lines from there on, not too many at once; all that is left where it is done."""
+    chunk = b""
+    with contextlib.suppress(FileNotFoundError), file.open("rb") as stream:
+        stream.seek(start)
+        chunk = stream.read(None if done else CHUNK)
+    return chunk if done else chunk[: chunk.rfind(b"\n") + 1] or (chunk if len(chunk) == CHUNK else b"")
 
 
 def stop(folder: Path) -> dict[str, Any]:
@@ -159,6 +168,8 @@ class Heartbeat:
                 return process.wait(timeout=1)
             except subprocess.TimeoutExpired:
                 self.check()
+            if Path("end").exists():
+                process.terminate()
 
 
 def _verb(job: dict[str, Any], watch: Heartbeat) -> int:

@@ -545,9 +545,9 @@ def test_what_lay_unused_for_long_is_removed(tmp_path: Path) -> None:
         )
 
     assert there("start", "a")["state"] == "none"
-    until(lambda: there("poll", "a", "0")["state"] == "done")
-    answer = there("poll", "a", "0")
-    assert (answer["rc"], answer["lines"], answer["stdout"]) == (3, ["said"], "")
+    until(lambda: there("poll", "a", "0", "0")["state"] == "done")
+    answer = there("poll", "a", "0", "0")
+    assert (answer["rc"], answer["lines"], answer["output"]) == (3, ["said"], "")
     assert there("start", "a")["state"] == "done"
     left = {p.relative_to(base).as_posix() for kind in ("sent", "on", "jobs") for p in (base / kind).iterdir() if p.is_dir()}
     assert left == {"sent/kit", "sent/photos", "on/new", "jobs/a"}
@@ -562,15 +562,70 @@ def test_what_is_wrong_here_is_said_before_connecting(board: Board, fitted, digi
     assert not (board.home / ".cache/edgeeff/jobs").exists()
 
 
-def test_a_pick_measures_there_and_a_fit_gives_the_same_network(board: Board, fitted, digits: Path, run, tmp_path: Path) -> None:
-    small = ("--target", "host-cpu", "--latency", 500, "--resolution", 32, "--on", board.name)
-    done = run("pick", *small, "--variant", "lite0", "--classes", 10, "--json", env=board.env)
+def test_a_pick_measures_there_and_a_fit_gives_the_same_network(
+    board: Board, make: Callable[..., Board], fitted, digits: Path, run, tmp_path: Path
+) -> None:
+    """On one host, and on two, where what fits the slower one fits both."""
+    small = ("--target", "host-cpu", "--latency", 500, "--resolution", 32)
+    done = run("pick", *small, "--variant", "lite0", "--classes", 10, "--on", board.name, "--json", env=board.env)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["chosen"]["latency_ms"]["p50"] > 0
+    chosen = json.loads(done.stdout)["chosen"]
+    assert chosen["latency_ms"]["p50"] > 0
+    assert "hosts" not in chosen["forms"][0]
+    names = [board.name, make().name]
+    away = make(options=f"Port {free_port()}").name
+    refused(run("pick", *small, "--on", board.name, away, env=board.env), 6, f"{away}: it refuses the connection")
     photos = ("--train", digits / "train", "--val", digits / "val", "--epochs", 1, "--no-flip", "--max-drop", 20)
-    done = run("fit", *small, "--variant", "lite0", *photos, "--out", tmp_path / "bundle", "--json", env=board.env)
+    out = tmp_path / "bundle"
+    done = run("fit", *small, "--variant", "lite0", *photos, "--out", out, "--on", *names, env=board.env)
     assert done.returncode == 0, done.stderr
-    ours, theirs = (Bundle.open(path).manifest["files"] for path in (fitted[0], tmp_path / "bundle"))
-    assert ours["model.onnx"] == theirs["model.onnx"]
-    assert {s["runtime"] for s in json.loads(done.stdout)["siblings"]} == {"openvino"}  # what was installed there
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(tuple(names))]
+    assert [row[0] for row in rows] == names
+    assert [row[-1] == "slowest" for row in rows].count(True) == 1
+    ours, theirs = (Bundle.open(path).manifest for path in (fitted[0], out))
+    assert ours["files"]["model.onnx"] == theirs["files"]["model.onnx"]
+    assert list(theirs["device"]["hosts"]) == list(theirs["hosts"]) == names
+    assert theirs["latency_ms"]["p50"] in [pytest.approx(ms, abs=1e-3) for ms, _ in theirs["hosts"].values()]
+    assert f">{names[1]}</th>" in (out / "report.html").read_text()
+    assert {s["runtime"] for s in theirs["siblings"]} == {"openvino"}  # what was installed there
     assert board.jobs == []
+
+
+def test_cameras_there_speak_here_until_ctrl_c(
+    board: Board, make: Callable[..., Board], fitted, digits: Path, run, tmp_path: Path
+) -> None:
+    """Photos in a folder there stand for the camera."""
+    photos = sorted(digits.glob("val/3/*.png"))
+    few = ("camera", fitted[0], "--source", digits / "val/3", "--top", 2, "--on", board.name)
+    done = run(*few, "--output", tmp_path / "lines", "--json", env=board.env)
+    assert done.returncode == 0, done.stderr
+    *lines, last = map(json.loads, done.stdout.splitlines())
+    assert [line["frame"] for line in lines] == list(range(len(photos)))
+    assert lines[0]["source"] == f"{board.name} {digits}/val/3"
+    assert (tmp_path / "lines").read_text().splitlines() == done.stdout.splitlines()[:-1]
+    local = [json.loads(line) for line in run(*few[:-2], "--json").stdout.splitlines()[:-1]]
+    assert [line["top"] for line in lines] == [line["top"] for line in local]
+    (there,) = last["hosts"]
+    assert there["summary"]["sources"][0]["labels"] == len(photos)
+    refused(run(*few, "--budget-ms", 0.001, env=board.env), 3, f"{board.name}: {digits}/val/3: from frame to label")
+
+    other, endless = make(), tmp_path / "endless"
+    endless.mkdir()
+    for i in range(20_000):
+        (endless / f"{i:05d}.png").symlink_to(photos[i % len(photos)])
+    process = client("camera", fitted[0], "--source", endless, "--on", board.name, other.name, env=board.env)
+    until(lambda: board.verbs and other.verbs)
+    time.sleep(2)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    rows = [line.removeprefix("→").split() for line in out.splitlines() if str(endless) in line and "%" not in line]
+    assert [row[:2] for row in rows] == [[board.name, str(endless)], [other.name, str(endless)]]
+    assert all(0 < int(row[3]) < 20_000 for row in rows)
+    until(lambda: not board.processes and not other.processes)
+    assert board.jobs == other.jobs == []
+
+
+def test_what_needs_the_pictures_is_refused_where_the_camera_is_elsewhere(fitted, run) -> None:
+    for asked in (("--source", "0", "--web", "8080"), ("--source", "0", "--collect", "x"), ("--source", "-")):
+        refused(run("camera", fitted[0], *asked, "--on", "board"), 2, "pictures stay where they are")

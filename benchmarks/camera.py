@@ -89,42 +89,43 @@ def served(kind: str, path: Path, size: tuple[int, int], fps: int) -> Iterator[s
         server.wait()
 
 
-def alone(bundle: Bundle, path: Path, size: tuple[int, int], count: int) -> tuple[float, float]:
-    """Milliseconds to decode a frame and to infer it, each by itself: medians."""
+def alone(bundle: Bundle, path: Path, size: tuple[int, int], fps: int, count: int) -> dict[str, float]:
+    """Milliseconds to decode a frame, to convert it to BGR and to infer it, at the same pace and one after the other: medians."""
     capture, see = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), bundle.watch(Frames(*size))
-    decoding, inference = [], []
-    for _ in range(count):
-        start = time.perf_counter()
-        frame = capture.read()[1]
-        decoding.append(time.perf_counter() - start)
-        start = time.perf_counter()
+    times = np.empty((count, 4))
+    begun = time.perf_counter()
+    for i in range(count):
+        time.sleep(max(0.0, begun + i / fps - time.perf_counter()))
+        times[i, 0] = time.perf_counter()
+        capture.grab()
+        times[i, 1] = time.perf_counter()
+        frame = capture.retrieve()[1]
+        times[i, 2] = time.perf_counter()
         see(frame)
-        inference.append(time.perf_counter() - start)
-    return 1000 * median(decoding), 1000 * median(inference)
+        times[i, 3] = time.perf_counter()
+    parts = 1000 * np.median(np.diff(times), axis=0)
+    return dict(zip(("decoding", "conversion", "inference"), map(float, parts), strict=True))
 
 
-def ages(bundle: Bundle, photos: list[Path], *, fps: int = 10, count: int = 200) -> dict[str, Any]:
-    """From the coded frame to its label, played at `fps`: ages begin with the decoded frame, so decoding by itself is added."""
+def ages(bundle: Bundle, photos: list[Path], *, fps: int = 10, count: int = 100, rounds: int = 3) -> dict[str, Any]:
+    """From the coded frame to its label, in turn with the same work done one after the other. Ages begin with the decoded frame."""
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for size in ((640, 480), (1920, 1080)):
-            path = film(Path(folder) / f"{size[1]}.avi", photos, size, fps, 240)
+            path = film(Path(folder) / f"{size[1]}.avi", photos, size, fps, 120)
             for kind in ("file", "http", "rtsp"):
-                with served(kind, path, size, fps) as address, Camera(bundle, [address]) as camera:
-                    taken = list(itertools.islice(camera, count))
-                    for capture in camera.captures:
-                        capture.stop()
-                    summary = camera.summary()["sources"][0]
-                decoding, inference = alone(bundle, path, size, 100)
-                whole = decoding + summary["age_ms"]["p50"]
-                results[f"{kind} {size[0]}×{size[1]}"] = {
-                    "labels": len(taken),
-                    "age": summary["age_ms"],
-                    "parts": summary["parts_ms"],
-                    "decoding": round(decoding, 3),
-                    "inference": round(inference, 3),
-                    "ratio": round(whole / (decoding + inference), 3),
-                }
+                turns = []
+                for _ in range(rounds):
+                    with served(kind, path, size, fps) as address, Camera(bundle, [address]) as camera:
+                        seen = list(itertools.islice(camera, fps, fps + count))  # a stream begins with a burst
+                        dropped = camera.captures[0].dropped
+                    parts = alone(bundle, path, size, fps, count)
+                    age, p90, p99 = np.percentile([result.age_ms for result in seen], (50, 90, 99))
+                    within = {"waiting": median(r.waited_ms for r in seen), "inferring": median(r.inference_ms for r in seen)}
+                    ratio = (parts["decoding"] + age) / sum(parts.values())
+                    turns.append({"age": age, "p90": p90, "p99": p99, **within, **parts, "ratio": ratio, "dropped": dropped})
+                middle = {name: round(median(turn[name] for turn in turns), 3) for name in turns[0]}
+                results[f"{kind} {size[0]}×{size[1]}"] = {**middle, "ratios": [round(turn["ratio"], 3) for turn in turns]}
     return results
 
 

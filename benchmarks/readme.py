@@ -49,11 +49,11 @@ def render() -> str:
         f"**Pick** (`python benchmarks/run.py pick`): {picks()}",
         f"**Pick on a busy machine** (`python benchmarks/run.py noise`): {busy()}",
         "**Predicted latency**: float32 of each of the 20 variants computed from measurements of the other 19, against its own "
-        "(`python benchmarks/run.py predicted`):",
+        "(`python benchmarks/run.py predicted predicted-onnxruntime`):",
         predictions(),
         "**On a camera**: V2-B0 from a camera's frame to its label (`python benchmarks/run.py camera`). Ages are in milliseconds "
-        "from the decoded frame to the label, ten frames a second; the ratio is decoding + age against decoding + inference alone, "
-        "back to back. At that pace the inference itself takes longer, and turning a frame into BGR counts on both sides:",
+        "from the decoded frame to the label, ten frames a second, and contain its conversion to BGR. The ratio is decoding + age "
+        "against the same work alone at the same pace, one thing after the other, in turn three times:",
         cameras(),
         overload(),
         "**Evaluation** of the 1300 photos with the compiled V2-B0, against OpenVINO's `benchmark_app` in throughput mode on the "
@@ -164,29 +164,29 @@ def busy() -> str:
 
 def predictions() -> str:
     lines = ["| runtime, threads, form | median error % | worst % |", "|---|---|---|"]
-    for name, m in load("predicted")["measured"].items():
+    for name, m in {**load("predicted")["measured"], **load("predicted-onnxruntime")["measured"]}.items():
         lines.append(f"| {name} | {100 * m['median']:.1f} | {100 * m['worst']:.1f} |")
     return "\n".join(lines)
 
 
 def cameras() -> str:
     lines = [
-        "| source | age p50 | p90 | p99 | waiting | inference | decoding alone | inference alone | ratio |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| source | age p50 | p90 | p99 | waiting | inference | decoding alone | conversion alone | inference alone | ratio |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, r in load("camera")["measured"]["ages"].items():
-        ages = " | ".join(f"{r['age'][p]:.1f}" for p in ("p50", "p90", "p99"))
-        parts = " | ".join(f"{r['parts'][p]['p50']:.1f}" for p in ("waiting for the model", "inference"))
-        lines.append(f"| {name} | {ages} | {parts} | {r['decoding']:.1f} | {r['inference']:.1f} | {r['ratio']:.2f} |")
+        columns = ("age", "p90", "p99", "waiting", "inferring", "decoding", "conversion", "inference")
+        times = " | ".join(f"{r[column]:.1f}" for column in columns)
+        lines.append(f"| {name} | {times} | {r['ratio']:.2f} ({min(r['ratios']):.2f} to {max(r['ratios']):.2f}) |")
     return "\n".join(lines)
 
 
 def overload() -> str:
     """What else was measured of a camera."""
-    measured = load("camera")["measured"]
+    measured, long = load("camera")["measured"], load("overload")["measured"]
     *_, path = measured["steps"]
     shipped = next(s for s in measured["steps"] if path["step"].startswith(s["step"]))
-    minutes, crowd = measured["overload"]["minutes"], measured["clients"]
+    minutes, crowd = long["minutes"], measured["clients"]
     waited = [m["p99_waited_ms"] for m in minutes]
     memory = [m["resident_mb"] for m in minutes]
     return (

@@ -29,13 +29,13 @@ import numpy as np
 from . import backends
 from .backends import Watch
 from .errors import BadInput, ToolMissing
-from .frames import Frame, Frames, View
+from .frames import CAMERA, Frame, Frames, View
 from .images import Logits, Pixels, Predict, Preprocess
 
 SCHEMA = 1
 PAGE = "report.html"
 # INT8 kernels of another processor round differently; a wrong model or preprocessing is off by whole standard deviations.
-GOLDEN_TOLERANCE = 0.1
+GOLDEN_TOLERANCE = {"images": 0.1, "frames": 0.5}  # a frame's pixels are whole numbers, so it shrinks to nearly the photo
 
 
 @dataclass(frozen=True)
@@ -115,18 +115,22 @@ class Bundle:
         with np.load(io.BytesIO((self.path / "golden.npz").read_bytes()), allow_pickle=False) as data:
             return dict(data)
 
-    def verify(self) -> float:
-        """Replay the golden images; returns the largest difference, in standard deviations of the logits."""
-        golden = self.golden()
-        expected = golden["logits"]
-        logits = self.load()(golden["images"])
-        difference = float(np.abs(logits - expected).max() / expected.std())
-        if not difference <= GOLDEN_TOLERANCE:
-            raise BadInput(
-                f"{self.path}: golden images give other logits here: off by {difference:.3f} standard deviations "
-                f"(allowed {GOLDEN_TOLERANCE}). The runtime here computes something else; fit again on this machine."
-            )
-        return difference
+    def verify(self) -> dict[str, float]:
+        """Replay the golden images, as photos and as a camera's frames that shrink to them.
+
+        Returns the largest difference of each way, in standard deviations of the logits.
+        """
+        golden, view, see = self.golden(), View.of(self.preprocess, CAMERA), self.watch(CAMERA)
+        images, expected = golden["images"], golden["logits"]
+        answers = {"images": self.load()(images), "frames": np.concatenate([see(view.frame(image)) for image in images])}
+        off = {name: float(np.abs(logits - expected).max() / expected.std()) for name, logits in answers.items()}
+        for name, difference in off.items():
+            if not difference <= GOLDEN_TOLERANCE[name]:
+                raise BadInput(
+                    f"{self.path}: golden {name} give other logits here: off by {difference:.3f} standard deviations "
+                    f"(allowed {GOLDEN_TOLERANCE[name]}). The runtime here computes something else; fit again on this machine."
+                )
+        return off
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -391,11 +391,14 @@ def _verify(options: argparse.Namespace) -> dict[str, Any]:
     from .bundle import Bundle
 
     bundle = Bundle.open(options.bundle)
-    difference = bundle.verify()
+    off = bundle.verify()
     if not options.json:
         files = len(bundle.manifest["files"])
-        print(f"{options.bundle}: {files} files match; golden images differ by {difference:.4f} standard deviations. Good.")
-    return {"bundle": options.bundle, "files": len(bundle.manifest["files"]), "golden_difference": difference, "ok": True}
+        differences = (
+            f"golden images differ by {off['images']:.4f} standard deviations, as a camera's frames by {off['frames']:.3f}"
+        )
+        print(f"{options.bundle}: {files} files match; {differences}. Good.")
+    return {"bundle": options.bundle, "files": len(bundle.manifest["files"]), "golden_difference": off, "ok": True}
 
 
 def _doctor(options: argparse.Namespace) -> dict[str, Any]:

@@ -15,6 +15,25 @@ from .model import Deployed, EfficientNet, SameConv2d
 from .workspace import write_whole
 
 OPSET = 20  # the newest that TensorRT 10.x reads
+FRAMES = f"""
+<ir_version: 9, opset_import: ["": {OPSET}]>
+frames (uint8[h, w, 3] part, float[r, h] rows, float[w, r] columns, int32[3] order) => (uint8[1, r, r, 3] images)
+<int64[2] flat = {{0, -1}}, int64[3] split = {{0, -1, 3}}, float low = {{0}}, float high = {{255}}, int64[1] first = {{0}}>
+{{
+    pixels = Cast <to = 1> (part)
+    lines = Reshape (pixels, flat)
+    short = MatMul (rows, lines)
+    apart = Reshape (short, split)
+    turned = Transpose <perm = [0, 2, 1]> (apart)
+    narrow = MatMul (turned, columns)
+    small = Transpose <perm = [0, 2, 1]> (narrow)
+    ordered = Gather <axis = 2> (small, order)
+    whole = Round (ordered)
+    bounded = Clip (whole, low, high)
+    picture = Unsqueeze (bounded, first)
+    images = Cast <to = 2> (picture)
+}}
+"""  # frames.GRAPH as text: rows · part · columns. TensorRT has uint8 at the very ends only.
 
 
 def to_onnx(model: EfficientNet, preprocess: Preprocess, path: Path) -> Path:
@@ -40,6 +59,13 @@ def to_onnx(model: EfficientNet, preprocess: Preprocess, path: Path) -> Path:
     onnx.checker.check_model(graph, full_check=True)
     write_whole(path, graph.SerializeToString())
     return path
+
+
+def frames_graph() -> bytes:
+    """What lies in frames.GRAPH."""
+    graph = onnx.parser.parse_model(FRAMES)
+    onnx.checker.check_model(graph, full_check=True)
+    return graph.SerializeToString(deterministic=True)
 
 
 def fold_pads(graph: onnx.GraphProto, deployed: torch.nn.Module) -> None:

@@ -26,7 +26,7 @@ from .calibration import Calibration
 from .compile import Compiled, compile
 from .conditions import device
 from .errors import AccuracyGateFailed, BadInput, BudgetNotMet, ToolMissing
-from .frames import Footage, Frames, View
+from .frames import CAMERA, Footage, View
 from .images import ImageSet, PixelFile, Preprocess, readable, unseen
 from .pick import Accuracy, Candidate, Choice, activations, grows, pick
 from .progress import SILENT, Progress
@@ -36,7 +36,6 @@ from .verdict import Form, Outcome, decide, loss
 from .workspace import Workspace
 
 LEARNING = 4000  # photos that a network recovers on, at most
-CAMERA = Frames(640, 480)  # what a bundle is judged on beside photos
 WORTH = 1.05  # times faster: what a swap of the activation has to gain, at the interval's lower end
 
 

@@ -1,15 +1,19 @@
 """A camera's frame becomes the network's input: shrunk and cropped as a photo is, by two small matrices.
 
-Resampling is linear and separable, rows · pixels · columnsᵀ, so every runtime can compute it, in the graph it runs: a `View` has
+Resampling is linear and separable, rows · pixels · columns, so every runtime can compute it, in the graph it runs: a `View` has
 the matrices, of only the rows and columns that the crop needs. Their numbers are Pillow's, so frames and photos look the same to
 the network; Pillow rounds between the two passes, which is the whole difference (4 of 255 at most, 0.2 on average).
+
+OpenVINO gets it in front of the network's own graph; ONNX Runtime and TensorRT as the graph GRAPH, which export.py has as text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +23,7 @@ from .images import PixelFile, Pixels, Preprocess
 
 Frame = NDArray[np.uint8]  # (H, W, 3), or NV12's (H · 3/2, W)
 Box = tuple[int, int, int, int]  # left, top, width, height
+GRAPH = Path(__file__).with_suffix(".onnx")  # (part, rows, columns, order) → (1, R, R, 3)
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,14 @@ class Frames:
         return (self.height * 3 // 2, self.width) if self.colour == "NV12" else (self.height, self.width, 3)
 
 
+CAMERA = Frames(640, 480)  # what a bundle is judged and verified on beside photos
+
+
 @dataclass(frozen=True)
 class View:
     """What the network sees of a camera's frames, as the recipe for any runtime.
 
-    `rows` `(R, h)` and `columns` `(R, w)` are for the `h` × `w` pixels whose first one is at `top`, `left`; where `swap`, red and
+    `rows` `(R, h)` and `columns` `(w, R)` are for the `h` × `w` pixels whose first one is at `top`, `left`; where `swap`, red and
     blue then change places.
     """
 
@@ -73,27 +81,45 @@ class View:
         (new_width, new_height), (x, y) = preprocess.window(width, height)
         rows, above = _taps(height, new_height, y, preprocess)
         columns, before = _taps(width, new_width, x, preprocess)
-        return cls(frames, rows, columns, top + above, left + before, (frames.colour == "BGR") != (preprocess.colour == "BGR"))
+        swap = (frames.colour == "BGR") != (preprocess.colour == "BGR")
+        return cls(frames, rows, columns.T.copy(), top + above, left + before, swap)
 
     @property
     def end(self) -> tuple[int, int]:
         """The row and column after the last that is read."""
-        return self.top + self.rows.shape[1], self.left + self.columns.shape[1]
+        return self.top + self.rows.shape[1], self.left + len(self.columns)
 
     @property
     def crops_only(self) -> bool:
         """Whether the pixels stay as they are."""
         return all(len(m) == m.shape[1] and bool((m == np.eye(len(m))).all()) for m in (self.rows, self.columns))
 
-    def __call__(self, frame: Frame) -> Pixels:
-        """A frame → `(1, R, R, 3)`, where the runtime itself does not do it."""
+    def part(self, frame: Frame) -> Pixels:
+        """The `(h, w, 3)` pixels of a frame that are read, which GRAPH shrinks."""
         picture = _from_nv12(frame, self.frames.height) if self.frames.colour == "NV12" else frame
         bottom, right = self.end
-        part = picture[self.top : bottom, self.left : right].astype(np.float32)
-        tall = np.tensordot(self.rows, part, (1, 0))  # (R, w, 3)
-        small = np.tensordot(tall, self.columns, (1, 1)).transpose(0, 2, 1)
-        pixels = small.round().clip(0, 255).astype(np.uint8)
-        return np.ascontiguousarray(pixels[None, ..., ::-1] if self.swap else pixels[None])
+        return picture[self.top : bottom, self.left : right]
+
+    def frame(self, photo: Pixels) -> Frame:
+        """The smallest RGB or BGR frame that shrinks to a photo `(R, R, 3)`, in grey where the network does not look."""
+        frame = np.full(self.frames.shape, 128, np.uint8)
+        back = self._back
+        wide = np.tensordot(photo[..., ::-1] if self.swap else photo, back[1], (1, 0))  # (R, 3, w)
+        part = np.tensordot(back[0], wide, (1, 0)).transpose(0, 2, 1)  # (h, w, 3)
+        bottom, right = self.end
+        frame[self.top : bottom, self.left : right] = part.round().clip(0, 255)
+        return frame
+
+    @cached_property
+    def _back(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What undoes `rows` and `columns`, as far as that can be."""
+        return np.linalg.pinv(self.rows), np.linalg.pinv(self.columns)
+
+    @property
+    def constants(self) -> dict[str, NDArray[Any]]:
+        """What GRAPH takes beside `part`."""
+        order = np.array([2, 1, 0] if self.swap else [0, 1, 2], np.int32)
+        return {"rows": self.rows, "columns": self.columns, "order": order}
 
 
 class Footage:
@@ -101,7 +127,6 @@ class Footage:
 
     def __init__(self, pixels: PixelFile, view: View) -> None:
         self.pixels, self.view = pixels, view
-        self._rows, self._columns = (np.linalg.pinv(m) for m in (view.rows, view.columns))
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -109,16 +134,7 @@ class Footage:
     def batches(self, size: int) -> Iterator[Pixels]:
         """`(≤ size, height, width, 3)` uint8 arrays, in order."""
         for photos in self.pixels.batches(size):
-            yield np.stack([self._frame(photo) for photo in photos])
-
-    def _frame(self, photo: Pixels) -> Pixels:
-        """The smallest one that shrinks to the photo, in grey where the network does not look."""
-        frame = np.full(self.view.frames.shape, 128, np.uint8)
-        wide = np.tensordot(photo[..., ::-1] if self.view.swap else photo, self._columns, (1, 1))  # (R, 3, w)
-        part = np.tensordot(self._rows, wide, (1, 0)).transpose(0, 2, 1)  # (h, w, 3)
-        bottom, right = self.view.end
-        frame[self.view.top : bottom, self.view.left : right] = part.round().clip(0, 255)
-        return frame
+            yield np.stack([self.view.frame(photo) for photo in photos])
 
 
 def _taps(old: int, new: int, start: int, preprocess: Preprocess) -> tuple[NDArray[np.float32], int]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from .predict import PRIOR, LatencyModel
 from .progress import SILENT, Progress
 from .target import Budget, Target
 from .variants import Activation, Variant, expected_top1, variant
-from .workspace import write_whole
+from .workspace import cache_folder, write_whole
 
 Accuracy = Callable[[Variant], float]
 Forms = dict[tuple[str, Activation | None], Compiled]  # by precision and activation
@@ -384,8 +383,3 @@ def _read(memory: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}  # nothing remembered, or nothing usable: measured again
     return entries if isinstance(entries, dict) else {}
-
-
-def cache_folder() -> Path:
-    """Where measurements are remembered: $XDG_CACHE_HOME/edgeeff, by default ~/.cache/edgeeff."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeeff"

@@ -42,9 +42,9 @@ def build(folder: Path) -> Path:
 
 
 def _files() -> dict[str, bytes]:
-    """The package's modules and the camera's page, and the YAML folders that lie in it or beside it."""
+    """The package's modules, the camera's page and graph, and the YAML folders that lie in it or beside it."""
     package = Path(__file__).parent
-    paths = {f"edgeeff/{p.relative_to(package).as_posix()}": p for p in package.rglob("*") if p.suffix in (".py", ".html")}
+    paths = {f"edgeeff/{p.relative_to(package).as_posix()}": p for p in package.rglob("*") if p.suffix in (".py", ".html", ".onnx")}
     for kind in ("targets", "calib"):
         folder = settings.folder(kind)
         paths |= {f"edgeeff/{kind}/{p.relative_to(folder).as_posix()}": p for p in folder.rglob("*") if p.is_file()}

@@ -76,3 +76,8 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         os.unlink(name)
         raise
+
+
+def cache_folder() -> Path:
+    """What outlives a run: $XDG_CACHE_HOME/edgeeff, by default ~/.cache/edgeeff."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeeff"

@@ -7,13 +7,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from conftest import ROOT
 from test_board import ORIN, tree
 
-from edgeeff import BadInput, Bundle, EdgeeffError, board, compile
+from edgeeff import BadInput, Bundle, EdgeeffError, backends, board, compile
 from edgeeff.conditions import look
+from edgeeff.frames import Frames, View
 
 FAKES = {**os.environ, "PYTHONPATH": str(ROOT / "tests/fakes")}
 
@@ -109,6 +111,13 @@ def test_on_the_device_every_form_is_built_checked_and_timed_and_the_fastest_shi
     done = run("eval", copy, "--val", digits / "val", "--json", env=FAKES)
     assert json.loads(done.stdout)["top1"] == pytest.approx(fastest["accuracy"]["top1"], abs=1e-6)
     assert run("verify", copy, env=FAKES).returncode == 0
+    done = run("camera", copy, "--source", digits / "val/3", "--json", env=FAKES)
+    assert done.returncode == 0, done.stderr
+    seen = [json.loads(line)["top"][0][0] for line in done.stdout.splitlines()[:-1]]
+    frames = [cv2.imread(str(photo)) for photo in sorted((digits / "val/3").iterdir())]
+    view = View.of(Bundle.open(copy).preprocess, Frames(frames[0].shape[1], frames[0].shape[0]))
+    graph = backends.get("onnxruntime").watch(copy / f"{result['precision']}.onnx", view, precision="fp16")
+    assert seen == [str(graph(frame).argmax()) for frame in frames]  # the frame was shrunk in the engine as in ONNX Runtime
     assert "in int8" in run("inspect", copy, "--engine").stdout
     assert run("compile", copy, env=FAKES).returncode == 0  # after an upgrade, say: the graphs are still there
 

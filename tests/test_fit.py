@@ -110,7 +110,7 @@ def test_ctrl_c_ends_in_one_line_and_a_second_run_goes_on(digits: Path, tmp_path
     second = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert second.returncode == 0, second.stderr
     assert "resumed after epoch" in second.stderr
-    assert Bundle.open(tmp_path / "out").verify() < 1e-3
+    assert Bundle.open(tmp_path / "out").verify()["images"] < 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_when_all_remedies_fail_nothing_ships_unless_accepted(swish_weights: Pat
     assert accepted.returncode == 0, accepted.stderr
     assert "It fails the gate, and was accepted all the same." in accepted.stdout
     assert "not tried: the time was up" in accepted.stdout
-    assert Bundle.open(tmp_path / "out").verify() < 1e-3
+    assert Bundle.open(tmp_path / "out").verify()["images"] < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_the_same_command_trains_in_two_processes(swish_weights: Path, unlabelle
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["bundle"] == str(tmp_path / "out")  # one process speaks
     assert done.stderr.count("distil 1/") == 1
-    assert Bundle.open(tmp_path / "out").verify() < 1e-3
+    assert Bundle.open(tmp_path / "out").verify()["images"] < 1e-3
 
 
 def test_resolutions_of_ones_own_weights_are_ranked_by_what_they_say(

@@ -23,6 +23,7 @@ from edgeeff import BadInput, BuildFailed, ToolMissing, half, qdq
 from edgeeff.backends import tensorrt
 from edgeeff.export import to_onnx
 from edgeeff.fakequant import fold, layers
+from edgeeff.frames import GRAPH, Frames, View
 from edgeeff.images import Preprocess
 from edgeeff.lint import lint
 from edgeeff.model import create
@@ -48,6 +49,7 @@ CLASSES = {
     "context": "IExecutionContext",
     "inspector": "EngineInspector",
     "layer": "ILayer",
+    "tensor": "ITensor",
     "runtime": "Runtime",
 }
 
@@ -172,6 +174,13 @@ def test_every_export_keeps_the_rules_and_nvidias_parser_and_builder_take_it(nam
 
 
 @rtx
+@pytest.mark.parametrize("size", [(640, 480), (1920, 1080), (64, 64)])
+def test_nvidias_parser_and_builder_take_the_graph_that_shrinks_frames(size: tuple[int, int]) -> None:
+    view = View.of(Preprocess(64, 73, (0, 0, 0), (1, 1, 1)), Frames(*size))
+    assert tensorrt.rehearse(GRAPH, view=view) == []
+
+
+@rtx
 def test_a_graph_that_the_parser_refuses_is_named_with_its_reason(tmp_path: Path) -> None:
     model = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["": 20]> g (float[1, 3] x) => (float[1, 3] y) { y = NonMaxSuppressionTwice(x) }'
@@ -225,7 +234,7 @@ def fake_trt(**changes: object) -> SimpleNamespace:
         set_flag=lambda flag: None,
         can_run_on_DLA=answers["dla"],
     )
-    network = SimpleNamespace(num_layers=10, get_layer=lambda i: SimpleNamespace(name=f"layer{i}", index=i))
+    network = SimpleNamespace(num_inputs=0, num_layers=10, get_layer=lambda i: SimpleNamespace(name=f"layer{i}", index=i))
     builder = SimpleNamespace(
         create_network=lambda flags: network,
         create_builder_config=lambda: config,
@@ -295,13 +304,14 @@ def error(**words: str) -> SimpleNamespace:
 def test_a_failed_build_says_why(changes: dict, reason: str) -> None:
     trt = fake_trt(**changes)
     with pytest.raises(BuildFailed, match=reason):
-        tensorrt.build_plan(trt, b"onnx", workspace=1, cache=b"", dla=None, log=tensorrt.logger(trt), monitor=None)
+        tensorrt.build_plan(trt, b"onnx", shapes={}, workspace=1, cache=b"", dla=None, log=tensorrt.logger(trt), monitor=None)
 
 
 def test_too_little_on_the_dla_is_refused_and_enough_is_not() -> None:
     def build(runs: int) -> object:
         trt = fake_trt(dla=lambda layer: layer.index < runs)
-        return tensorrt.build_plan(trt, b"onnx", workspace=1, cache=b"", dla=0, log=tensorrt.logger(trt), monitor=None)
+        log = tensorrt.logger(trt)
+        return tensorrt.build_plan(trt, b"onnx", shapes={}, workspace=1, cache=b"", dla=0, log=log, monitor=None)
 
     assert build(9) == (b"plan", b"timings")
     with pytest.raises(BuildFailed, match=r"the DLA can run 80% of 10 layers, expected 90%; not layer8, layer9"):

@@ -72,11 +72,6 @@ class Backend(Protocol):
         """Every layer that ran on one `(1, H, W, 3)` image, the longest first; none where the backend cannot tell."""
 
 
-def watched(run: Predict, view: View) -> Watch:
-    """`run` on a camera's frames, where the runtime leaves it to the processor to shrink them."""
-    return lambda frame: run(view(frame))
-
-
 def names() -> list[str]:
     return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
 

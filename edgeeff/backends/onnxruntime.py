@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadInput
-from ..frames import View
+from ..frames import GRAPH, View
 from ..images import Logits, Pixels, Predict
-from . import LayerTime, Watch, profiled_runs, watched
+from . import LayerTime, Watch, profiled_runs
 
 PRECISIONS = ("float32", "fp16", "int8", "int8-fp16", "int8-mixed")
 MODEL = "compiled.onnx"  # beside the portable model.onnx of a bundle
@@ -57,7 +57,8 @@ def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = Fa
 
 
 def watch(model: Path, view: View, *, precision: str, threads: int = 0) -> Watch:
-    return watched(load(model, precision=precision, threads=threads), view)
+    run, shrink, constants = load(model, precision=precision, threads=threads), _session(GRAPH, threads), view.constants
+    return lambda frame: run(shrink.run(None, {"part": np.ascontiguousarray(view.part(frame)), **constants})[0])
 
 
 def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:

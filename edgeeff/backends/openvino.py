@@ -120,7 +120,7 @@ def _behind(view: View, model: Any) -> Any:
     def axes(*numbers: int) -> Any:
         return op.constant(np.array(numbers, np.int64))
 
-    frames, size, height, width = view.frames, len(view.rows), view.rows.shape[1], view.columns.shape[1]
+    frames, size, height, width = view.frames, len(view.rows), view.rows.shape[1], len(view.columns)
     camera = op.parameter(frames.shape, np.uint8, name="frame")
     pixels = camera
     if frames.colour == "NV12":
@@ -130,7 +130,7 @@ def _behind(view: View, model: Any) -> Any:
     if not view.crops_only:
         tall = op.matmul(view.rows, op.reshape(op.convert(pixels, "f32"), axes(height, 3 * width), False), False, False)
         turned = op.transpose(op.reshape(tall, axes(size, width, 3), False), axes(0, 2, 1))
-        small = op.matmul(op.reshape(turned, axes(3 * size, width), False), view.columns, False, True)
+        small = op.matmul(op.reshape(turned, axes(3 * size, width), False), view.columns, False, False)
         small = op.transpose(op.reshape(small, axes(size, 3, size), False), axes(0, 2, 1))
         pixels = op.convert(op.clamp(op.round(small, "half_to_even"), 0.0, 255.0), "u8")
     if view.swap:

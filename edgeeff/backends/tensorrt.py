@@ -17,21 +17,24 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import BadInput, BuildFailed, ToolMissing
-from ..frames import View
+from ..frames import GRAPH, View
 from ..images import Logits, Pixels, Predict
 from ..progress import SILENT, Progress
-from ..workspace import write_whole
-from . import LayerTime, Watch, _cuda, watched
+from ..workspace import cache_folder, write_whole
+from . import LayerTime, Watch, _cuda
 
 PRECISIONS = ("float32", "fp16", "int8-fp16", "int8-mixed")
 MODEL = "model.engine"
@@ -118,7 +121,12 @@ def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = Fa
 
 
 def watch(model: Path, view: View, *, precision: str, threads: int = 0) -> Watch:
-    return watched(load(model, precision=precision, threads=threads), view)
+    """Frames are shrunk on the GPU as well, by a plan of its own in front of the model's, in the same CUDA graph."""
+    trt, cuda = _tensorrt(), _cuda.runtime()
+    plan = model.read_bytes()
+    _refuse_foreign(model, plan, trt, cuda)
+    engine = Engine(trt, cuda, plan, _shrinking(trt, cuda, view), view.constants)
+    return lambda frame: engine(view.part(frame)[None])
 
 
 def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:
@@ -144,6 +152,25 @@ def build(onnx: Path, folder: Path, *, dla: int | None = None, progress: Progres
     return plan
 
 
+def _shrinking(trt: Any, cuda: Any, view: View) -> bytes:
+    """The plan that shrinks such frames: built at the first, within seconds, and kept."""
+    shapes = _shapes(view)
+    facts = [_here(trt, cuda), shapes, LEVEL, _sha256(GRAPH.read_bytes())]
+    plan = cache_folder() / f"frames-{_sha256(json.dumps(facts).encode())[:16]}.engine"
+    if not plan.exists():
+        plan.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=plan.parent, prefix=".frames-") as folder:
+            job = {"onnx": str(GRAPH), "shapes": shapes, "plan": str(Path(folder) / MODEL), "workspace": 64 * MIB}
+            run_build(_command(job), GRAPH.name, SILENT)
+            os.replace(Path(folder) / MODEL, plan)
+    return plan.read_bytes()
+
+
+def _shapes(view: View) -> dict[str, tuple[int, ...]]:
+    part = {"part": (view.rows.shape[1], len(view.columns), 3)}
+    return part | {name: array.shape for name, array in view.constants.items()}
+
+
 def can_rehearse() -> bool:
     return bool(find_spec(REHEARSAL))
 
@@ -152,12 +179,14 @@ def rehearsal_version() -> str:
     return metadata.version("tensorrt-rtx-cu13-libs")
 
 
-def rehearse(onnx: Path, *, progress: Progress = SILENT) -> list[str]:
+def rehearse(onnx: Path, *, view: View | None = None, progress: Progress = SILENT) -> list[str]:
     """Parse and build by TensorRT-RTX, which has NVIDIA's own parser and typing and needs no GPU; returns what it warns of.
+
+    frames.GRAPH gets the shapes of a `view`.
 
     It chooses no kernels and is laxer than TensorRT: a graph it refuses is wrong, one it takes may still be slow, or fail there.
     """
-    job = {"onnx": str(onnx), "plan": None, "workspace": 256 * MIB, "dla": None, "cache": None, "library": REHEARSAL}
+    job = {"onnx": str(onnx), "shapes": _shapes(view) if view else {}, "workspace": 256 * MIB, "library": REHEARSAL}
     return [w for w in run_build(_command(job), onnx.name, progress) if not re.search(HARMLESS, w)]
 
 
@@ -193,8 +222,18 @@ def run_build(command: list[str], name: str, progress: Progress) -> list[str]:
     return warnings
 
 
-def build_plan(trt: Any, onnx: bytes, *, workspace: int, cache: bytes, dla: int | None, log: Any, monitor: Any) -> tuple[Any, Any]:
-    """The serialized plan and the timing cache; raises BuildFailed with TensorRT's own words."""
+def build_plan(
+    trt: Any,
+    onnx: bytes,
+    *,
+    shapes: Mapping[str, Sequence[int]],
+    workspace: int,
+    cache: bytes,
+    dla: int | None,
+    log: Any,
+    monitor: Any,
+) -> tuple[Any, Any]:
+    """The serialized plan and the timing cache; raises BuildFailed with TensorRT's own words. `shapes` are of inputs left open."""
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
@@ -202,6 +241,9 @@ def build_plan(trt: Any, onnx: bytes, *, workspace: int, cache: bytes, dla: int 
         found = [parser.get_error(i) for i in range(parser.num_errors)]
         reasons = [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in found]
         raise BuildFailed(f"TensorRT cannot read the graph: {'; '.join(reasons) or log.last()}")
+    for i in range(network.num_inputs):
+        tensor = network.get_input(i)
+        tensor.shape = shapes.get(tensor.name, tensor.shape)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     config.builder_optimization_level = LEVEL
@@ -254,12 +296,11 @@ def read_layers(text: str) -> list[Layer]:
 PATTERNS = {"int8": r"\bint8\b", "fp16": r"\b(fp16|half)\b", "float32": r"\b(fp32|float)\b", "uint8": r"\buint8\b"}
 
 
-class Engine:
-    """`(N, H, W, 3)` uint8 → `(N, classes)`, an image at a time: copies and kernels are one CUDA graph, launched once an image."""
+class Stage:
+    """A plan that is ready to run once each of its tensors, whose `shapes` are known, has an address."""
 
-    def __init__(self, trt: Any, cuda: Any, plan: bytes) -> None:
-        self.cuda = cuda
-        log = logger(trt)
+    def __init__(self, trt: Any, plan: bytes, log: Any) -> None:
+        self.log = log
         self.runtime = trt.Runtime(log)
         engine = self.runtime.deserialize_cuda_engine(plan)
         if engine is None:
@@ -268,40 +309,76 @@ class Engine:
         context = engine.create_execution_context()
         if context is None:
             raise BadInput(f"TensorRT cannot run the plan: {log.last()}. Is there enough memory?")
-        self.context, self.log = context, log
-        self.stream = cuda.stream()
+        self.context = context
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-        outputs = [n for n in names if n not in inputs]
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise BadInput(f"the plan has inputs {inputs} and outputs {outputs}: expected one of each.")
-        shapes = {n: tuple(engine.get_tensor_shape(n)) for n in names}
-        self._require(context.set_input_shape(inputs[0], shapes[inputs[0]]), "the input's shape was refused")
+        self.inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
+        outputs = [n for n in names if n not in self.inputs]
+        if not self.inputs or len(outputs) != 1:
+            raise BadInput(f"the plan has inputs {self.inputs} and outputs {outputs}: expected one output.")
+        self.output = outputs[0]
+        self.shapes = {n: tuple(engine.get_tensor_shape(n)) for n in names}
+        for name in self.inputs:
+            self._require(context.set_input_shape(name, self.shapes[name]), "the input's shape was refused")
         if unresolved := context.infer_shapes():
             raise BadInput(f"the plan leaves shapes open: {', '.join(unresolved)}.")
-        self.image = cuda.pinned(shapes[inputs[0]], np.uint8)
-        self.logits = cuda.pinned(shapes[outputs[0]], np.float32)
-        self.addresses = {inputs[0]: cuda.malloc(self.image.nbytes), outputs[0]: cuda.malloc(self.logits.nbytes)}
-        for name, address in self.addresses.items():
-            self._require(context.set_tensor_address(name, address), f"the address of {name} was refused")
-        self._enqueue()  # the first run allocates, which no graph can hold
-        cuda.synchronize(self.stream)
-        self.graph = cuda.capture(self.stream, self._enqueue)
 
-    def _enqueue(self) -> None:
-        to_device, from_device = self.addresses.values()
-        self.cuda.copy_in(to_device, self.image, self.stream)
-        self._require(self.context.execute_async_v3(self.stream), "the run was refused")
-        self.cuda.copy_out(self.logits, from_device, self.stream)
+    def bind(self, name: str, address: int) -> None:
+        self._require(self.context.set_tensor_address(name, address), f"the address of {name} was refused")
+
+    def run(self, stream: int) -> None:
+        self._require(self.context.execute_async_v3(stream), "the run was refused")
 
     def _require(self, done: bool, what: str) -> None:
         if not done:
             raise BadInput(f"TensorRT: {what}: {self.log.last()}")
 
+
+class Engine:
+    """`(N, H, W, 3)` uint8 → `(N, classes)`, an image at a time: copies and kernels are one CUDA graph, launched once an image.
+
+    With a plan `before` the model's, which takes `constants` too, images are of that one's shape: `(N, h, w, 3)`.
+    """
+
+    def __init__(
+        self, trt: Any, cuda: Any, plan: bytes, before: bytes = b"", constants: Mapping[str, NDArray[Any]] | None = None
+    ) -> None:
+        self.cuda, self.stream = cuda, cuda.stream()
+        log, constants = logger(trt), constants or {}
+        self.stages = [Stage(trt, each, log) for each in (before, plan) if each]
+        self.kept = {}
+        for i, stage in enumerate(self.stages):
+            given = [name for name in stage.inputs if name not in constants]
+            if len(given) != 1:
+                raise BadInput(f"the plan has inputs {given}: expected one, the image.")
+            if i == 0:
+                self.image = cuda.pinned(stage.shapes[given[0]], np.uint8)
+                self.first = carried = cuda.malloc(self.image.nbytes)
+            stage.bind(given[0], carried)
+            for name in set(stage.inputs) - set(given):
+                self.kept[name] = kept = cuda.pinned(constants[name].shape, constants[name].dtype)
+                kept[...] = constants[name]
+                address = cuda.malloc(kept.nbytes)
+                cuda.copy_in(address, kept, self.stream)
+                stage.bind(name, address)
+            last = stage is self.stages[-1]
+            carried = cuda.malloc(prod(stage.shapes[stage.output]) * (np.float32 if last else np.uint8)().itemsize)
+            stage.bind(stage.output, carried)
+        self.last = carried
+        self.logits = cuda.pinned(self.stages[-1].shapes[self.stages[-1].output], np.float32)
+        self._enqueue()  # the first run allocates, which no graph can hold
+        cuda.synchronize(self.stream)
+        self.graph = cuda.capture(self.stream, self._enqueue)
+
+    def _enqueue(self) -> None:
+        self.cuda.copy_in(self.first, self.image, self.stream)
+        for stage in self.stages:
+            stage.run(self.stream)
+        self.cuda.copy_out(self.logits, self.last, self.stream)
+
     def __call__(self, images: Pixels) -> Logits:
         logits = np.empty((len(images), self.logits.shape[1]), np.float32)
         for i, image in enumerate(images):
-            self.image[0] = image
+            self.image[...] = image
             self.cuda.launch(self.graph, self.stream)
             self.cuda.synchronize(self.stream)
             logits[i] = self.logits[0]
@@ -352,14 +429,15 @@ def _build_process(job: dict[str, Any]) -> int:
         print(json.dumps(message), flush=True)
 
     trt = importlib.import_module(job["library"]) if "library" in job else _tensorrt()
-    log, cache = logger(trt), Path(job["cache"]) if job["cache"] else None
+    log, cache = logger(trt), Path(job["cache"]) if "cache" in job else None
     try:
         serialized, timings = build_plan(
             trt,
             Path(job["onnx"]).read_bytes(),
+            shapes=job.get("shapes", {}),
             workspace=job["workspace"],
             cache=cache.read_bytes() if cache and cache.is_file() else b"",
-            dla=job["dla"],
+            dla=job.get("dla"),
             log=log,
             monitor=_monitor(trt, lambda phase: tell(phase=phase)),
         )
@@ -367,7 +445,7 @@ def _build_process(job: dict[str, Any]) -> int:
         tell(failed=str(error))
         return 1
     tell(warnings=sorted({message for _, message in log.messages}))
-    if job["plan"]:
+    if "plan" in job:
         plan = Path(job["plan"])
         plan.write_bytes(memoryview(serialized))
         engine = trt.Runtime(log).deserialize_cuda_engine(serialized)
@@ -425,8 +503,7 @@ def _workspace(meminfo: Path) -> int:
 
 def _timing_cache(trt: Any, cuda: Any) -> Path:
     """Kernel timings outlive a build: the next is faster, and chooses the same kernels."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeeff"
-    return home / f"timing-{trt.__version__}-sm{cuda.compute_capability()}.cache"
+    return cache_folder() / f"timing-{trt.__version__}-sm{cuda.compute_capability()}.cache"
 
 
 def _origin_file(model: Path) -> Path:

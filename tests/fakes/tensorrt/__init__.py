@@ -11,6 +11,7 @@ import numpy as np
 from cuda.bindings import runtime as cudart
 
 __version__ = "10.3.0"
+TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(int32)": np.int32}
 MARKER = b"fake plan of TensorRT 10.3.0\n"
 
 
@@ -50,9 +51,22 @@ class LayerInformationFormat(enum.IntEnum):
     ONELINE, JSON = range(2)
 
 
+class Tensor:
+    def __init__(self, name, shape):
+        self.name, self.shape = name, shape
+
+
 class Network:
     onnx = b""
     num_layers = 10
+    inputs = ()
+
+    @property
+    def num_inputs(self):
+        return len(self.inputs)
+
+    def get_input(self, index):
+        return self.inputs[index]
 
     def get_layer(self, index):
         return Layer(f"layer{index}", index)
@@ -84,6 +98,8 @@ class OnnxParser:
     def parse(self, model):
         self.network.onnx = bytes(model)
         self.num_errors = int(b"unreadable" in self.network.onnx)
+        if not self.num_errors and b"no kernel" not in self.network.onnx:
+            self.network.inputs = [Tensor(end.name, end.shape) for end in session(self.network.onnx).get_inputs()]
         return not self.num_errors
 
     def get_error(self, index):
@@ -141,7 +157,16 @@ class Builder:
         if b"no kernel" in network.onnx:
             self.logger.log(ILogger.Severity.ERROR, "could not find any implementation for node /conv/Conv")
             return None
-        return MARKER + network.onnx
+        shapes = json.dumps({tensor.name: list(tensor.shape) for tensor in network.inputs})
+        return MARKER + shapes.encode() + b"\n" + network.onnx
+
+
+def session(onnx):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
 
 class Runtime:
@@ -149,7 +174,10 @@ class Runtime:
 
     def deserialize_cuda_engine(self, serialized_engine):
         data = bytes(serialized_engine)
-        return Engine(data[len(MARKER) :]) if data.startswith(MARKER) else None
+        if not data.startswith(MARKER):
+            return None
+        shapes, onnx = data[len(MARKER) :].split(b"\n", 1)
+        return Engine(onnx, json.loads(shapes))
 
 
 class Inspector:
@@ -161,24 +189,22 @@ class Inspector:
 
 
 class Engine:
-    num_io_tensors = 2
-
-    def __init__(self, onnx):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-        self.ends = [self.session.get_inputs()[0], self.session.get_outputs()[0]]
+    def __init__(self, onnx, shapes):
+        self.session, self.inputs = session(onnx), shapes
+        self.types = {end.name: TYPES[end.type] for end in self.session.get_inputs()}
+        self.output = self.session.get_outputs()[0].name
+        zeros = {name: np.zeros(shape, self.types[name]) for name, shape in shapes.items()}
+        self.shapes = {**shapes, self.output: self.session.run(None, zeros)[0].shape}
+        self.num_io_tensors = len(self.shapes)
 
     def get_tensor_name(self, index):
-        return self.ends[index].name
+        return list(self.shapes)[index]
 
     def get_tensor_mode(self, name):
-        return TensorIOMode.INPUT if name == self.ends[0].name else TensorIOMode.OUTPUT
+        return TensorIOMode.OUTPUT if name == self.output else TensorIOMode.INPUT
 
     def get_tensor_shape(self, name):
-        return next(e.shape for e in self.ends if e.name == name)
+        return self.shapes[name]
 
     def create_execution_context(self):
         return Context(self)
@@ -192,10 +218,15 @@ class Context:
         self.engine, self.addresses = engine, {}
 
     def set_input_shape(self, name, shape):
-        return list(shape) == self.engine.get_tensor_shape(name)
+        return list(shape) == list(self.engine.get_tensor_shape(name))
 
     def infer_shapes(self):
         return []
+
+    def read(self, name):
+        shape, kind = self.engine.shapes[name], self.engine.types[name]
+        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        return np.frombuffer((ctypes.c_char * size).from_address(self.addresses[name]), kind).reshape(shape)
 
     def set_tensor_address(self, name, memory):
         self.addresses[name] = memory
@@ -203,11 +234,8 @@ class Context:
 
     def execute_async_v3(self, stream_handle):
         def run():
-            images, logits = self.engine.ends
-            size = int(np.prod(images.shape))
-            pixels = np.frombuffer((ctypes.c_char * size).from_address(self.addresses[images.name]), np.uint8)
-            answer = self.engine.session.run(None, {images.name: pixels.reshape(images.shape)})[0]
-            ctypes.memmove(self.addresses[logits.name], answer.ctypes.data, answer.nbytes)
+            answer = self.engine.session.run(None, {name: self.read(name) for name in self.engine.inputs})[0]
+            ctypes.memmove(self.addresses[self.engine.output], answer.ctypes.data, answer.nbytes)
 
         cudart.enqueue(stream_handle, run)
         return True

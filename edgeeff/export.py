@@ -65,7 +65,7 @@ def frames_graph() -> bytes:
     """What lies in frames.GRAPH."""
     graph = onnx.parser.parse_model(FRAMES)
     onnx.checker.check_model(graph, full_check=True)
-    return graph.SerializeToString(deterministic=True)
+    return bytes(graph.SerializeToString(deterministic=True))
 
 
 def fold_pads(graph: onnx.GraphProto, deployed: torch.nn.Module) -> None:

@@ -166,8 +166,8 @@ def _shrinking(trt: Any, cuda: Any, view: View) -> bytes:
     return plan.read_bytes()
 
 
-def _shapes(view: View) -> dict[str, tuple[int, ...]]:
-    part = {"part": (view.rows.shape[1], len(view.columns), 3)}
+def _shapes(view: View) -> dict[str, Sequence[int]]:
+    part: dict[str, Sequence[int]] = {"part": (view.rows.shape[1], len(view.columns), 3)}
     return part | {name: array.shape for name, array in view.constants.items()}
 
 

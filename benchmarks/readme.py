@@ -51,6 +51,7 @@ def render() -> str:
         "**Predicted latency**: float32 of each of the 20 variants computed from measurements of the other 19, against its own "
         "(`python benchmarks/run.py predicted predicted-onnxruntime`):",
         predictions(),
+        f"**On another host** (`python benchmarks/run.py --on USER@HOST remote`): {remote()}",
         "**On a camera**: V2-B0 from a camera's frame to its label (`python benchmarks/run.py camera`). Ages are in milliseconds "
         "from the decoded frame to the label, ten frames a second, and contain its conversion to BGR. The ratio is decoding + age "
         "against the same work alone at the same pace, one thing after the other, in turn three times:",
@@ -167,6 +168,18 @@ def predictions() -> str:
     for name, m in {**load("predicted")["measured"], **load("predicted-onnxruntime")["measured"]}.items():
         lines.append(f"| {name} | {100 * m['median']:.1f} | {100 * m['worst']:.1f} |")
     return "\n".join(lines)
+
+
+def remote() -> str:
+    """A host that was this machine under another user, over its own SSH server."""
+    measured = load("remote")["measured"]
+    here, there, cut = (f"{measured['seconds'][name]:.0f}" for name in ("here", "there", "cut"))
+    same = [name for name in measured["same"] if name.startswith("model.")]
+    return (
+        f"V2-B0 fitted here in {here} s; by measuring over ssh, as another user with an empty home, in {there} s; and so once "
+        f"more, the connection killed {measured['kills']} times, in {cut} s. The three bundles' {', '.join(same[:-1])} and "
+        f"{same[-1]} are the same, bit for bit."
+    )
 
 
 def cameras() -> str:

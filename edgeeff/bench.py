@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -230,7 +230,9 @@ class Costs:
 
 
 class Machine(Protocol):
-    """Where models run: here, or on a host."""
+    """Where models run: here, or on the hosts that have `names`."""
+
+    names: Sequence[str]
 
     def facts(self, runtime: str) -> dict[str, Any]:
         """`device`, the runtime's `version`, and the `precisions` it computes in there."""
@@ -247,6 +249,8 @@ class Machine(Protocol):
 
 class Here:
     """This machine."""
+
+    names: Sequence[str] = ()
 
     def facts(self, runtime: str) -> dict[str, Any]:
         backend = backends.get(runtime)

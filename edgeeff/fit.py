@@ -298,7 +298,7 @@ def fit_variant(
         "calibration_sha256": photos.calibration.sha256,
         "validation_photos": len(pixels),
         "calibration_photos": len(calibration),
-        "command": job.command,
+        "command": f"{job.command} --on {shlex.join(on.names)}" if on.names else job.command,
         "verdict": outcome.verdict,
         "device": where["device"],
         "versions": versions() | {target.judge: where["version"]},

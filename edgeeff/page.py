@@ -73,7 +73,7 @@ def facts(
     said, labels, root = gate.answers[step], gate.labels, gate.pixels.images.root
     return {
         **manifest,
-        "commands": commands(job, elsewhere=not siblings, labelled=labels is not None),
+        "commands": commands(job, manifest["command"], elsewhere=not siblings, labelled=labels is not None),
         "class_names": list(names),
         "shipped_step": step,
         "shipped_sibling": next((i for i, s in enumerate(siblings) if s.form is outcome.shipped), None),
@@ -98,12 +98,12 @@ def facts(
     }
 
 
-def commands(job: Job, *, elsewhere: bool, labelled: bool) -> list[str]:
+def commands(job: Job, fitted: str, *, elsewhere: bool, labelled: bool) -> list[str]:
     """What makes the bundle again, and what checks it."""
     out, val = str(job.out), ["--val", str(job.val)]
     lines = [["compile", out, *val]] if elsewhere else []
     lines += [["verify", out], *([["eval", out, *val]] if labelled else []), ["bench", out]]
-    return [job.command, *(shlex.join(["edgeeff", *words]) for words in lines)]
+    return [fitted, *(shlex.join(["edgeeff", *words]) for words in lines)]
 
 
 def mistakes(gate: Gate, outcome: Outcome) -> list[int]:

@@ -62,6 +62,7 @@ class Host:
     def __init__(self, connection: ssh.Connection, backend: str, facts: Mapping[str, str]) -> None:
         self.connection = connection
         self.name = connection.name
+        self.names = (self.name,)
         self.backend = backend
         self.python = facts["python"]
         self.version = facts["version"]
@@ -270,6 +271,7 @@ class Fleet:
 
     def __init__(self, hosts: Sequence[Host], stop: threading.Event) -> None:
         self.hosts, self.stop = {host.name: host for host in hosts}, stop
+        self.names = tuple(self.hosts)
 
     def facts(self, runtime: str) -> dict[str, Any]:
         """Of the first, with `device.hosts` of all, and the precisions that all compute in."""

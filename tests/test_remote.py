@@ -587,6 +587,7 @@ def test_a_pick_measures_there_and_a_fit_gives_the_same_network(
     assert list(theirs["device"]["hosts"]) == list(theirs["hosts"]) == names
     assert theirs["latency_ms"]["p50"] in [pytest.approx(ms, abs=1e-3) for ms, _ in theirs["hosts"].values()]
     assert f">{names[1]}</th>" in (out / "report.html").read_text()
+    assert theirs["command"].endswith(f" --on {' '.join(names)}")
     assert {s["runtime"] for s in theirs["siblings"]} == {"openvino"}  # what was installed there
     assert board.jobs == []
 

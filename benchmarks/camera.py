@@ -38,8 +38,7 @@ Gst.init(None)
 server = GstRtspServer.RTSPServer()
 server.set_service(sys.argv[1])
 factory = GstRtspServer.RTSPMediaFactory()
-photos = "multifilesrc location=%s/%%05d.jpg loop=true caps=image/jpeg,framerate=%s/1,width=%s,height=%s" % tuple(sys.argv[2:])
-factory.set_launch("( " + photos + " ! rtpjpegpay name=pay0 )")
+factory.set_launch("( filesrc location=%s ! avidemux ! image/jpeg ! jpegparse ! rtpjpegpay name=pay0 )" % sys.argv[2])
 factory.set_shared(True)
 server.get_mount_points().add_factory("/film", factory)
 server.attach(None)
@@ -48,14 +47,13 @@ GLib.MainLoop().run()
 
 
 def film(path: Path, photos: list[Path], size: tuple[int, int], fps: int, count: int) -> Path:
-    """Photos as MJPEG, changing every frame; each also as a file in the folder `path` without its suffix."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, size)
-    path.with_suffix("").mkdir()
+    """Photos as MJPEG, changing every frame."""
+    folder = path.with_suffix("")
+    folder.mkdir()
     for i, photo in enumerate(itertools.islice(itertools.cycle(photos), count)):
-        frame = cv2.resize(cv2.imread(str(photo)), size)
-        writer.write(frame)
-        cv2.imwrite(str(path.with_suffix("") / f"{i:05d}.jpg"), frame)
-    writer.release()
+        cv2.imwrite(str(folder / f"{i:05d}.jpg"), cv2.resize(cv2.imread(str(photo)), size))
+    source = ["-framerate", str(fps), "-i", str(folder / "%05d.jpg")]
+    subprocess.run(["ffmpeg", "-v", "error", *source, "-c", "copy", str(path)], check=True)
     return path
 
 
@@ -80,13 +78,15 @@ def served(kind: str, path: Path, size: tuple[int, int], fps: int) -> Iterator[s
     else:
         address = f"rtsp://127.0.0.1:{number}/film"
         python = shutil.which("python3", path="/usr/bin") or "python3"
-        server = subprocess.Popen([python, "-c", RTSP, str(number), str(path.with_suffix("")), str(fps), *map(str, size)])
+        server = subprocess.Popen([python, "-c", RTSP, str(number), str(path)])
     try:
         time.sleep(2)
         yield address
     finally:
         server.kill()
         server.wait()
+        if kind == "file":
+            Path(address).unlink()
 
 
 def alone(bundle: Bundle, path: Path, size: tuple[int, int], fps: int, count: int) -> dict[str, float]:
@@ -112,20 +112,22 @@ def ages(bundle: Bundle, photos: list[Path], *, fps: int = 10, count: int = 100,
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for size in ((640, 480), (1920, 1080)):
-            path = film(Path(folder) / f"{size[1]}.avi", photos, size, fps, 120)
+            path = film(Path(folder) / f"{size[1]}.avi", photos, size, fps, 2 * (fps + count))
             for kind in ("file", "http", "rtsp"):
                 turns = []
                 for _ in range(rounds):
                     with served(kind, path, size, fps) as address, Camera(bundle, [address]) as camera:
-                        seen = list(itertools.islice(camera, fps, fps + count))  # a stream begins with a burst
+                        labels = itertools.islice(camera, fps, fps + count)  # a stream begins with a burst
+                        times = np.array([(r.age_ms, r.waited_ms, r.inference_ms) for r in labels])
                         dropped = camera.captures[0].dropped
                     parts = alone(bundle, path, size, fps, count)
-                    age, p90, p99 = np.percentile([result.age_ms for result in seen], (50, 90, 99))
-                    within = {"waiting": median(r.waited_ms for r in seen), "inferring": median(r.inference_ms for r in seen)}
+                    age, waiting, inferring = np.median(times, axis=0)
+                    p90, p99 = np.percentile(times[:, 0], (90, 99))
                     ratio = (parts["decoding"] + age) / sum(parts.values())
-                    turns.append({"age": age, "p90": p90, "p99": p99, **within, **parts, "ratio": ratio, "dropped": dropped})
-                middle = {name: round(median(turn[name] for turn in turns), 3) for name in turns[0]}
-                results[f"{kind} {size[0]}×{size[1]}"] = {**middle, "ratios": [round(turn["ratio"], 3) for turn in turns]}
+                    within = {"age": age, "p90": p90, "p99": p99, "waiting": waiting, "inferring": inferring}
+                    turns.append({**within, **parts, "ratio": ratio, "dropped": dropped})
+                middle = {name: round(float(median(turn[name] for turn in turns)), 3) for name in turns[0]}
+                results[f"{kind} {size[0]}×{size[1]}"] = {**middle, "ratios": [round(float(turn["ratio"]), 3) for turn in turns]}
     return results
 
 

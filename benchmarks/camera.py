@@ -107,7 +107,7 @@ def alone(bundle: Bundle, path: Path, size: tuple[int, int], fps: int, count: in
     return dict(zip(("decoding", "conversion", "inference"), map(float, parts), strict=True))
 
 
-def ages(bundle: Bundle, photos: list[Path], *, fps: int = 10, count: int = 100, rounds: int = 3) -> dict[str, Any]:
+def ages(bundle: Bundle, photos: list[Path], *, fps: int = 10, count: int = 60, rounds: int = 5) -> dict[str, Any]:
     """From the coded frame to its label, in turn with the same work done one after the other. Ages begin with the decoded frame."""
     results = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -174,34 +174,48 @@ def sharing(bundle: Bundle, labels: int = 400) -> dict[str, int]:
         return {row["source"]: row["labels"] for row in camera.summary()["sources"]}
 
 
+CROWD = r"""
+import asyncio, sys
+from urllib.parse import urlsplit
+
+async def client(i, where):
+    await asyncio.sleep(i / 50)
+    while True:
+        for page in ("/", "/state.json", "/frame.jpg"):
+            reader, writer = await asyncio.open_connection(where.hostname, where.port)
+            writer.write(f"GET {page} HTTP/1.0\r\n\r\n".encode())
+            assert len(await reader.read()) > 1000 or page != "/frame.jpg"
+            writer.close()
+        await asyncio.sleep(2)
+
+async def crowd(where):
+    await asyncio.gather(*(client(i, where) for i in range(100)))
+
+asyncio.run(crowd(urlsplit(sys.argv[1])))
+"""
+
+
 def clients(bundle: Bundle, photo: Path, seconds: float = 20.0, rounds: int = 3) -> dict[str, Any]:
-    """Labels a second as fast as they come, in turn without and with 100 clients of the page that come and go."""
+    """Labels a second as fast as they come, in turn without and with 100 clients of the page that come and go.
+
+    Each opens a connection for the page, one for the figures and one for the picture, and comes back after two seconds.
+    """
     frame = cv2.resize(cv2.imread(str(photo)), (640, 480))
     rates: dict[str, list[float]] = {"without": [], "with": []}
     with Camera(bundle, [Paced("page", 1000, frame)]) as camera, Web(str(port()), camera) as web:
-        crowd: list[subprocess.Popen[bytes]] = []
-        code = (
-            "import sys, time, threading, urllib.request as u\n"
-            "def client(i):\n"
-            "    time.sleep(i / 50)\n"
-            "    while True:\n"
-            "        for page in ('', 'state.json', 'frame.jpg'):\n"
-            "            u.urlopen(sys.argv[1] + page, timeout=10).read()\n"
-            "        time.sleep(2)\n"
-            "for i in range(100): threading.Thread(target=client, args=(i,), daemon=True).start()\n"
-            "time.sleep(float(sys.argv[2]))\n"
-        )
         results = iter(camera)
+        web(next(results))
         for _ in range(rounds):
             for name in rates:
-                if name == "with":
-                    crowd.append(subprocess.Popen([sys.executable, "-c", code, web.url, str(seconds)], stderr=subprocess.DEVNULL))
+                crowd = subprocess.Popen([sys.executable, "-c", CROWD, web.url]) if name == "with" else None
                 start, count = time.monotonic(), 0
                 while time.monotonic() - start < seconds:
                     web(next(results))
                     count += 1
                 rates[name].append(round(count / (time.monotonic() - start), 1))
-        for each in crowd:
-            each.kill()
-            each.wait()
-    return {**rates, "ratio": round(median(rates["with"]) / median(rates["without"]), 3)}
+                if crowd:
+                    assert crowd.poll() is None, "a client got no answer"
+                    crowd.kill()
+                    crowd.wait()
+    ratios = [a / b for a, b in zip(rates["with"], rates["without"], strict=True)]
+    return {**rates, "ratio": round(median(ratios), 3), "ratios": [round(r, 3) for r in ratios]}

@@ -54,7 +54,7 @@ def render() -> str:
         f"**On another host** (`python benchmarks/run.py --on USER@HOST remote`): {remote()}",
         "**On a camera**: V2-B0 from a camera's frame to its label (`python benchmarks/run.py camera`). Ages are in milliseconds "
         "from the decoded frame to the label, ten frames a second, and contain its conversion to BGR. The ratio is decoding + age "
-        "against the same work alone at the same pace, one thing after the other, in turn three times:",
+        "against the same work alone at the same pace, one thing after the other, in turn five times:",
         cameras(),
         overload(),
         "**Evaluation** of the 1300 photos with the compiled V2-B0, against OpenVINO's `benchmark_app` in throughput mode on the "
@@ -196,10 +196,10 @@ def cameras() -> str:
 
 def overload() -> str:
     """What else was measured of a camera."""
-    measured, long = load("camera")["measured"], load("overload")["measured"]
+    measured, long, crowd = (load(name)["measured"] for name in ("camera", "overload", "clients"))
     *_, path = measured["steps"]
     shipped = next(s for s in measured["steps"] if path["step"].startswith(s["step"]))
-    minutes, crowd = long["minutes"], measured["clients"]
+    minutes = long["minutes"]
     waited = [m["p99_waited_ms"] for m in minutes]
     memory = [m["resident_mb"] for m in minutes]
     return (

@@ -23,8 +23,8 @@ def render() -> str:
     parts = [
         f"Measured on 2 virtual cores of a shared {chip['cpu']} ({', '.join(chip['flags'])}), {names}, {facts['date']}. "
         "Latencies are of one photo, from interleaved blocks of one run; on a shared machine quote the ratio. `make bench` "
-        "reproduces all of it from `../shared/data` (`--data` names another folder); `results/*.json` in `benchmarks/` hold "
-        "the raw values.",
+        "reproduces all of it, but for what needs another host, from `../shared/data` (`--data` names another folder); "
+        "`results/*.json` in `benchmarks/` hold the raw values.",
         "**Post-training INT8 of ImageNet weights**, calibrated on 300 of 1000 photos, judged on 1300 others "
         "(`python benchmarks/run.py v2-b0 lite0`):",
         forms("v2-b0", "lite0"),
@@ -52,7 +52,7 @@ def render() -> str:
         "(`python benchmarks/run.py predicted predicted-onnxruntime`):",
         predictions(),
         f"**On another host** (`python benchmarks/run.py --on USER@HOST remote`): {remote()}",
-        "**On a camera**: V2-B0 from a camera's frame to its label (`python benchmarks/run.py camera`). Ages are in milliseconds "
+        "**On a camera**: V2-B0 from a frame to its label (`python benchmarks/run.py camera clients overload`). Ages are in ms "
         "from the decoded frame to the label, ten frames a second, and contain its conversion to BGR. The ratio is decoding + age "
         "against the same work alone at the same pace, one thing after the other, in turn five times:",
         cameras(),

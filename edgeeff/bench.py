@@ -93,8 +93,7 @@ class Timing:
 class Figures:
     """What one form was measured to cost; None was not asked for. Energy is that of one image.
 
-    Of several machines these are the slowest one's latency and the worst of all else; `hosts` has each one's milliseconds, and the
-    interval's upper end.
+    Of several machines these are the slowest one's latency and the worst of all else; `hosts` has each one's latency.
     """
 
     latency: Measurement
@@ -102,11 +101,11 @@ class Figures:
     fps: float | None = None
     memory_mb: float | None = None
     energy_mj: float | None = None
-    hosts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    hosts: Mapping[str, Measurement] = field(default_factory=dict)
 
     def surely(self, percentile: int) -> float:
         """What a latency budget is held against, on every machine."""
-        return max([self.latency.surely(percentile), *(most for _, most in self.hosts.values())])
+        return max(latency.surely(percentile) for latency in (self.latency, *self.hosts.values()))
 
     def over(self, budget: Budget) -> list[str]:
         """The constraints it breaks, with its figures. Latency breaks its own where the interval's upper end does."""
@@ -130,21 +129,23 @@ class Figures:
 
     def to_json(self) -> dict[str, Any]:
         rounded = {name: (value := getattr(self, name)) and round(value, 3) for name in COSTS}
-        hosts = {name: [round(ms, 4) for ms in figures] for name, figures in self.hosts.items()}
+        hosts = [{"host": name, **latency.to_json()} for name, latency in self.hosts.items()]
         return {"latency_ms": self.latency.to_json(), **rounded, **({"hosts": hosts} if hosts else {})}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Figures:
-        hosts = {name: (ms, most) for name, (ms, most) in data.get("hosts", {}).items()}
+        hosts = {}
+        for entry in data.get("hosts", []):
+            name, *latency = entry.items()
+            hosts[name[1]] = Measurement.from_json(dict(latency))
         return cls(Measurement.from_json(data["latency_ms"]), **{k: data[k] for k in COSTS}, hosts=hosts)
 
     @classmethod
-    def of(cls, machines: Mapping[str, Figures], slowest: str, percentile: int) -> Figures:
+    def of(cls, machines: Mapping[str, Figures], slowest: str) -> Figures:
         """Those of several machines as one."""
         every = list(machines.values())
         worst = {name: pick(getattr(f, name) for f in every) for name, pick in COSTS.items() if getattr(every[0], name) is not None}
-        hosts = {name: (f.latency.at(percentile), f.latency.surely(percentile)) for name, f in machines.items()}
-        return cls(machines[slowest].latency, **worst, hosts=hosts)
+        return cls(machines[slowest].latency, **worst, hosts={name: f.latency for name, f in machines.items()})
 
 
 @dataclass(frozen=True)

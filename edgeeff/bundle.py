@@ -29,7 +29,7 @@ import numpy as np
 from . import backends
 from .backends import Watch
 from .errors import BadInput, ToolMissing
-from .frames import CAMERA, Frame, Frames, View
+from .frames import Frame, Frames, View
 from .images import Logits, Pixels, Predict, Preprocess
 
 SCHEMA = 1
@@ -120,7 +120,8 @@ class Bundle:
 
         Returns the largest difference of each way, in standard deviations of the logits.
         """
-        golden, view, see = self.golden(), View.of(self.preprocess, CAMERA), self.watch(CAMERA)
+        golden, view = self.golden(), View.standard(self.preprocess)
+        see = self.watch(view.frames)
         images, expected = golden["images"], golden["logits"]
         answers = {"images": self.load()(images), "frames": np.concatenate([see(view.frame(image)) for image in images])}
         off = {name: float(np.abs(logits - expected).max() / expected.std()) for name, logits in answers.items()}

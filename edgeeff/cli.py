@@ -80,7 +80,7 @@ def _fit(options: argparse.Namespace) -> dict[str, Any]:
             report.ladder(result.ladder)
         if outcome.siblings:
             report.siblings(outcome.siblings, outcome.shipped)
-            report.hosts(next(s.figures for s in outcome.siblings if s.form is outcome.shipped))
+            report.hosts(next(s.figures for s in outcome.siblings if s.form is outcome.shipped), options.percentile)
         path = result.bundle.path
         print(f"{outcome.verdict}\n\nbundle: {path}    check it again: edgeeff verify {path}")
         print(f"report: {path / PAGE}")
@@ -90,7 +90,11 @@ def _fit(options: argparse.Namespace) -> dict[str, Any]:
             print(f"Copy it to the device, and there: edgeeff compile {path.name} --val PHOTOS; or from here, with --on USER@HOST")
     if options.on and result.bundle.manifest.get("forms"):
         there = argparse.Namespace(**{**vars(options), "bundle": options.out, "dla": None})
-        return {**result.to_json(), "compiled": compile_elsewhere(there)}
+        try:
+            return {**result.to_json(), "compiled": compile_elsewhere(there)}
+        except EdgeeffError as error:
+            error.result = {**result.to_json(), "compiled": error.result}
+            raise
     return result.to_json()
 
 
@@ -115,7 +119,7 @@ def _pick(options: argparse.Namespace) -> dict[str, Any]:
     if not options.json:
         report.choice(choice)
         if choice.chosen.forms:
-            report.hosts(choice.chosen.forms[0].figures)
+            report.hosts(choice.chosen.forms[0].figures, budget.percentile)
         chosen = choice.chosen.variant
         print(f"{chosen.name} at {chosen.resolution} px is the largest within {budget} on {target.name}.{_doubts(choice)}")
     return {

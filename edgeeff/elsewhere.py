@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import signal
 import tempfile
 import threading
@@ -18,20 +17,15 @@ from .camera import Result
 from .errors import BadInput
 from .images import ImageSet
 from .progress import TerminalProgress
-from .remote import Host, failure, fleet
+from .remote import Host, Live, failure, fleet
 from .ssh import check
 
 
 def elsewhere(options: argparse.Namespace, arguments: list[str], bundle: Bundle) -> dict[str, Any]:
     """A verb that reads a bundle, on every host of --on."""
-    engine = bundle.manifest["device"]["machine"] if bundle.manifest["backend"] == "tensorrt" else ""
 
     def work(host: Host) -> dict[str, Any]:
-        if engine and engine != host.machine:
-            raise BadInput(
-                f"{host.name}: is {host.machine}, but the bundle's engine was built on {engine}. "
-                f"First: edgeeff compile {options.bundle} --on {host.name}"
-            )
+        _require_place(bundle, host, options.bundle)
         return {**host.run(arguments, _sent(options)), "bundle": options.bundle}
 
     return _answers(options, fleet(options.on, bundle.manifest["backend"], work, TerminalProgress()))
@@ -67,6 +61,7 @@ def compile_elsewhere(options: argparse.Namespace) -> dict[str, Any]:
 def camera_elsewhere(options: argparse.Namespace) -> dict[str, Any]:
     """Cameras of other machines: what they see goes into the outlets here. Ctrl-C ends them all, each with its figures."""
     bundle = Bundle.open(options.bundle)
+    check(options.on)
     if options.web or options.collect or "-" in options.sources:
         raise BadInput("--web, --collect and --source - are for a camera of this machine: with --on pictures stay where they are.")
     given = ("every", "top", "smooth", "threshold", "budget_ms", "seconds")
@@ -74,25 +69,37 @@ def camera_elsewhere(options: argparse.Namespace) -> dict[str, Any]:
     arguments = [word for name, value in words.items() if value is not None for word in (name, str(value))]
     arguments += ["--roi", ",".join(map(str, options.region))] if options.region else []
     arguments += ["--nv12"] if options.nv12 else []
-    stop, speaking, progress = threading.Event(), threading.Lock(), TerminalProgress()
+    ending, stop, speaking, progress = threading.Event(), threading.Event(), threading.Lock(), TerminalProgress()
     with contextlib.ExitStack() as stack:
         sinks = outlets.opened(stack, json=options.json, output=options.output, mqtt=options.mqtt, progress=progress)
 
         def work(host: Host) -> dict[str, Any]:
-            def hear(line: str) -> None:
-                data = json.loads(line)
-                if "frame" in data:
-                    result = Result.from_json({**data, "source": f"{host.name} {data['source']}"})
+            def hear(told: dict[str, Any]) -> bool:
+                if "frame" in told:
+                    result = Result.from_json({**told, "source": f"{host.name} {told['source']}"})
                     with speaking:
                         for sink in sinks:
                             sink(result)
+                return "frame" in told
 
-            return host.run(["camera", "bundle", "--source", *options.sources, *arguments], _sent(options), hear=hear)
+            _require_place(bundle, host, options.bundle)
+            words = ["camera", "bundle", "--source", *options.sources, *arguments]
+            return host.run(words, _sent(options), live=Live(hear, ending))
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
+            signal.signal(number, lambda *_: (stop if ending.is_set() else ending).set())  # once more, and nothing is waited for
         answers = fleet(options.on, bundle.manifest["backend"], work, progress, stop)
     return _answers(options, answers, report.cameras_elsewhere)
+
+
+def _require_place(bundle: Bundle, host: Host, path: str) -> None:
+    """An engine belongs to the kind of machine that it was built on."""
+    built = bundle.manifest["device"]["machine"]
+    if bundle.manifest["backend"] == "tensorrt" and built != host.machine:
+        raise BadInput(
+            f"{host.name}: is {host.machine}, but the bundle's engine was built on {built}. "
+            f"First: edgeeff compile {path} --on {host.name}"
+        )
 
 
 def _sent(options: argparse.Namespace) -> dict[str, Any]:
@@ -105,7 +112,7 @@ def _answers(
 ) -> dict[str, Any]:
     """Those of all hosts; a failed one ends the command once all are printed."""
     failed, result = failure(answers), {"hosts": answers}
-    if not options.json and (len(answers) > 1 or not failed):
+    if not options.json and (len(answers) > 1 or set(answers[0]) != {"host", "error", "exit_code"}):
         show(answers)
         for answer in answers:
             if "verdict" in answer:

@@ -26,7 +26,7 @@ from .calibration import Calibration
 from .compile import Compiled, compile
 from .conditions import device
 from .errors import AccuracyGateFailed, BadInput, BudgetNotMet, ToolMissing
-from .frames import CAMERA, Footage, View
+from .frames import Footage, View
 from .images import ImageSet, PixelFile, Preprocess, readable, unseen
 from .pick import Accuracy, Candidate, Choice, activations, grows, pick
 from .progress import SILENT, Progress
@@ -313,9 +313,9 @@ def fit_variant(
 
 def on_camera(gate: Gate, preprocess: Preprocess, target: Target, form: Form) -> StepReport:
     """The whole path, from a camera's frame to the label: the photos as frames, shrunk and cropped by the graph itself."""
-    view = View.of(preprocess, CAMERA)
+    view = View.standard(preprocess)
     see = target.runtime.watch(form.file, view, precision=form.precision, threads=target.threads)
-    step = f"{form.report.step}, {CAMERA.width}×{CAMERA.height} frames"
+    step = f"{form.report.step}, {view.frames.width}×{view.frames.height} frames"
     return gate.judge(step, lambda frames: np.concatenate([see(frame) for frame in frames]), Footage(gate.pixels, view))
 
 

@@ -9,6 +9,7 @@ OpenVINO gets it in front of the network's own graph; ONNX Runtime and TensorRT 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,9 +58,6 @@ class Frames:
         return (self.height * 3 // 2, self.width) if self.colour == "NV12" else (self.height, self.width, 3)
 
 
-CAMERA = Frames(640, 480)  # what a bundle is judged and verified on beside photos
-
-
 @dataclass(frozen=True)
 class View:
     """What the network sees of a camera's frames, as the recipe for any runtime.
@@ -83,6 +81,12 @@ class View:
         columns, before = _taps(width, new_width, x, preprocess)
         swap = (frames.colour == "BGR") != (preprocess.colour == "BGR")
         return cls(frames, rows, columns.T.copy(), top + above, left + before, swap)
+
+    @classmethod
+    def standard(cls, preprocess: Preprocess) -> View:
+        """What a bundle is judged and verified on beside photos: frames of 640×480, or so many times that as makes them shrink."""
+        times = math.ceil(preprocess.resize / 480)
+        return cls.of(preprocess, Frames(640 * times, 480 * times))
 
     @property
     def end(self) -> tuple[int, int]:

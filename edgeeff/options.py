@@ -119,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
         "--roi", type=_box, dest="region", metavar="L,T,W,H", help="the part to look at: left,top,width,height in pixels"
     )
     p.add_argument("--every", type=_count, default=1, metavar="N", help="look at each Nth frame only")
-    p.add_argument("--nv12", action="store_true", help="take raw NV12 frames from the camera; they are converted in the graph")
+    p.add_argument("--nv12", action="store_true", help="take raw NV12 frames from the camera; OpenVINO converts them in its graph")
     p.add_argument("--top", type=_count, default=3, metavar="K", help="classes to name for each frame (default 3)")
     p.add_argument("--smooth", type=float, default=0.5, metavar="S", help="seconds over which the label is smoothed (default 0.5)")
     p.add_argument("--threshold", type=float, default=0.5, metavar="P", help="probability that a label needs (default 0.5)")

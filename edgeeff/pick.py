@@ -184,10 +184,13 @@ def profile(
     for turn in (1, 2, 3):
         memory = cache_folder() / f"profile-{turn}.json"
         stopwatch = Stopwatch(target, classes, Budget(), activations(target, "auto"), on, memory, progress)
-        apart = {v for each in relative.values() for v, shares in each.items() if max(shares) > APART * min(shares)}
+        if turn == 3:
+            variants = [v for v in variants if any(max(each[v]) > APART * min(each[v]) for each in relative.values() if v in each)]
+        if not variants:
+            break
         with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
             stopwatch.yardstick = next(iter(stopwatch.built(variant(YARDSTICK), Path(folder)).values()))
-            for v in variants if turn < 3 else apart:
+            for v in variants:
                 candidate = stopwatch.time(v)
                 if candidate.disturbed or not candidate.yardstick:
                     raise Disturbed(f"{v.name}: {'; '.join(candidate.disturbed)}. A latency model needs an idle machine.")

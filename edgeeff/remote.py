@@ -18,7 +18,8 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,6 +55,17 @@ echo "machine=$(uname -m)"
 [ -e /etc/nv_tegra_release ] && echo jetson=yes
 exit 0
 """
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a verb says while it runs: `hear` gets each JSON object, and says whether it is one of those rather than the result.
+
+    Setting `ending` asks the verb to end, and to give its result.
+    """
+
+    hear: Callable[[dict[str, Any]], bool]
+    ending: threading.Event
 
 
 class Host:
@@ -96,13 +108,13 @@ class Host:
         arguments: Sequence[str],
         send: Mapping[str, Path] | None = None,
         bring: Mapping[str, Path] | None = None,
-        hear: Callable[[str], None] | None = None,
+        live: Live | None = None,
     ) -> dict[str, Any]:
         """The JSON of an edgeeff verb that ran there.
 
         `send` puts files and folders beside the job, where `arguments` find them by name. `bring` names what comes back once the
         verb is done, and free paths here to put it. A verb that refuses does so here too, by the same exception.
-        `hear` gets each line of a verb that writes many, whose last one is its JSON; Ctrl-C then asks it to end.
+        A verb that goes on until it is asked to end is `live`; it begins anew, whatever an earlier call left there.
         """
         with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
             kit = Path(folder)
@@ -128,15 +140,15 @@ class Host:
         }
         name = _hash(job)
         try:
-            answer = self._finished(name, job, hear)
+            answer = self._finished(name, job, live)
             result = self._results(name, answer["output"], bring or {}) if answer["rc"] == 0 else {}
-        except KeyboardInterrupt:
-            self._abandon(name)
-            raise
         except Unreachable:
             raise  # what runs there goes on
         except EdgeeffError:
             self._forget(name)
+            raise
+        except BaseException:  # Ctrl-C, or nobody takes what a live verb says
+            self._abandon(name)
             raise
         self._forget(name)
         if answer["rc"]:
@@ -176,31 +188,32 @@ class Host:
                 self.connection.progress.say(f"{self.name}: sending {path}, {missing[name] / 1e6:.1f} MB")
             self.connection.send(path, f"{BASE}/sent/{sent[name]}")
 
-    def _finished(self, name: str, job: dict[str, Any], hear: Callable[[str], None] | None) -> dict[str, Any]:
+    def _finished(self, name: str, job: dict[str, Any], live: Live | None) -> dict[str, Any]:
         """How the job ended, which is started unless it runs or has run; once more if it got lost."""
         say = self.connection.progress.say
+        if live:
+            self._there("stop", name)
         found = self._there("start", name, text=json.dumps(job))["state"]
         if found in ("running", "done"):
             say(f"{self.name}: an earlier call's job is {'still running' if found == 'running' else 'done'}; going on with it.")
         elif found == "gone":
             say(f"{self.name}: an earlier call's job ended before its time; starting it again.")
         said, written, pause, lost, last, output = 0, 0, 0.1, False, "", ""
-        asked_to_end = False
+        ended = False
         while True:
-            try:
-                self.connection.pause(pause)
-                answer = self._there("poll", name, str(said), str(written))
-            except KeyboardInterrupt:
-                if not hear or asked_to_end:
-                    raise
-                asked_to_end = True
-                self.connection.stop = threading.Event()
+            self.connection.pause(pause)
+            if live and live.ending.is_set() and not ended:
                 self._there("end", name)
-                continue
+                ended = True
+            answer = self._there("poll", name, str(said), str(written))
             said, written = answer["said"], answer["written"]
-            if hear:
-                for output in answer["output"].splitlines():
-                    hear(output)
+            if live:
+                for line in answer["output"].splitlines():
+                    told = _parsed(line)
+                    if told is None:
+                        say(f"{self.name}: {line}")  # a driver, say, that prints what it does
+                    elif not live.hear(told):
+                        output = line
             else:
                 output += answer["output"]
             for line in filter(str.strip, answer["lines"]):
@@ -211,16 +224,16 @@ class Host:
                 return answer | {"last": last, "output": output}
             if answer["state"] != "running":
                 what = "it restarted" if answer.get("rebooted") else "the job's process vanished"
-                if lost:
+                if lost or ended:
                     self._there("stop", name)
                     remedy = "Is its power supply strong enough?" if answer.get("rebooted") else "Is its memory or disk full?"
                     raise (Unreachable if answer.get("rebooted") else EdgeeffError)(
-                        f"{self.name}: {what} during the job, twice. {remedy}"
+                        f"{self.name}: {what} {'before it ended' if ended else 'during the job, twice'}. {remedy}"
                     )
                 say(f"{self.name}: {what} during the job; starting it again.")
                 self._there("start", name, text=json.dumps(job))
                 said, written, lost, output = 0, 0, True, ""
-            pause = min(1.5 * pause, 0.3 if hear else 2.0)
+            pause = min(1.5 * pause, 0.3 if live else 2.0)
 
     def _results(self, name: str, output: str, bring: Mapping[str, Path]) -> dict[str, Any]:
         result = self._json(output)
@@ -231,18 +244,14 @@ class Host:
         return result
 
     def _json(self, text: str) -> dict[str, Any]:
-        try:
-            answer = json.loads(text)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
+        answer = _parsed(text)
+        if answer is None:
             raise EdgeeffError(f"{self.name}: its answer is not the JSON expected: {text[:80]!r}. Please report it.")
         return answer
 
     def _refusal(self, answer: dict[str, Any]) -> EdgeeffError:
         line = answer["last"].removeprefix("edgeeff: ") or f"ended with {answer['rc']} and without a word"
-        result = self._json(answer["output"]) if answer["output"].strip() else None
-        return ERRORS.get(answer["rc"], EdgeeffError)(f"{self.name}: {line}", result)
+        return ERRORS.get(answer["rc"], EdgeeffError)(f"{self.name}: {line}", _parsed(answer["output"]))
 
     def _forget(self, name: str) -> None:
         """Remove the job's folder; that it cannot be reached for this is no reason to lose the result."""
@@ -290,10 +299,7 @@ class Fleet:
         """All at once. Latencies are those of the host whose fastest form is slowest: of one host, so that they can be compared."""
         each = self._each(lambda host: host.costs(request, progress))
         slowest = max(each, key=lambda name: min(f.latency.p50 for f in each[name].figures.values()))
-        figures = {
-            form: Figures.of({name: costs.figures[form] for name, costs in each.items()}, slowest, request.budget.percentile)
-            for form in request.forms
-        }
+        figures = {form: Figures.of({name: costs.figures[form] for name, costs in each.items()}, slowest) for form in request.forms}
         disturbed = tuple(f"{name}: {reason}" for name, costs in each.items() for reason in costs.disturbed)
         return Costs(figures, [look for costs in each.values() for look in costs.conditions], disturbed)
 
@@ -320,10 +326,12 @@ def _at_once(work: Callable[[S], T], items: Sequence[S], stop: threading.Event) 
     with ThreadPoolExecutor(len(items)) as pool:
         futures = [pool.submit(work, item) for item in items]
         try:
-            return [future.result() for future in futures]
+            for done in as_completed(futures):
+                done.result()
         except BaseException:
             stop.set()
             raise
+    return [future.result() for future in futures]
 
 
 def fleet(
@@ -343,6 +351,8 @@ def fleet(
             with Host.connect(name, backend, progress, stop) as host:
                 return {"host": name, **work(host)}
         except EdgeeffError as error:
+            if len(names) > 1:
+                progress.say(str(error))
             told = {"error": str(error).removeprefix(f"{name}: "), "exit_code": error.exit_code}
             return {"host": name, **(error.result or {}), **told}
 
@@ -372,6 +382,15 @@ def _suits(name: str, facts: Mapping[str, str]) -> None:
         raise ToolMissing(f"{name}: {facts['python']} there has no venv and pip: sudo apt install python3-venv")
     if not facts["rsync"]:
         raise ToolMissing(f"{name}: rsync is not installed there: sudo apt install rsync")
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """A JSON object; None where it is none."""
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 def _hash(*values: Any) -> str:

@@ -207,13 +207,15 @@ def engine_layers(layers: Sequence[Any]) -> None:
     print(f"{len(layers)} layers: {', '.join(parts)}; {sum(layer.reformat for layer in layers)} reformats.")
 
 
-def hosts(figures: Any) -> None:
+def hosts(figures: Any, percentile: int) -> None:
     """A row a host, where there are several."""
-    rows = [[name, f"{ms:.2f}", f"{most:.2f}"] for name, (ms, most) in figures.hosts.items()]
-    if rows:
-        slowest = max(range(len(rows)), key=lambda i: float(rows[i][1]))
-        rows = [[*row, "slowest" if i == slowest else ""] for i, row in enumerate(rows)]
-        table(["host", "ms", "at most", ""], rows, title="the same on each host")
+    if figures.hosts:
+        slowest = max(figures.hosts, key=lambda name: figures.hosts[name].at(percentile))
+        rows = []
+        for name, latency in figures.hosts.items():
+            mark = "slowest" if name == slowest else ""
+            rows.append([name, f"{latency.at(percentile):.2f}", f"{latency.surely(percentile):.2f}", mark])
+        table(["host", f"p{percentile} ms", "at most", ""], rows, title="the same on each host")
 
 
 def fleet(answers: Sequence[dict[str, Any]]) -> None:

@@ -159,8 +159,8 @@ class Heartbeat:
         elif time.monotonic() - self.since > self.silence:
             os.killpg(0, signal.SIGKILL)
 
-    def run(self, command: list[str], out: IO[Any], err: IO[Any], cwd: str = ".") -> int:
-        """A command's exit code; it dies with the group when the heartbeat stops."""
+    def run(self, command: list[str], out: IO[Any], err: IO[Any], cwd: str = ".", end: Path | None = None) -> int:
+        """A command's exit code; it dies with the group when the heartbeat stops, and is asked to end once `end` appears."""
         environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env=environment)
         while True:
@@ -168,7 +168,8 @@ class Heartbeat:
                 return process.wait(timeout=1)
             except subprocess.TimeoutExpired:
                 self.check()
-            if Path("end").exists():
+            if end and end.exists():
+                end.unlink()
                 process.terminate()
 
 
@@ -184,7 +185,9 @@ def _verb(job: dict[str, Any], watch: Heartbeat) -> int:
         else:
             shutil.copyfile(sent, here)
     command = [str(python), "-m", "edgeeff.cli", *job["arguments"], "--json"]
-    code = watch.run(command, sys.stdout, sys.stderr, cwd="work")
+    if Path("end").exists():
+        raise Refusal("ended before it began.", 1)
+    code = watch.run(command, sys.stdout, sys.stderr, cwd="work", end=Path("end"))
     if code < 0:
         hint = " Out of memory? `dmesg` there says so." if code == -signal.SIGKILL else ""
         raise Refusal(f"killed by {signal.Signals(-code).name}.{hint}", 1)

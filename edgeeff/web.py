@@ -38,7 +38,7 @@ class Web:
         self.camera = camera
         self.token = "" if host in LOOPBACK else secrets.token_urlsafe(16)
         self.newest: list[Result | None] = [None] * len(camera.captures)
-        self._made: dict[str, tuple[float, bytes]] = {}
+        self._made: dict[str, tuple[float, float, bytes]] = {}
         self._making = threading.Lock()
         web = self
 
@@ -71,22 +71,22 @@ class Web:
             labels = [result and result.to_json() for result in self.newest]
             return json.dumps({"newest": labels, "summary": self.camera.summary()}).encode()
 
-        return self._recent("state", made)
+        return self._recent("state", time.monotonic(), made)
 
     def jpeg(self, index: int) -> bytes | None:
         """The newest frame of a source."""
         result = self.newest[index] if 0 <= index < len(self.newest) else None
         if result is None:
             return None
-        return self._recent(str(index), lambda: encoded(result.pixels, quality=80, widest=WIDEST))
+        return self._recent(str(index), result.frame, lambda: encoded(result.pixels, quality=80, widest=WIDEST))
 
-    def _recent(self, what: str, make: Callable[[], bytes]) -> bytes:
-        """Made anew only where it is older than FRESH, however many ask."""
+    def _recent(self, what: str, of: float, make: Callable[[], bytes]) -> bytes:
+        """Made anew only where it is of something else and older than FRESH, however many ask."""
         with self._making:
-            at, body = self._made.get(what, (float("-inf"), b""))
-            if time.monotonic() - at > FRESH:
+            at, before, body = self._made.get(what, (float("-inf"), -1, b""))
+            if of != before and time.monotonic() - at > FRESH:
                 body = make()
-                self._made[what] = time.monotonic(), body
+                self._made[what] = time.monotonic(), of, body
         return body
 
 

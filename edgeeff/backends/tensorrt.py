@@ -114,17 +114,12 @@ def files(model: Path) -> list[Path]:
 
 def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = False) -> Predict:
     """A GPU runs one image after the other, however many wait: `threads` and `throughput` change nothing."""
-    trt, cuda = _tensorrt(), _cuda.runtime()
-    plan = model.read_bytes()
-    _refuse_foreign(model, plan, trt, cuda)
-    return Engine(trt, cuda, plan)
+    return Engine(*_opened(model))
 
 
 def watch(model: Path, view: View, *, precision: str, threads: int = 0) -> Watch:
     """Frames are shrunk on the GPU as well, by a plan of its own in front of the model's, in the same CUDA graph."""
-    trt, cuda = _tensorrt(), _cuda.runtime()
-    plan = model.read_bytes()
-    _refuse_foreign(model, plan, trt, cuda)
+    trt, cuda, plan = _opened(model)
     engine = Engine(trt, cuda, plan, _shrinking(trt, cuda, view), view.constants)
     return lambda frame: engine(view.part(frame)[None])
 
@@ -457,6 +452,13 @@ def _build_process(job: dict[str, Any]) -> int:
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_whole(cache, bytes(memoryview(timings)))
     return 0
+
+
+def _opened(model: Path) -> tuple[Any, Any, bytes]:
+    """TensorRT, CUDA and a plan that is theirs."""
+    trt, cuda, plan = _tensorrt(), _cuda.runtime(), model.read_bytes()
+    _refuse_foreign(model, plan, trt, cuda)
+    return trt, cuda, plan
 
 
 def _refuse_foreign(model: Path, plan: bytes, trt: Any, cuda: Any) -> None:

@@ -134,10 +134,9 @@ class Figures:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Figures:
-        hosts = {}
-        for entry in data.get("hosts", []):
-            name, *latency = entry.items()
-            hosts[name[1]] = Measurement.from_json(dict(latency))
+        hosts = {
+            entry["host"]: Measurement.from_json({k: v for k, v in entry.items() if k != "host"}) for entry in data.get("hosts", ())
+        }
         return cls(Measurement.from_json(data["latency_ms"]), **{k: data[k] for k in COSTS}, hosts=hosts)
 
     @classmethod

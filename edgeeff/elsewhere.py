@@ -83,8 +83,8 @@ def camera_elsewhere(options: argparse.Namespace) -> dict[str, Any]:
                 return "frame" in told
 
             _require_place(bundle, host, options.bundle)
-            words = ["camera", "bundle", "--source", *options.sources, *arguments]
-            return host.run(words, _sent(options), live=Live(hear, ending))
+            verb = ["camera", "bundle", "--source", *options.sources, *arguments]
+            return host.run(verb, _sent(options), live=Live(hear, ending))
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: (stop if ending.is_set() else ending).set())  # once more, and nothing is waited for

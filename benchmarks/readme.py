@@ -49,7 +49,7 @@ def render() -> str:
         f"**Pick** (`python benchmarks/run.py pick`): {picks()}",
         f"**Pick on a busy machine** (`python benchmarks/run.py noise`): {busy()}",
         "**Predicted latency**: float32 of each of the 20 variants computed from measurements of the other 19, against its own "
-        "(`python benchmarks/run.py predicted predicted-onnxruntime`):",
+        "(`python benchmarks/run.py predicted`):",
         predictions(),
         f"**On another host** (`python benchmarks/run.py --on USER@HOST remote`): {remote()}",
         "**On a camera**: V2-B0 from a frame to its label (`python benchmarks/run.py camera clients overload`). Ages are in ms "
@@ -165,7 +165,7 @@ def busy() -> str:
 
 def predictions() -> str:
     lines = ["| runtime, threads, form | median error % | worst % |", "|---|---|---|"]
-    for name, m in {**load("predicted")["measured"], **load("predicted-onnxruntime")["measured"]}.items():
+    for name, m in load("predicted")["measured"].items():
         lines.append(f"| {name} | {100 * m['median']:.1f} | {100 * m['worst']:.1f} |")
     return "\n".join(lines)
 

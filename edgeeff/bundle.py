@@ -6,7 +6,7 @@
     model.engine    the same for a Jetson or GPU (TensorRT), with model.engine.json: what it was built by and for, and layers.json;
                     `edgeeff compile` makes it there from fp16.onnx, int8-fp16.onnx and int8-mixed.onnx
     labels.txt      a class name a line; absent when the network's classes have no names here
-    golden.npz      a few photos as pixels, and the logits the compiled file gave for them
+    golden.npz      a few photos as pixels, and the logits the compiled file gave for them, and for frames that shrink to them
     report.html     what the fit measured, as a page for people; `edgeeff compile` leaves it as it is
 
 Nothing in a bundle is executed, and nothing is loaded before its hash is checked.
@@ -35,7 +35,7 @@ from .images import Logits, Pixels, Predict, Preprocess
 SCHEMA = 1
 PAGE = "report.html"
 # INT8 kernels of another processor round differently; a wrong model or preprocessing is off by whole standard deviations.
-GOLDEN_TOLERANCE = {"images": 0.1, "frames": 0.5}  # a frame's pixels are whole numbers, so it shrinks to nearly the photo
+GOLDEN_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -121,15 +121,19 @@ class Bundle:
         Returns the largest difference of each way, in standard deviations of the logits.
         """
         golden, view = self.golden(), View.standard(self.preprocess)
-        see = self.watch(view.frames)
-        images, expected = golden["images"], golden["logits"]
-        answers = {"images": self.load()(images), "frames": np.concatenate([see(view.frame(image)) for image in images])}
-        off = {name: float(np.abs(logits - expected).max() / expected.std()) for name, logits in answers.items()}
+        if missing := {"images", "logits", "frames"} - set(golden):
+            raise BadInput(f"{self.path}: golden.npz has no {min(missing)}. It is of an older edgeeff: fit again.")
+        images = golden["images"]
+        answers = {
+            "images": (self.load()(images), golden["logits"]),
+            "frames": (view.watched(self.watch(view.frames), images), golden["frames"]),
+        }
+        off = {name: float(np.abs(logits - expected).max() / expected.std()) for name, (logits, expected) in answers.items()}
         for name, difference in off.items():
-            if not difference <= GOLDEN_TOLERANCE[name]:
+            if not difference <= GOLDEN_TOLERANCE:
                 raise BadInput(
                     f"{self.path}: golden {name} give other logits here: off by {difference:.3f} standard deviations "
-                    f"(allowed {GOLDEN_TOLERANCE[name]}). The runtime here computes something else; fit again on this machine."
+                    f"(allowed {GOLDEN_TOLERANCE}). The runtime here computes something else; fit again on this machine."
                 )
         return off
 
@@ -159,8 +163,9 @@ def digest(manifest: dict[str, Any]) -> str:
 def write(folder: Path, files: Iterable[Path], labels: tuple[str, ...], golden: Mapping[str, Any], facts: dict[str, Any]) -> Bundle:
     """Fill the empty `folder`: copy the files, hash everything.
 
-    `golden` are the arrays `images` and `logits`, which the compiled file gave, and where the device compiles for itself those of
-    each form by its precision. `facts` are the manifest's keys but `files` and `schema`; `facts["model"]` names one of `files`.
+    `golden` are the arrays `images`, `logits` and `frames` (what the compiled file answers to them, and to frames that shrink to them),
+    and where the device compiles for itself the logits of each form by its precision. `facts` are the manifest's keys but `files` and
+    `schema`; `facts["model"]` names one of `files`.
     """
     for file in files:
         shutil.copyfile(file, folder / file.name)

@@ -22,6 +22,7 @@ from .bench import Figures, Measurement, measure, ratio
 from .bundle import PAGE, Bundle
 from .conditions import Conditions, device, look, throttled
 from .errors import AccuracyGateFailed, BadInput, BudgetNotMet, BuildFailed, Disturbed, EdgeeffError, ToolMissing
+from .frames import View
 from .images import ImageSet, Logits, PixelFile, Predict
 from .progress import SILENT, Progress
 from .report import milliseconds
@@ -145,7 +146,9 @@ def _compiled(
     layers = shipped.file.with_name(tensorrt.LAYERS)
     files = [*backends.get("tensorrt").files(shipped.file), *([layers] if layers.exists() else [])]
     files += [source.path / name for name in (*graphs.values(), PAGE) if name in facts["files"]]
-    answers = {**golden, "logits": runs[shipped.precision](golden["images"])}
+    view, images = View.standard(source.preprocess), golden["images"]
+    see = tensorrt.watch(shipped.file, view, precision=shipped.precision)
+    answers = {**golden, "logits": runs[shipped.precision](images), "frames": view.watched(see, images)}
     facts = {k: v for k, v in facts.items() if k not in ("schema", "files", "digest")} | {
         "backend": "tensorrt",
         "model": shipped.file.name,

@@ -27,7 +27,7 @@ from .compile import Compiled, compile
 from .conditions import device
 from .errors import AccuracyGateFailed, BadInput, BudgetNotMet, ToolMissing
 from .frames import Footage, View
-from .images import ImageSet, PixelFile, Preprocess, readable, unseen
+from .images import ImageSet, Logits, PixelFile, Preprocess, readable, unseen
 from .pick import Accuracy, Candidate, Choice, activations, grows, pick
 from .progress import SILENT, Progress
 from .target import Budget, Target
@@ -272,7 +272,7 @@ def fit_variant(
     else:
         remedies = (chosen.remedy, left_float, notes)
         outcome = decide(v, forms, *remedies, target, budget, gate, accept=job.accept, on=on, progress=progress)
-    seen = on_camera(gate, preprocess, target, outcome.shipped)
+    seen, frames = on_camera(gate, preprocess, target, outcome)
     if not seen.passed and not job.accept:
         raise AccuracyGateFailed(gate.refusal(seen))
     where = HERE.facts(target.judge) if target.elsewhere else on.facts(target.backend)
@@ -307,16 +307,21 @@ def fit_variant(
     facts |= outcome.facts
     progress.say("draw the page")
     drawn = page.write(workspace.root / bundle.PAGE, job, facts, outcome, gate, choice, names)
-    written = bundle.write(workspace.scratch("bundle"), [*outcome.files, drawn], names, outcome.golden, facts)
+    golden = {**outcome.golden, "frames": frames}
+    written = bundle.write(workspace.scratch("bundle"), [*outcome.files, drawn], names, golden, facts)
     return Fit(written, v, outcome, gate.reports, facts["ladder"])
 
 
-def on_camera(gate: Gate, preprocess: Preprocess, target: Target, form: Form) -> StepReport:
-    """The whole path, from a camera's frame to the label: the photos as frames, shrunk and cropped by the graph itself."""
-    view = View.standard(preprocess)
+def on_camera(gate: Gate, preprocess: Preprocess, target: Target, outcome: Outcome) -> tuple[StepReport, Logits]:
+    """The whole path, from a camera's frame to the label: the photos as frames, shrunk and cropped by the graph itself.
+
+    Also what it answers to the golden photos as frames.
+    """
+    view, form = View.standard(preprocess), outcome.shipped
     see = target.runtime.watch(form.file, view, precision=form.precision, threads=target.threads)
     step = f"{form.report.step}, {view.frames.width}×{view.frames.height} frames"
-    return gate.judge(step, lambda frames: np.concatenate([see(frame) for frame in frames]), Footage(gate.pixels, view))
+    report = gate.judge(step, lambda frames: np.concatenate([see(frame) for frame in frames]), Footage(gate.pixels, view))
+    return report, view.watched(see, outcome.golden["images"])
 
 
 def open_photos(job: Job, progress: Progress) -> Photos:

@@ -163,9 +163,9 @@ def digest(manifest: dict[str, Any]) -> str:
 def write(folder: Path, files: Iterable[Path], labels: tuple[str, ...], golden: Mapping[str, Any], facts: dict[str, Any]) -> Bundle:
     """Fill the empty `folder`: copy the files, hash everything.
 
-    `golden` are the arrays `images`, `logits` and `frames` (what the compiled file answers to them, and to frames that shrink to them),
-    and where the device compiles for itself the logits of each form by its precision. `facts` are the manifest's keys but `files` and
-    `schema`; `facts["model"]` names one of `files`.
+    `golden` are the arrays `images`, `logits` and `frames` (what the compiled file answers to them, and to frames that shrink to
+    them), and where the device compiles for itself the logits of each form by its precision. `facts` are the manifest's keys but
+    `files` and `schema`; `facts["model"]` names one of `files`.
     """
     for file in files:
         shutil.copyfile(file, folder / file.name)

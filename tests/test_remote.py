@@ -573,7 +573,10 @@ def test_a_pick_measures_there_and_a_fit_gives_the_same_network(
     chosen = json.loads(done.stdout)["chosen"]
     assert chosen["latency_ms"]["p50"] > 0
     assert "hosts" not in chosen["forms"][0]
-    names = [board.name, make().name]
+    pair = [board, make()]
+    for each in pair:
+        each.rule(f"export PYTHONPATH={ROOT}/tests/fakes")
+    names = [each.name for each in pair]
     away = make(options=f"Port {free_port()}").name
     refused(run("pick", *small, "--on", board.name, away, env=board.env), 6, f"{away}: it refuses the connection")
     photos = ("--train", digits / "train", "--val", digits / "val", "--epochs", 1, "--no-flip", "--max-drop", 20)

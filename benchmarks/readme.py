@@ -49,12 +49,12 @@ def render() -> str:
         f"**Pick** (`python benchmarks/run.py pick`): {picks()}",
         f"**Pick on a busy machine** (`python benchmarks/run.py noise`): {busy()}",
         "**Predicted latency**: float32 of each of the 20 variants computed from measurements of the other 19, against its own "
-        "(`python benchmarks/run.py predicted`):",
+        "(`python benchmarks/run.py predicted predicted-onnxruntime`; ONNX Runtime's were measured once each, not twice):",
         predictions(),
         f"**On another host** (`python benchmarks/run.py --on USER@HOST remote`): {remote()}",
         "**On a camera**: V2-B0 from a frame to its label (`python benchmarks/run.py camera clients overload`). Ages are in ms "
         "from the decoded frame to the label, ten frames a second, and contain its conversion to BGR. The ratio is decoding + age "
-        "against the same work alone at the same pace, one thing after the other, in turn five times:",
+        "against the same work alone at the same pace, one thing after the other, in turn three times:",
         cameras(),
         overload(),
         "**Evaluation** of the 1300 photos with the compiled V2-B0, against OpenVINO's `benchmark_app` in throughput mode on the "
@@ -165,7 +165,7 @@ def busy() -> str:
 
 def predictions() -> str:
     lines = ["| runtime, threads, form | median error % | worst % |", "|---|---|---|"]
-    for name, m in load("predicted")["measured"].items():
+    for name, m in {**load("predicted")["measured"], **load("predicted-onnxruntime")["measured"]}.items():
         lines.append(f"| {name} | {100 * m['median']:.1f} | {100 * m['worst']:.1f} |")
     return "\n".join(lines)
 
@@ -198,7 +198,7 @@ def overload() -> str:
     """What else was measured of a camera."""
     measured, long, crowd = (load(name)["measured"] for name in ("camera", "overload", "clients"))
     *_, path = measured["steps"]
-    shipped = next(s for s in measured["steps"] if path["step"].startswith(s["step"]))
+    shipped = next(s for s in measured["steps"] if path["step"].startswith(f"{s['step']},"))
     minutes = long["minutes"]
     waited = [m["p99_waited_ms"] for m in minutes]
     memory = [m["resident_mb"] for m in minutes]

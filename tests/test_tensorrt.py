@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from edgeeff import BadInput, BuildFailed, ToolMissing, half, qdq
-from edgeeff.backends import tensorrt
+from edgeeff.backends import _engine, tensorrt
 from edgeeff.export import to_onnx
 from edgeeff.fakequant import fold, layers
 from edgeeff.frames import GRAPH, Frames, View
@@ -56,9 +56,10 @@ CLASSES = {
 
 def used() -> tuple[set[str], dict[str, int]]:
     """(names behind `trt.`, and `Class.member` → the number of arguments it is called with, −1 where it is not called)"""
-    source = ast.parse(Path(tensorrt.__file__).read_text())
+    sources = [ast.parse(Path(module.__file__).read_text()) for module in (tensorrt, _engine)]
+    nodes = [node for source in sources for node in ast.walk(source)]
     names, members = set(), {}
-    for node in ast.walk(source):
+    for node in nodes:
         if isinstance(node, ast.Attribute):
             dotted = ast.unparse(node)
             if dotted.startswith("trt.") and re.fullmatch(r"[\w.]+", dotted):
@@ -66,7 +67,7 @@ def used() -> tuple[set[str], dict[str, int]]:
             owner = dotted.rsplit(".", 1)[0].removeprefix("self.")
             if owner in CLASSES:
                 members.setdefault(f"{CLASSES[owner]}.{node.attr}", -1)
-    for node in ast.walk(source):
+    for node in nodes:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             owner = ast.unparse(node.func.value).removeprefix("self.")
             if owner in CLASSES:

@@ -175,47 +175,71 @@ def sharing(bundle: Bundle, labels: int = 400) -> dict[str, int]:
 
 
 CROWD = r"""
-import asyncio, sys
+import itertools, socket, sys, time
 from urllib.parse import urlsplit
 
-async def client(i, where):
-    await asyncio.sleep(i / 50)
-    while True:
-        for page in ("/", "/state.json", "/frame.jpg"):
-            reader, writer = await asyncio.open_connection(where.hostname, where.port)
-            writer.write(f"GET {page} HTTP/1.0\r\n\r\n".encode())
-            assert len(await reader.read()) > 1000 or page != "/frame.jpg"
-            writer.close()
-        await asyncio.sleep(2)
-
-async def crowd(where):
-    await asyncio.gather(*(client(i, where) for i in range(100)))
-
-asyncio.run(crowd(urlsplit(sys.argv[1])))
+where, seconds = urlsplit(sys.argv[1]), float(sys.argv[2])
+open_now, begun = [None] * 100, time.monotonic()
+for turn in itertools.count():
+    time.sleep(max(0, begun + turn / 50 - time.monotonic()))
+    if time.monotonic() - begun > seconds:
+        break
+    if leaving := open_now[turn % 100]:
+        leaving.close()
+    open_now[turn % 100] = client = socket.create_connection((where.hostname, where.port), timeout=10)
+    for page in ("/", "/state.json", "/frame.jpg"):
+        client.sendall(f"GET {page} HTTP/1.1\r\nHost: {where.netloc}\r\n\r\n".encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += client.recv(1 << 16)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        length = int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0])
+        while len(body) < length:
+            body += client.recv(1 << 16)
+        assert length > 1000 or page != "/frame.jpg"
+print(turn)
 """
 
 
-def clients(bundle: Bundle, photo: Path, seconds: float = 20.0, rounds: int = 3) -> dict[str, Any]:
-    """Labels a second as fast as they come, in turn without and with 100 clients of the page that come and go.
+def clients(bundle: Bundle, photo: Path, seconds: float = 8.0, rounds: int = 10) -> dict[str, Any]:
+    """Labels a second and their ages, in turn without and with 100 clients of the page that come and go; the clients run here too.
 
-    Each opens a connection for the page, one for the figures and one for the picture, and comes back after two seconds.
+    Each connects, asks for the page, the figures and the picture, stays for two seconds and leaves, and another one comes. Once
+    with a camera of 30 frames a second, and once with one that the model cannot follow.
     """
     frame = cv2.resize(cv2.imread(str(photo)), (640, 480))
-    rates: dict[str, list[float]] = {"without": [], "with": []}
-    with Camera(bundle, [Paced("page", 1000, frame)]) as camera, Web(str(port()), camera) as web:
-        results = iter(camera)
-        web(next(results))
-        for _ in range(rounds):
-            for name in rates:
-                crowd = subprocess.Popen([sys.executable, "-c", CROWD, web.url]) if name == "with" else None
-                start, count = time.monotonic(), 0
+    results: dict[str, Any] = {}
+    for fps in (30, 240):
+        rates: dict[str, list[float]] = {"without": [], "with": []}
+        ages: dict[str, list[float]] = {"without": [], "with": []}
+        visits = []
+        with Camera(bundle, [Paced("page", fps, frame)]) as camera, Web(str(port()), camera) as web:
+            labels = iter(camera)
+            web(next(labels))
+            for turn in range(2 * rounds):
+                name = "with" if turn % 4 in (1, 2) else "without"
+                command = [sys.executable, "-c", CROWD, web.url, str(seconds)]
+                crowd = subprocess.Popen(command, stdout=subprocess.PIPE, text=True) if name == "with" else None
+                start, times = time.monotonic(), []
                 while time.monotonic() - start < seconds:
-                    web(next(results))
-                    count += 1
-                rates[name].append(round(count / (time.monotonic() - start), 1))
+                    result = next(labels)
+                    web(result)
+                    times.append(result.age_ms)
+                rates[name].append(round(len(times) / (time.monotonic() - start), 1))
+                ages[name].append(round(float(np.median(times)), 3))
                 if crowd:
-                    assert crowd.poll() is None, "a client got no answer"
-                    crowd.kill()
-                    crowd.wait()
-    ratios = [a / b for a, b in zip(rates["with"], rates["without"], strict=True)]
-    return {**rates, "ratio": round(median(ratios), 3), "ratios": [round(r, 3) for r in ratios]}
+                    visits.append(int(crowd.communicate()[0]) / seconds)
+                    assert crowd.returncode == 0, "a client got no answer"
+        ratios = [a / b for a, b in zip(rates["with"], rates["without"], strict=True)]
+        older = [a / b for a, b in zip(ages["with"], ages["without"], strict=True)]
+        low, high = (round(float(np.percentile(ratios, p)), 3) for p in (10, 90))
+        results[f"{fps} a second"] = {
+            "labels_a_second": rates,
+            "ratio": round(median(ratios), 3),
+            "ratio_p10": low,
+            "ratio_p90": high,
+            "age_ms": ages,
+            "age_ratio": round(median(older), 3),
+            "visits_a_second": round(median(visits), 1),
+        }
+    return results

@@ -1,20 +1,20 @@
 """The picture with its label in a browser: one page that asks for the newest frame and the figures, again and again.
 
-Nothing is pushed and no connection is held, so a client that is slow, or gone, costs the camera nothing. Pictures and figures are
-made ten times a second at most, and only where somebody asks for them. Beyond this machine a token is needed.
+Nothing is pushed, and one thread answers however many ask, so a client that is slow, or gone, costs the camera nothing. Pictures
+and figures are made ten times a second at most, and only where somebody asks for them. Beyond this machine a token is needed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from .camera import Camera, Result
@@ -24,11 +24,14 @@ from .sources import encoded
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 FRESH = 0.1  # seconds for which a picture and figures will do
 WIDEST = 960  # pixels of the picture sent
+IDLE = 10.0  # seconds after which a connection that asks for nothing is closed
+LONGEST = 16384  # bytes of a request's head
+UNREAD = 8 << 20  # bytes of answers that a client may leave unread
 PAGE = Path(__file__).with_name("camera.html")
 
 
 class Web:
-    """A server in threads of its own; give it every result. `where` is PORT or HOST:PORT, `url` what to open."""
+    """A server in a thread of its own; give it every result. `where` is PORT or HOST:PORT, `url` what to open."""
 
     def __init__(self, where: str, camera: Camera) -> None:
         host, _, port = where.rpartition(":")
@@ -38,19 +41,19 @@ class Web:
         self.camera = camera
         self.token = "" if host in LOOPBACK else secrets.token_urlsafe(16)
         self.newest: list[Result | None] = [None] * len(camera.captures)
+        self.clients: set[_Client] = set()
+        self.page = PAGE.read_bytes()
         self._made: dict[str, tuple[float, float, bytes]] = {}
-        self._making = threading.Lock()
-        web = self
-
-        class Handler(_Handler):
-            owner = web
-
         try:
-            self._server = _Server((host, int(port)), Handler)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listening = socket.create_server((host, int(port)), family=family, backlog=128)
         except OSError as error:
             raise BadInput(f"--web {where}: cannot listen there ({error.strerror}). Give another port.") from error
-        self.url = f"http://{host}:{self._server.server_address[1]}/" + (f"?token={self.token}" if self.token else "")
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, name="web", daemon=True)
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?token={self.token}" if self.token else "")
+        self._loop = asyncio.new_event_loop()
+        self._server = self._loop.run_until_complete(self._loop.create_server(lambda: _Client(self), sock=listening))
+        self._thread = threading.Thread(target=self._loop.run_forever, name="web", daemon=True)
         self._thread.start()
 
     def __call__(self, result: Result) -> None:
@@ -61,8 +64,31 @@ class Web:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._server.close()
+        for client in list(self.clients):
+            client.transport.abort()
+        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.close()
+
+    def answer(self, head: bytes) -> tuple[str, str, bytes]:
+        """Status, type and body for the head of a request. Raises ValueError for what is none."""
+        method, target, _ = head.decode("latin-1").partition("\r\n")[0].split(" ")
+        url = urlsplit(target)
+        asked = {name: values[0] for name, values in parse_qs(url.query).items()}
+        if self.token and not hmac.compare_digest(asked.get("token", "").encode(), self.token.encode()):
+            return "403 Forbidden", "text/plain", b"the address needs its token"
+        if method != "GET":
+            return "405 Method Not Allowed", "text/plain", b"only GET"
+        if url.path == "/":
+            return "200 OK", "text/html; charset=utf-8", self.page
+        if url.path == "/state.json":
+            return "200 OK", "application/json", self.state()
+        index = asked.get("source", "0")
+        if url.path == "/frame.jpg" and index.isdecimal() and (jpeg := self.jpeg(int(index))):
+            return "200 OK", "image/jpeg", jpeg
+        return "404 Not Found", "text/plain", b"no such page"
 
     def state(self) -> bytes:
         """The newest labels and the figures, as JSON."""
@@ -78,54 +104,49 @@ class Web:
         result = self.newest[index] if 0 <= index < len(self.newest) else None
         if result is None:
             return None
-        return self._recent(str(index), result.frame, lambda: encoded(result.pixels, quality=80, widest=WIDEST))
+        return self._recent(str(index), result.frame, lambda: encoded(result.pixels, 80, self.camera.region, WIDEST))
 
     def _recent(self, what: str, of: float, make: Callable[[], bytes]) -> bytes:
         """Made anew only where it is of something else and older than FRESH, however many ask."""
-        with self._making:
-            at, before, body = self._made.get(what, (float("-inf"), -1, b""))
-            if of != before and time.monotonic() - at > FRESH:
-                body = make()
-                self._made[what] = time.monotonic(), of, body
+        at, before, body = self._made.get(what, (float("-inf"), -1, b""))
+        if of != before and time.monotonic() - at > FRESH:
+            body = make()
+            self._made[what] = time.monotonic(), of, body
         return body
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-    request_queue_size = 128
+class _Client(asyncio.Protocol):
+    """One connection: GET requests, one after the other."""
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away in mid-answer is no error."""
+    def __init__(self, web: Web) -> None:
+        self.web, self.asked = web, b""
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.web.clients.add(self)
+        self._wait()
 
-class _Handler(BaseHTTPRequestHandler):
-    owner: Web
-    timeout = 10
+    def _wait(self) -> None:
+        self.end = asyncio.get_running_loop().call_later(IDLE, self.transport.abort)
 
-    def do_GET(self) -> None:
-        url = urlsplit(self.path)
-        asked = {name: values[0] for name, values in parse_qs(url.query).items()}
-        if self.owner.token and not hmac.compare_digest(asked.get("token", "").encode(), self.owner.token.encode()):
-            self._answer(403, "text/plain", b"the address needs its token")
-        elif url.path == "/":
-            self._answer(200, "text/html; charset=utf-8", PAGE.read_bytes())
-        elif url.path == "/state.json":
-            self._answer(200, "application/json", self.owner.state())
-        elif url.path == "/frame.jpg":
-            index = asked.get("source", "0")
-            jpeg = self.owner.jpeg(int(index)) if index.isdecimal() else None
-            self._answer(200 if jpeg else 404, "image/jpeg", jpeg or b"")
-        else:
-            self._answer(404, "text/plain", b"no such page")
+    def connection_lost(self, error: Exception | None) -> None:
+        self.end.cancel()
+        self.web.clients.discard(self)
 
-    def _answer(self, code: int, kind: str, body: bytes) -> None:
-        self.send_response(code)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
+    def data_received(self, data: bytes) -> None:
+        self.asked += data
+        while b"\r\n\r\n" in self.asked and not self.transport.is_closing():
+            head, _, self.asked = self.asked.partition(b"\r\n\r\n")
+            try:
+                code, kind, body = self.web.answer(head)
+            except ValueError:
+                code, kind, body = "400 Bad Request", "text/plain", b"not a request"
+            fields = f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\nCache-Control: no-store\r\n\r\n"
+            self.transport.write(f"HTTP/1.1 {code}\r\n{fields}".encode() + body)
+            if self.transport.get_write_buffer_size() > UNREAD:
+                self.transport.abort()
+            self.end.cancel()
+            self._wait()
+        if len(self.asked) > LONGEST:
+            self.transport.abort()

@@ -9,8 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
+
+from edgeeff import Bundle
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -72,3 +75,19 @@ def fitted(
     done = run("fit", *SMALL, "--train", digits / "train", "--val", digits / "val", "--max-drop", 20, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     return out, json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def bundle(fitted) -> Bundle:
+    return Bundle.open(fitted[0])
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory, digits: Path) -> Path:
+    """Forty frames of 160 × 120 pixels."""
+    path = tmp_path_factory.mktemp("film") / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 20, (160, 120))
+    for photo in sorted(digits.glob("val/*/*.png"))[:40]:
+        writer.write(cv2.resize(cv2.imread(str(photo)), (160, 120)))
+    writer.release()
+    return path

@@ -1,0 +1,54 @@
+"""Cameras that no test machine has, and what else the tests of cameras share."""
+
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from edgeeff.camera import Result
+from edgeeff.progress import Progress
+from edgeeff.sources import Source
+
+FFMPEG, MOSQUITTO = shutil.which("ffmpeg"), shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Said(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+class Fake(Source):
+    """A camera whose frames come from a function; `live` as a stream is."""
+
+    def __init__(self, name: str, frames) -> None:
+        super().__init__(f"rtsp://{name}")
+        self._frames = frames
+
+    def frames(self, say) -> Iterator[tuple[float, np.ndarray]]:
+        yield from self._frames()
+
+
+def at_pace(fps: float, count: int = 10_000, shape=(48, 64, 3)):
+    def frames():
+        start = time.monotonic()
+        for i in range(count):
+            time.sleep(max(0.0, start + i / fps - time.monotonic()))
+            yield time.monotonic(), np.full(shape, i % 256, np.uint8)
+
+    return frames
+
+
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def result(probability: float, at: float = 0.0) -> Result:
+    return Result("cam/1", 0, at, None, (("rose", probability),), 1.0, 0.0, 1.0, np.zeros((48, 64, 3), np.uint8))

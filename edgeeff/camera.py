@@ -22,13 +22,16 @@ from numpy.typing import NDArray
 
 from .backends import Watch
 from .bundle import Bundle
+from .capture import Capture, Shot
 from .conditions import look
 from .errors import BadInput, BudgetNotMet
 from .frames import Box, Frame, Frames
 from .progress import SILENT, Progress
-from .sources import STALLED, Capture, Shot, Source
+from .sources import STALLED, Source
 
-SHAPES = 4  # graphs kept ready, for sources of other sizes
+SHAPES = 4  # graphs kept ready, for frames of other sizes; one a source at least
+LEAVING = 2.0  # seconds that sources have to end
+HOLD = 0.7  # of the threshold, or of what another label has reached
 PARTS = ("waiting for the model", "inference", "output")
 
 
@@ -80,13 +83,13 @@ class Percentiles:
 
 
 class Steady:
-    """A label that does not flicker: probabilities are smoothed over `seconds`; one that has reached `threshold` holds until it
-    falls `hysteresis` below it, or another one takes its place."""
+    """A label that does not flicker: probabilities are smoothed over `seconds`, and one that has reached `threshold` holds until it
+    falls below HOLD of that, or of another one, which takes its place."""
 
-    def __init__(self, seconds: float, threshold: float, hysteresis: float = 0.15) -> None:
+    def __init__(self, seconds: float, threshold: float) -> None:
         if not (0 <= seconds < math.inf and 0 < threshold <= 1):
             raise BadInput(f"smoothing {seconds:g} s, threshold {threshold:g}: expected 0 s or more, and above 0 to 1.")
-        self.seconds, self.threshold, self.hysteresis = seconds, threshold, hysteresis
+        self.seconds, self.threshold = seconds, threshold
         self.label: int | None = None
         self._at = -math.inf
         self._smooth: NDArray[np.float64] | None = None
@@ -96,10 +99,9 @@ class Steady:
         before = probabilities if self._smooth is None else self._smooth
         self._smooth, self._at = before + weight * (probabilities - before), at
         best = int(self._smooth.argmax())
-        if self._smooth[best] >= self.threshold:
-            self.label = best
-        elif self.label is not None and self._smooth[self.label] < self.threshold - self.hysteresis:
-            self.label = None
+        highest = float(self._smooth[best])
+        if self.label is None or self._smooth[self.label] < HOLD * max(self.threshold, highest):
+            self.label = best if highest >= self.threshold else None
         return self.label
 
 
@@ -121,7 +123,11 @@ class Tally:
 
 
 class Camera:
-    """Iterate over it; leaving the loop, or `close`, ends the capture. `region` is left, top, width, height in pixels."""
+    """Iterate over it, once; leaving the loop, or `close`, ends the capture, as do `seconds`.
+
+    `region` is left, top, width, height in pixels; for `size` and `nv12` see Source. A source that fails does not end the others;
+    its error is raised when they have ended, and is `failed` before.
+    """
 
     def __init__(
         self,
@@ -131,25 +137,29 @@ class Camera:
         region: Box | None = None,
         every: int = 1,
         nv12: bool = False,
+        size: tuple[int, int] | None = None,
+        seconds: float = math.inf,
         smooth: float = 0.5,
         threshold: float = 0.5,
         top: int = 3,
         progress: Progress = SILENT,
     ) -> None:
         bundle.runtime()  # refused before a camera is opened
-        self.bundle, self.region, self.nv12, self.progress = bundle, region, nv12, progress
+        self.bundle, self.region, self.nv12, self.seconds, self.progress = bundle, region, nv12, seconds, progress
         self.names = bundle.labels or tuple(map(str, range(bundle.manifest["classes"])))
         self.top = min(top, len(self.names))
         self.arrived = threading.Condition()
-        opened = [s if isinstance(s, Source) else Source(s, every=every, nv12=nv12) for s in sources]
+        opened = [s if isinstance(s, Source) else Source(s, every=every, nv12=nv12, size=size) for s in sources]
         if len({source.name for source in opened}) < len(opened):
             raise BadInput("--source: the same one twice.")
         self.captures = [Capture(i, source, self.arrived, progress) for i, source in enumerate(opened)]
         self.tallies = [Tally(Steady(smooth, threshold)) for _ in opened]
         self._models: OrderedDict[tuple[int, ...], Watch] = OrderedDict()
         self._turn = 0
-        self._stalled: set[int] = set()
+        self._told: set[int] = set()  # sources of which it was said that they stall, or have failed
+        self._useless: dict[int, BadInput] = {}
         self._began = time.monotonic()
+        self._closed = False
 
     def __enter__(self) -> Camera:
         return self
@@ -163,27 +173,49 @@ class Camera:
             capture.start()
         try:
             while (shot := self._next()) is not None:
-                known = shot.pixels.shape in self._models
-                model = self._model(shot.pixels.shape)
-                if not known and self.captures[shot.source].source.live:
-                    self.captures[shot.source].dropped += 1  # it grew old while the model was made ready
+                known, capture = shot.pixels.shape in self._models, self.captures[shot.source]
+                try:
+                    model = self._model(shot.pixels.shape)
+                except BadInput as error:  # too small, or not the region's
+                    if not capture.source.folder and not self.tallies[shot.source].labels:
+                        raise
+                    self._useless.setdefault(shot.source, error)
+                    capture.source.leave_out(self.progress.say, f"frame {shot.number}: {error}".rstrip("."))
+                    continue
+                if not known and capture.source.live and capture.newer:
+                    capture.dropped += 1  # it grew old while the model was made ready
                     continue
                 result = self._seen(shot, model)
-                yield result
-                self.tallies[shot.source].add(result, 1000 * (time.monotonic() - shot.at))
+                try:
+                    yield result
+                finally:
+                    self.tallies[shot.source].add(result, 1000 * (time.monotonic() - shot.at))
+            if self.failed and all(capture.ended for capture in self.captures):
+                raise self.failed
         finally:
             self.close()
 
+    @property
+    def failed(self) -> Exception | None:
+        """Why the first of the sources that failed did."""
+        unused = [e for i, e in self._useless.items() if not self.tallies[i].labels]
+        return next((c.error for c in self.captures if c.error), unused[0] if unused else None)
+
     def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         for capture in self.captures:
             capture.stop()
+        until = time.monotonic() + LEAVING
         for capture in self.captures:
-            capture.join()
+            capture.join(until)
 
     def _next(self) -> Shot | None:
-        """The newest frame of the source whose turn it is; None once all have ended. Raises why the last one failed."""
+        """The newest frame of the source whose turn it is; None once all have ended, or the time is over."""
         with self.arrived:
-            while True:
+            while (left := self._began + self.seconds - time.monotonic()) > 0:
+                self._look_after()
                 count = len(self.captures)
                 for i in range(count):
                     capture = self.captures[(self._turn + i) % count]
@@ -191,22 +223,23 @@ class Camera:
                         self._turn = capture.index + 1
                         return shot
                 if all(c.ended for c in self.captures):
-                    failed = [c.error for c in self.captures if c.error]
-                    if failed:
-                        raise failed[0]
-                    return None
-                self.arrived.wait(1.0)
-                self._watch_for_stalls()
+                    break
+                self.arrived.wait(min(1.0, left))
+        return None
 
-    def _watch_for_stalls(self) -> None:
+    def _look_after(self) -> None:
+        """Says which source stalls, or has failed while others go on."""
         for capture in self.captures:
             silent = time.monotonic() - capture.last
-            if capture.source.live and not capture.ended and silent > STALLED:
-                if capture.index not in self._stalled:
+            stalled = capture.source.live and not capture.ended and not capture.lost and silent > STALLED
+            if not stalled and not capture.error:
+                self._told.discard(capture.index)
+            elif capture.index not in self._told:
+                self._told.add(capture.index)
+                if stalled:
                     self.progress.say(f"{capture.source.name}: no frame for {silent:.0f} s.")
-                self._stalled.add(capture.index)
-            else:
-                self._stalled.discard(capture.index)
+                elif not all(c.ended for c in self.captures):
+                    self.progress.say(f"{capture.error} The other sources go on.")
 
     def _seen(self, shot: Shot, model: Watch) -> Result:
         tally = self.tallies[shot.source]
@@ -215,11 +248,12 @@ class Camera:
         done = time.monotonic()
         exponentials = np.exp(logits - logits.max())
         probabilities = exponentials / exponentials.sum()
-        steady = tally.steady.update(shot.at, probabilities)
+        source = self.captures[shot.source].source
+        steady = tally.steady.update(shot.at if source.live else shot.number * source.pace, probabilities)
         best = np.argsort(-probabilities)[: self.top]
         tally.labels += 1
         return Result(
-            source=self.captures[shot.source].source.name,
+            source=source.name,
             frame=shot.number,
             time=time.time() - (time.monotonic() - shot.at),
             label=None if steady is None else self.names[steady],
@@ -234,10 +268,10 @@ class Camera:
         """The model for frames of that shape: sources may differ, and a stream may change."""
         if shape not in self._models:
             height, width = (shape[0] * 2 // 3, shape[1]) if self.nv12 else shape[:2]
-            if self._models:
+            if self._models and not all(c.source.folder for c in self.captures):
                 self.progress.say(f"frames of {width}×{height} pixels now.")
             self._models[shape] = self.bundle.watch(Frames(width, height, "NV12" if self.nv12 else "BGR", self.region))
-            while len(self._models) > SHAPES:
+            while len(self._models) > max(SHAPES, len(self.captures)):
                 self._models.popitem(last=False)
         self._models.move_to_end(shape)
         return self._models[shape]
@@ -253,10 +287,13 @@ class Camera:
                     "frames": capture.taken,
                     "labels": tally.labels,
                     "dropped": capture.dropped,
+                    "unreadable": capture.source.unreadable,
                     "fps": round(tally.labels / seconds, 2),
                     "age_ms": tally.age.to_json(),
                     "parts_ms": {name: part.to_json() for name, part in tally.parts.items()},
                     "outages": [round(s, 1) for s in capture.outages],
+                    "silent_s": round(time.monotonic() - capture.last, 1) if capture.source.live else 0.0,
+                    "error": str(capture.error) if capture.error else None,
                 }
             )
         return {"sources": rows, "seconds": round(seconds, 1), "temperature": look().temperature}
@@ -265,7 +302,11 @@ class Camera:
         """Raises BudgetNotMet, with the part that takes most, where 90% of the labels are not that young."""
         for capture, tally in zip(self.captures, self.tallies, strict=True):
             age = tally.age.at(90)
-            if age is not None and age > budget_ms:
+            if age is None:
+                raise BudgetNotMet(
+                    f"{capture.source.name}: gave no label to hold to {budget_ms:g} ms.", {"summary": self.summary()}
+                )
+            if age > budget_ms:
                 parts = {name: part.at(90) or 0.0 for name, part in tally.parts.items()}
                 told = ", ".join(f"{name} {ms:.1f}" for name, ms in parts.items())
                 raise BudgetNotMet(

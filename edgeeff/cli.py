@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -307,30 +308,37 @@ def _camera(options: argparse.Namespace) -> dict[str, Any]:
 
     signal.signal(signal.SIGTERM, stop)
     progress = TerminalProgress()
-    asked = {name: getattr(options, name) for name in ("region", "every", "nv12", "smooth", "threshold", "top")}
+    asked = {name: getattr(options, name) for name in ("region", "every", "nv12", "size", "smooth", "threshold", "top")}
     with contextlib.ExitStack() as stack:
+        asked["seconds"] = options.seconds or math.inf
         camera = stack.enter_context(Camera(Bundle.open(options.bundle), options.sources, **asked, progress=progress))
         sinks = outlets.opened(stack, json=options.json, output=options.output, mqtt=options.mqtt, progress=progress)
         if options.collect:
             sinks.append(
-                outlets.Collector(Path(options.collect), options.uncertain, megabytes=options.collect_mb, progress=progress)
+                outlets.Collector(
+                    Path(options.collect), options.uncertain, megabytes=options.collect_mb, region=options.region, progress=progress
+                )
             )
         if options.web:
             web = stack.enter_context(Web(options.web, camera))
             progress.say(f"watch at {web.url}")
             sinks.append(web)
-        end = time.monotonic() + (options.seconds or float("inf"))
+        failed: Exception | None = None
         try:
             for result in camera:
                 for sink in sinks:
                     sink(result)
-                if time.monotonic() > end:
-                    break
         except KeyboardInterrupt:
             pass  # how a camera is switched off
-        summary = camera.summary()
-    if not options.json:
+        except EdgeeffError as error:
+            failed = error
+        summary, failed = camera.summary(), failed or camera.failed
+    if not options.json and any(row["labels"] for row in summary["sources"]):
         report.cameras(summary)
+    if isinstance(failed, EdgeeffError):
+        failed.result = {"summary": summary}
+    if failed:
+        raise failed
     if options.budget_ms:
         camera.hold(options.budget_ms)
     return {"summary": summary}

@@ -68,6 +68,7 @@ def camera_elsewhere(options: argparse.Namespace) -> dict[str, Any]:
     words = {f"--{name.replace('_', '-')}": getattr(options, name) for name in given}
     arguments = [word for name, value in words.items() if value is not None for word in (name, str(value))]
     arguments += ["--roi", ",".join(map(str, options.region))] if options.region else []
+    arguments += ["--size", "{}x{}".format(*options.size)] if options.size else []
     arguments += ["--nv12"] if options.nv12 else []
     ending, stop, speaking, progress = threading.Event(), threading.Event(), threading.Lock(), TerminalProgress()
     with contextlib.ExitStack() as stack:

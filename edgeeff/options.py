@@ -118,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--roi", type=_box, dest="region", metavar="L,T,W,H", help="the part to look at: left,top,width,height in pixels"
     )
+    p.add_argument("--size", type=_size, metavar="WxH", help="ask a V4L2 or CSI camera for frames of WIDTHxHEIGHT pixels")
     p.add_argument("--every", type=_count, default=1, metavar="N", help="look at each Nth frame only")
     p.add_argument("--nv12", action="store_true", help="take raw NV12 frames from the camera; OpenVINO converts them in its graph")
     p.add_argument("--top", type=_count, default=3, metavar="K", help="classes to name for each frame (default 3)")
@@ -130,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
         "--seconds", type=_positive, metavar="S", help="end after so long (default: at Ctrl-C, SIGTERM or the source's end)"
     )
     p.add_argument("--output", metavar="FILE", help="append a JSON line for each frame")
-    p.add_argument("--mqtt", metavar="HOST[:PORT]/TOPIC", help="publish a JSON message for each frame")
+    p.add_argument("--mqtt", metavar="[USER:PASSWORD@]HOST[:PORT]/TOPIC", help="publish a JSON message for each frame")
     p.add_argument(
         "--web", metavar="[HOST:]PORT", help="show picture, label and ages in a browser; other hosts need the token printed"
     )
@@ -186,6 +187,12 @@ def _box(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\d+(,\d+){3}", text):
         raise argparse.ArgumentTypeError(f"{text!r}: expected left,top,width,height")
     return tuple(map(int, text.split(",")))
+
+
+def _size(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+x\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT, like 1280x720")
+    return tuple(map(int, text.split("x")))
 
 
 def _version(text: str) -> tuple[int, ...]:

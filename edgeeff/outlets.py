@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from .camera import Result
 from .errors import BadInput, ToolMissing, Unreachable
+from .frames import Box
 from .progress import SILENT, Progress
 from .sources import encoded
 
@@ -66,27 +67,31 @@ class Mqtt:
             from paho.mqtt.enums import CallbackAPIVersion
         except ModuleNotFoundError as error:
             raise ToolMissing("paho-mqtt is not installed: pip install 'edgeeff[camera]'") from error
-        parts = re.fullmatch(r"(?:mqtt://)?([^/:]+|\[[^\]]+\])(?::(\d+))?/(.+)", where)
-        if not parts or any(sign in parts[3] for sign in "#+"):
-            raise BadInput(f"--mqtt {where}: expected HOST[:PORT]/TOPIC, a topic without # and +.")
-        self.host, self.port, self.topic = parts[1].strip("[]"), int(parts[2] or 1883), parts[3]
+        parts = re.fullmatch(r"(?:mqtt://)?(?:([^:@/]+):(.*)@)?([\w.-]+|\[[^\]]+\])(?::(\d+))?/([^#+]+)", where)
+        if not parts or not 0 < int(parts[4] or 1883) < 65536:
+            raise BadInput("--mqtt: expected [USER:PASSWORD@]HOST[:PORT]/TOPIC, a topic without # and +.")
+        user, password, host, port, self.topic = parts.groups()
+        self.host, self.port = host.strip("[]"), int(port or 1883)
+        self.name = f"{self.host}:{self.port}"
         self.progress, self.lost = progress, 0
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2)
+        if user:
+            self.client.username_pw_set(user, password)
         self.client.reconnect_delay_set(1, 8)
         self.client.on_connect = self._connected
         self.client.on_disconnect = self._disconnected
-        self._gone = 0.0
+        self._gone, self._refused = 0.0, ""
         try:
             self.client.connect(self.host, self.port, keepalive=10)
-        except OSError as error:
-            raise Unreachable(
-                f"--mqtt {where}: no broker answers at {self.host}:{self.port} ({error.strerror or error})."
-            ) from error
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise Unreachable(f"--mqtt: no broker answers at {self.name} ({reason}).") from error
         self.client.loop_start()
         deadline = time.monotonic() + patience
         while not self.client.is_connected():
-            if time.monotonic() > deadline:
-                raise Unreachable(f"--mqtt {where}: {self.host}:{self.port} does not answer as an MQTT broker.")
+            if self._refused or time.monotonic() > deadline:
+                self.client.loop_stop()
+                raise Unreachable(f"--mqtt: {self.name} {self._refused or 'does not answer as an MQTT broker'}.")
             time.sleep(0.01)
 
     def __call__(self, result: Result) -> None:
@@ -103,22 +108,24 @@ class Mqtt:
         self.client.disconnect()
         self.client.loop_stop()
 
-    def _connected(self, *_: Any) -> None:
-        if self._gone:
+    def _connected(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            self._refused = f"refuses: {reason}"
+        elif self._gone:
             away = time.monotonic() - self._gone
-            self.progress.say(f"{self.host}:{self.port}: the broker is back after {away:.1f} s; {self.lost} labels were not sent.")
-        self._gone = 0.0
+            self.progress.say(f"{self.name}: the broker is back after {away:.1f} s; at least {self.lost} labels were not sent.")
+            self._gone = 0.0
 
     def _disconnected(self, *_: Any) -> None:
         if not self._gone:
             self._gone = time.monotonic()
-            self.progress.say(f"{self.host}:{self.port}: the broker is gone; going on without.")
+            self.progress.say(f"{self.name}: the broker {self._refused or 'is gone'}; going on without.")
 
 
 class Collector:
     """Keeps frames whose surest class is less likely than `uncertain`: at most one in `seconds`, and `megabytes` in all.
 
-    The folder is ready to calibrate on and to recover from: `edgeeff fit --calib DIR`.
+    Of a `region` only that: what the model saw. The folder is ready to calibrate on and recover from: `edgeeff fit --calib DIR`.
     """
 
     def __init__(
@@ -128,11 +135,12 @@ class Collector:
         *,
         megabytes: float,
         seconds: float = 1.0,
+        region: Box | None = None,
         progress: Progress = SILENT,
     ) -> None:
         if not 0 < uncertain <= 1:
             raise BadInput(f"--uncertain {uncertain:g}: expected a probability above 0, at most 1.")
-        self.folder, self.uncertain, self.seconds, self.progress = folder, uncertain, seconds, progress
+        self.folder, self.uncertain, self.seconds, self.region, self.progress = folder, uncertain, seconds, region, progress
         folder.mkdir(parents=True, exist_ok=True)
         self.room = megabytes * 1e6 - sum(p.stat().st_size for p in folder.iterdir() if p.is_file())
         self.kept, self._last = 0, float("-inf")
@@ -142,7 +150,7 @@ class Collector:
         if result.top[0][1] >= self.uncertain or now - self._last < self.seconds or self.room <= 0:
             return
         self._last = now
-        jpeg = encoded(result.pixels, quality=95)
+        jpeg = encoded(result.pixels, 95, self.region)
         self.room -= len(jpeg)
         if self.room <= 0:
             self.progress.say(f"{self.folder}: holds as much as it may; collecting no more. --collect-mb raises that.")

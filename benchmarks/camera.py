@@ -107,7 +107,7 @@ def alone(bundle: Bundle, path: Path, size: tuple[int, int], fps: int, count: in
     return dict(zip(("decoding", "conversion", "inference"), map(float, parts), strict=True))
 
 
-def ages(bundle: Bundle, photos: list[Path], *, fps: int = 10, count: int = 100, rounds: int = 3) -> dict[str, Any]:
+def ages(bundle: Bundle, photos: list[Path], *, fps: int = 10, count: int = 60, rounds: int = 5) -> dict[str, Any]:
     """From the coded frame to its label, in turn with the same work done one after the other. Ages begin with the decoded frame."""
     results = {}
     with tempfile.TemporaryDirectory() as folder:

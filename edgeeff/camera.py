@@ -24,12 +24,13 @@ from .backends import Watch
 from .bundle import Bundle
 from .capture import Capture, Shot
 from .conditions import look
-from .errors import BadInput, BudgetNotMet
+from .errors import BadInput, BudgetNotMet, Unreachable
 from .frames import Box, Frame, Frames
 from .progress import SILENT, Progress
 from .sources import STALLED, Source
 
 SHAPES = 4  # graphs kept ready, for frames of other sizes; one a source at least
+OPENING = 30.0  # seconds for a source's first frame
 LEAVING = 2.0  # seconds that sources have to end
 HOLD = 0.7  # of the threshold, or of what another label has reached
 PARTS = ("waiting for the model", "inference", "output")
@@ -178,7 +179,7 @@ class Camera:
                     model = self._model(shot.pixels.shape)
                 except BadInput as error:  # too small, or not the region's
                     if not capture.source.folder and not self.tallies[shot.source].labels:
-                        raise
+                        raise BadInput(f"{capture.source.name}: {error}") from error
                     self._useless.setdefault(shot.source, error)
                     capture.source.leave_out(self.progress.say, f"frame {shot.number}: {error}".rstrip("."))
                     continue
@@ -231,6 +232,8 @@ class Camera:
         """Says which source stalls, or has failed while others go on."""
         for capture in self.captures:
             silent = time.monotonic() - capture.last
+            if silent > OPENING and capture.source.lasting and not capture.taken and not capture.ended:
+                capture.give_up(Unreachable(f"{capture.source.name}: gave no frame within {OPENING:.0f} s. Is it on, and free?"))
             stalled = capture.source.live and not capture.ended and not capture.lost and silent > STALLED
             if not stalled and not capture.error:
                 self._told.discard(capture.index)

@@ -67,6 +67,11 @@ class Capture:
         if self._thread.ident:
             self._thread.join(max(0.0, until - time.monotonic()))
 
+    def give_up(self, error: Exception) -> None:
+        """Without its thread, which hangs; `arrived` is held."""
+        self.error, self.ended = error, True
+        self._stop.set()
+
     def take(self) -> Shot | None:
         """The newest frame, once; `arrived` is held."""
         shot, self._newest = self._newest, None

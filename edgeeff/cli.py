@@ -333,7 +333,7 @@ def _camera(options: argparse.Namespace) -> dict[str, Any]:
         except EdgeeffError as error:
             failed = error
         summary, failed = camera.summary(), failed or camera.failed
-    if not options.json and any(row["labels"] for row in summary["sources"]):
+    if not options.json and (not failed or any(row["labels"] for row in summary["sources"])):
         report.cameras(summary)
     if isinstance(failed, EdgeeffError):
         failed.result = {"summary": summary}

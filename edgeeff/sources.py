@@ -42,6 +42,9 @@ def opencv() -> Any:
         import cv2
     except ModuleNotFoundError as error:
         raise ToolMissing("opencv is not installed: pip install 'edgeeff[camera]'") from error
+    except ImportError as error:  # JetPack's and Debian's are built for NumPy 1
+        beside = f"opencv cannot be loaded beside NumPy {np.__version__} ({error})"
+        raise ToolMissing(f"{beside}. Where it is JetPack's, or the system's: pip install 'numpy<2'") from error
     return cv2
 
 
@@ -105,7 +108,7 @@ class Source:
             while capture.grab():
                 at, number, pixels = time.monotonic(), number + 1, None
                 if (number - 1) % self.every == 0:
-                    pixels = tidy(cv2, capture.retrieve()[1], nv12=self.nv12)
+                    pixels = self._picture(cv2, capture)
                     if pixels is None:
                         self.leave_out(say, "a frame that holds no picture")
                     read = read or pixels is not None
@@ -114,6 +117,23 @@ class Source:
             capture.release()
         if not read:
             raise BadInput(f"{self.name}: no frame could be read. Is it a video, in a format that OpenCV reads here?")
+
+    def _picture(self, cv2: Any, capture: Any) -> Frame | None:
+        """The frame grabbed last; None for one that is damaged. Raises BadInput for a kind of frames that is no use here."""
+        got, raw = capture.retrieve()
+        if not got or raw is None or raw.size == 0:
+            return None
+        planar = raw.ndim == 2 and 2 * len(raw) == 3 * int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        pixels = tidy(cv2, raw, nv12=self.nv12)
+        if pixels is None or planar != self.nv12:
+            kind = "raw NV12 or I420" if planar else f"{raw.dtype} {raw.shape}"
+            wanted = (
+                "NV12, for --nv12"
+                if self.nv12
+                else "BGR or grey (… ! videoconvert ! video/x-raw,format=BGR ! appsink), or NV12 with --nv12"
+            )
+            raise BadInput(f"{self.name}: gives frames of {kind}. Expected {wanted}.")
+        return pixels
 
     def _photos(self, cv2: Any, say: Callable[[str], None]) -> Iterator[tuple[float, Frame | None]]:
         photos = sorted(p for p in Path(self.name).iterdir() if p.suffix.lower() in SUFFIXES)
@@ -166,7 +186,7 @@ class Source:
             pipeline = CSI.format(
                 self.name.removeprefix("csi://"), asked, "NV12" if self.nv12 else "BGRx ! videoconvert ! video/x-raw,format=BGR"
             )
-        return cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER, [cv2.CAP_PROP_CONVERT_RGB, 0] if self.nv12 else [])
+        return cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
 
     def _v4l2(self, cv2: Any) -> Any:
         capture = cv2.VideoCapture(self.path, cv2.CAP_V4L2)

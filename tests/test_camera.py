@@ -349,3 +349,14 @@ def test_a_size_in_which_the_region_does_not_fit_costs_its_frames_only(bundle: B
         "rtsp://changing: frame 3: region 60,40,60,50: expected left,top,width,height of 32 pixels or more within 64×48; "
         "left out, as others like it will be."
     ]
+
+
+def test_a_source_that_hangs_before_its_first_frame_is_given_up(bundle: Bundle, monkeypatch) -> None:
+    monkeypatch.setattr("edgeeff.camera.OPENING", 0.5)
+
+    def frames():
+        time.sleep(60)
+        yield
+
+    with pytest.raises(Unreachable, match="gave no frame within"):
+        list(Camera(bundle, [Fake("hung", frames)]))

@@ -16,7 +16,7 @@ import pytest
 from cameras import FFMPEG, Said, port
 from PIL import Image
 
-from edgeeff import Bundle, ToolMissing
+from edgeeff import BadInput, Bundle, ToolMissing
 from edgeeff.accuracy import rank
 from edgeeff.camera import Camera
 from edgeeff.images import ImageSet, PixelFile
@@ -200,3 +200,44 @@ def test_a_jpeg_too_large_for_opencv_is_no_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("pixels", "good"), [((72, 64), True), ((72, 64, 1), True), ((72, 64, 2), False), ((71, 64), False)])
 def test_raw_frames_that_are_not_nv12_are_no_picture(pixels: tuple[int, ...], good: bool) -> None:
     assert (tidy(cv2, np.zeros(pixels, np.uint8), nv12=True) is not None) == good
+
+
+class Opened:
+    """What cv2.VideoCapture gives of a GStreamer pipeline: frames as its caps say, which OpenCV hands on as they are."""
+
+    def __init__(self, *shape: int) -> None:
+        self.raw = np.zeros(shape, np.uint8)
+
+    def retrieve(self) -> tuple[bool, np.ndarray]:
+        return True, self.raw
+
+    def get(self, _: int) -> float:
+        return 48.0
+
+
+@pytest.mark.parametrize(
+    ("shape", "nv12", "words"),
+    [
+        ((72, 64), False, "gives frames of raw NV12 or I420. Expected BGR or grey"),
+        ((48, 64, 2), False, r"gives frames of uint8 \(48, 64, 2\). Expected BGR or grey"),
+        ((48, 64, 3), True, r"gives frames of uint8 \(48, 64, 3\). Expected NV12"),
+        ((48, 64), True, r"gives frames of uint8 \(48, 64\). Expected NV12"),
+    ],
+)
+def test_a_pipeline_that_gives_another_kind_of_frames_is_refused(shape: tuple[int, ...], nv12: bool, words: str) -> None:
+    source = Source("videotestsrc ! appsink", nv12=nv12)
+    with pytest.raises(BadInput, match=words):
+        source._picture(cv2, Opened(*shape))
+
+
+def test_a_pipeline_may_give_grey_or_nv12() -> None:
+    assert Source("videotestsrc ! appsink")._picture(cv2, Opened(48, 64)).shape == (48, 64, 3)
+    assert Source("videotestsrc ! appsink", nv12=True)._picture(cv2, Opened(72, 64)).shape == (72, 64)
+
+
+def test_an_opencv_built_for_another_numpy_is_said(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "cv2.py").write_text("raise ImportError('numpy.core.multiarray failed to import')")
+    monkeypatch.delitem(sys.modules, "cv2")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ToolMissing, match=r"beside NumPy .* pip install 'numpy<2'"):
+        next(Source(os.devnull).frames(print))

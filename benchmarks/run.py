@@ -289,6 +289,16 @@ def overload(data: Path) -> dict[str, Any]:
         return camera.overload(Bundle.open(out), MINUTES)
 
 
+def v4l2(data: Path) -> dict[str, Any]:
+    """V2-B0 behind the kernel's own virtual camera, in a virtual machine."""
+    import v4l2
+
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) / "bundle"
+        bundle_of(data, out)
+        return v4l2.run(out)
+
+
 V2_B0 = ("v2-b0", "v2_b0-imagenet.pth")
 SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "v2-b0": lambda data: imagenet(data, *V2_B0),
@@ -311,6 +321,7 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "camera": camera,
     "clients": clients,
     "overload": overload,
+    "v4l2": v4l2,
     "pick": pick,
     "noise": noise,
     "predicted": lambda data: predicted("openvino"),

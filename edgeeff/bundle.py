@@ -116,26 +116,33 @@ class Bundle:
             return dict(data)
 
     def verify(self) -> dict[str, float]:
-        """Replay the golden images, as photos and as a camera's frames that shrink to them.
+        """Replay the golden images; and hold the camera's path, of frames that shrink to them, to numpy's shrinking and the file.
 
-        Returns the largest difference of each way, in standard deviations of the logits.
+        Returns how far each is off, in standard deviations of the logits: at most, and as root mean square.
         """
-        golden, view = self.golden(), View.standard(self.preprocess)
-        if missing := {"images", "logits", "frames"} - set(golden):
-            raise BadInput(f"{self.path}: golden.npz has no {min(missing)}. It is of an older edgeeff: fit again.")
-        images = golden["images"]
-        answers = {
-            "images": (self.load()(images), golden["logits"]),
-            "frames": (view.watched(self.watch(view.frames), images), golden["frames"]),
+        golden, view, run = self.golden(), View.standard(self.preprocess), self.load()
+        if missing := {"images", "logits"} - set(golden):
+            raise BadInput(f"{self.path}: golden.npz has no {min(missing)}. Fit again.")
+        frames = [view.frame(photo) for photo in golden["images"]]
+        see = self.watch(view.frames)
+        shrunk = run(np.concatenate([view.seen(frame) for frame in frames]))
+        logits, expected = run(golden["images"]), golden["logits"]
+        off = {
+            "images": float(np.abs(logits - expected).max() / expected.std()),
+            "frames": difference(np.concatenate([see(frame) for frame in frames]), shrunk),
         }
-        off = {name: float(np.abs(logits - expected).max() / expected.std()) for name, (logits, expected) in answers.items()}
-        for name, difference in off.items():
-            if not difference <= GOLDEN_TOLERANCE:
+        for name, far in off.items():
+            if not far <= GOLDEN_TOLERANCE:
                 raise BadInput(
-                    f"{self.path}: golden {name} give other logits here: off by {difference:.3f} standard deviations "
+                    f"{self.path}: golden {name} give other logits here: off by {far:.3f} standard deviations "
                     f"(allowed {GOLDEN_TOLERANCE}). The runtime here computes something else; fit again on this machine."
                 )
         return off
+
+
+def difference(ours: Logits, theirs: Logits) -> float:
+    """Root mean square, in standard deviations of the logits."""
+    return float(np.sqrt(np.mean((ours - theirs) ** 2)) / theirs.std())
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -163,9 +170,9 @@ def digest(manifest: dict[str, Any]) -> str:
 def write(folder: Path, files: Iterable[Path], labels: tuple[str, ...], golden: Mapping[str, Any], facts: dict[str, Any]) -> Bundle:
     """Fill the empty `folder`: copy the files, hash everything.
 
-    `golden` are the arrays `images`, `logits` and `frames` (what the compiled file answers to them, and to frames that shrink to
-    them), and where the device compiles for itself the logits of each form by its precision. `facts` are the manifest's keys but
-    `files` and `schema`; `facts["model"]` names one of `files`.
+    `golden` are the arrays `images` and `logits` (what the compiled file answers to them), and where the device compiles for
+    itself the logits of each form by its precision. `facts` are the manifest's keys but `files` and `schema`; `facts["model"]`
+    names one of `files`.
     """
     for file in files:
         shutil.copyfile(file, folder / file.name)

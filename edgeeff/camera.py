@@ -151,13 +151,16 @@ class Camera:
         self.top = min(top, len(self.names))
         self.arrived = threading.Condition()
         opened = [s if isinstance(s, Source) else Source(s, every=every, nv12=nv12, size=size) for s in sources]
-        if len({source.name for source in opened}) < len(opened):
-            raise BadInput("--source: the same one twice.")
+        for i, source in enumerate(opened):
+            if any(source.address == other.address for other in opened[:i]):
+                raise BadInput("--source: the same one twice.")
+            if any(source.name == other.name for other in opened[:i]):
+                source.name += f" ({i + 1})"  # they differ in their passwords
         self.captures = [Capture(i, source, self.arrived, progress) for i, source in enumerate(opened)]
         self.tallies = [Tally(Steady(smooth, threshold)) for _ in opened]
         self._models: OrderedDict[tuple[int, ...], Watch] = OrderedDict()
         self._turn = 0
-        self._told: set[int] = set()  # sources of which it was said that they stall, or have failed
+        self._told: dict[int, str] = {}  # what was said last of a source
         self._useless: dict[int, BadInput] = {}
         self._began = time.monotonic()
         self._closed = False
@@ -179,7 +182,9 @@ class Camera:
                     model = self._model(shot.pixels.shape)
                 except BadInput as error:  # too small, or not the region's
                     if not capture.source.folder and not self.tallies[shot.source].labels:
-                        raise BadInput(f"{capture.source.name}: {error}") from error
+                        with self.arrived:
+                            capture.give_up(BadInput(f"{capture.source.name}: {error}"))
+                        continue
                     self._useless.setdefault(shot.source, error)
                     capture.source.leave_out(self.progress.say, f"frame {shot.number}: {error}".rstrip("."))
                     continue
@@ -234,15 +239,14 @@ class Camera:
             silent = time.monotonic() - capture.last
             if silent > OPENING and capture.source.lasting and not capture.taken and not capture.ended:
                 capture.give_up(Unreachable(f"{capture.source.name}: gave no frame within {OPENING:.0f} s. Is it on, and free?"))
-            stalled = capture.source.live and not capture.ended and not capture.lost and silent > STALLED
-            if not stalled and not capture.error:
-                self._told.discard(capture.index)
-            elif capture.index not in self._told:
-                self._told.add(capture.index)
-                if stalled:
-                    self.progress.say(f"{capture.source.name}: no frame for {silent:.0f} s.")
-                elif not all(c.ended for c in self.captures):
-                    self.progress.say(f"{capture.error} The other sources go on.")
+            news = ""
+            if capture.error and not all(c.ended for c in self.captures):
+                news = f"{capture.error} The other sources go on."
+            elif capture.source.live and not capture.ended and not capture.lost and silent > STALLED:
+                news = f"{capture.source.name}: no frame for {STALLED:g} s."
+            if news and news != self._told.get(capture.index):
+                self.progress.say(news)
+            self._told[capture.index] = news
 
     def _seen(self, shot: Shot, model: Watch) -> Result:
         tally = self.tallies[shot.source]

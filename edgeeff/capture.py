@@ -47,7 +47,8 @@ class Capture:
     @property
     def outages(self) -> list[float]:
         """Seconds each; the last may not be over."""
-        return [*self._outages, *([time.monotonic() - self.lost] if self.lost else [])]
+        lost = self.lost
+        return [*self._outages, *([time.monotonic() - lost] if lost else [])]
 
     @property
     def newer(self) -> bool:
@@ -55,6 +56,7 @@ class Capture:
         return self._newest is not None
 
     def start(self) -> None:
+        self.last = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
@@ -82,12 +84,12 @@ class Capture:
     def _run(self) -> None:
         try:
             self._take_frames()
-        except Exception as error:  # raised again where the frames are asked for
-            self.error = error
-        finally:
-            with self.arrived:
-                self.ended = True
-                self.arrived.notify_all()
+            error = None
+        except Exception as raised:  # again where the frames are asked for
+            error = raised
+        with self.arrived:
+            self.error, self.ended = self.error or error, True
+            self.arrived.notify_all()
 
     def _take_frames(self) -> None:
         """Until the source ends for good; one that is lasting and has worked is opened again and again."""
@@ -95,10 +97,11 @@ class Capture:
         while not self._stop.is_set():
             try:
                 for at, pixels in self.source.frames(self.progress.say):
-                    if self.lost:
-                        self._outages.append(at - self.lost)
-                        self.progress.say(f"{self.source.name}: is back after {at - self.lost:.1f} s.")
-                    pause, self.lost, self.last = PATIENCE[0], 0.0, at
+                    lost, self.lost = self.lost, 0.0
+                    if lost:
+                        self._outages.append(at - lost)
+                        self.progress.say(f"{self.source.name}: is back after {at - lost:.1f} s.")
+                    pause, self.last = PATIENCE[0], at
                     if not self._put(at, pixels):
                         return
             except EdgeeffError:
@@ -121,9 +124,11 @@ class Capture:
         with self.arrived:
             while pixels is not None and self._newest is not None and not self.source.live and not self._stop.is_set():
                 self.arrived.wait()
+            if self._stop.is_set():
+                return False
             if pixels is not None:
                 self.dropped += self._newest is not None
                 self._newest = Shot(self.index, self.taken, at, pixels)
                 self.arrived.notify_all()
             self.taken += 1
-        return not self._stop.is_set()
+        return True

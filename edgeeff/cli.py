@@ -330,7 +330,7 @@ def _camera(options: argparse.Namespace) -> dict[str, Any]:
                     sink(result)
         except KeyboardInterrupt:
             pass  # how a camera is switched off
-        except EdgeeffError as error:
+        except Exception as error:  # raised again below, once the figures are told
             failed = error
         summary, failed = camera.summary(), failed or camera.failed
     if not options.json and (not failed or any(row["labels"] for row in summary["sources"])):
@@ -406,9 +406,7 @@ def _verify(options: argparse.Namespace) -> dict[str, Any]:
     off = bundle.verify()
     if not options.json:
         files = len(bundle.manifest["files"])
-        differences = (
-            f"golden images differ by {off['images']:.4f} standard deviations, as a camera's frames by {off['frames']:.3f}"
-        )
+        differences = f"golden images differ by {off['images']:.4f} standard deviations, the camera's path by {off['frames']:.3f}"
         print(f"{options.bundle}: {files} files match; {differences}. Good.")
     return {"bundle": options.bundle, "files": len(bundle.manifest["files"]), "golden_difference": off, "ok": True}
 

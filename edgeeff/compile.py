@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from . import backends, bundle
 from .accuracy import Gate, StepReport
 from .backends import tensorrt
@@ -22,8 +20,7 @@ from .bench import Figures, Measurement, measure, ratio
 from .bundle import PAGE, Bundle
 from .conditions import Conditions, device, look, throttled
 from .errors import AccuracyGateFailed, BadInput, BudgetNotMet, BuildFailed, Disturbed, EdgeeffError, ToolMissing
-from .frames import View
-from .images import ImageSet, Logits, PixelFile, Predict
+from .images import ImageSet, PixelFile, Predict
 from .progress import SILENT, Progress
 from .report import milliseconds
 from .target import Budget
@@ -146,9 +143,7 @@ def _compiled(
     layers = shipped.file.with_name(tensorrt.LAYERS)
     files = [*backends.get("tensorrt").files(shipped.file), *([layers] if layers.exists() else [])]
     files += [source.path / name for name in (*graphs.values(), PAGE) if name in facts["files"]]
-    view, images = View.standard(source.preprocess), golden["images"]
-    see = tensorrt.watch(shipped.file, view, precision=shipped.precision)
-    answers = {**golden, "logits": runs[shipped.precision](images), "frames": view.watched(see, images)}
+    answers = {**golden, "logits": runs[shipped.precision](golden["images"])}
     facts = {k: v for k, v in facts.items() if k not in ("schema", "files", "digest")} | {
         "backend": "tensorrt",
         "model": shipped.file.name,
@@ -162,12 +157,12 @@ def _compiled(
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "verdict": verdict,
     }
-    bundle.write(folder, files, source.labels, answers, facts)
+    bundle.write(folder, files, source.labels, answers, facts).verify()
     return Compiled(bundle.publish(folder, source.path.resolve()), shipped, reports, verdict)
 
 
 def _checked(precision: str, file: Path, run: Predict, golden: dict[str, Any], gate: Gate | None) -> EngineReport:
-    difference = _difference(run(golden["images"]), golden[precision])
+    difference = bundle.difference(run(golden["images"]), golden[precision])
     report = gate.judge(precision, run) if gate else None
     size = file.stat().st_size / 1e6
     note = ""
@@ -179,10 +174,6 @@ def _checked(precision: str, file: Path, run: Predict, golden: dict[str, Any], g
         assert gate is not None
         note = gate.refusal(report)
     return EngineReport(precision, file, difference, report, not note, None, size, note)
-
-
-def _difference(ours: Logits, theirs: Logits) -> float:
-    return float(np.sqrt(np.mean((ours - theirs) ** 2)) / theirs.std())
 
 
 def _best(reports: list[EngineReport], budget: Budget, path: Path) -> EngineReport:

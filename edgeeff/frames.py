@@ -10,7 +10,7 @@ OpenVINO gets it in front of the network's own graph; ONNX Runtime and TensorRT 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BadInput
-from .images import Logits, PixelFile, Pixels, Preprocess
+from .images import PixelFile, Pixels, Preprocess
 
 Frame = NDArray[np.uint8]  # (H, W, 3), or NV12's (H · 3/2, W)
 Box = tuple[int, int, int, int]  # left, top, width, height
@@ -114,9 +114,12 @@ class View:
         frame[self.top : bottom, self.left : right] = part.round().clip(0, 255)
         return frame
 
-    def watched(self, see: Callable[[Frame], Logits], photos: Pixels) -> Logits:
-        """What is seen of such frames of photos, one after the other."""
-        return np.concatenate([see(self.frame(photo)) for photo in photos])
+    def seen(self, frame: Frame) -> Pixels:
+        """What the network is to see of a frame, `(1, R, R, 3)`: what the graphs compute, by numpy."""
+        part = self.part(frame)[..., ::-1] if self.swap else self.part(frame)
+        wide = np.tensordot(self.rows, part.astype(np.float32), (1, 0))  # (R, w, 3)
+        pixels: Pixels = np.tensordot(self.columns, wide, (0, 1)).transpose(1, 0, 2).round().clip(0, 255).astype(np.uint8)
+        return pixels[None]
 
     @cached_property
     def _back(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

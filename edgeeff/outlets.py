@@ -67,7 +67,7 @@ class Mqtt:
             from paho.mqtt.enums import CallbackAPIVersion
         except ModuleNotFoundError as error:
             raise ToolMissing("paho-mqtt is not installed: pip install 'edgeeff[camera]'") from error
-        parts = re.fullmatch(r"(?:mqtt://)?(?:([^:@/]+):(.*)@)?([\w.-]+|\[[^\]]+\])(?::(\d+))?/([^#+]+)", where)
+        parts = re.fullmatch(r"(?:mqtt://)?(?:([^:@/]+):([^/]*)@)?([\w.-]+|\[[^\]]+\])(?::(\d+))?/([^#+]+)", where)
         if not parts or not 0 < int(parts[4] or 1883) < 65536:
             raise BadInput("--mqtt: expected [USER:PASSWORD@]HOST[:PORT]/TOPIC, a topic without # and +.")
         user, password, host, port, self.topic = parts.groups()
@@ -80,7 +80,7 @@ class Mqtt:
         self.client.reconnect_delay_set(1, 8)
         self.client.on_connect = self._connected
         self.client.on_disconnect = self._disconnected
-        self._gone, self._refused = 0.0, ""
+        self._worked, self._gone, self._refused = False, 0.0, ""
         try:
             self.client.connect(self.host, self.port, keepalive=10)
         except (OSError, UnicodeError) as error:
@@ -109,17 +109,20 @@ class Mqtt:
         self.client.loop_stop()
 
     def _connected(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        if reason.is_failure:
-            self._refused = f"refuses: {reason}"
-        elif self._gone:
+        refused, self._refused = self._refused, f"refuses: {reason}" if reason.is_failure else ""
+        if self._refused:
+            if self._worked and self._refused != refused:
+                self.progress.say(f"{self.name}: the broker {self._refused}.")
+            return
+        if self._gone:
             away = time.monotonic() - self._gone
             self.progress.say(f"{self.name}: the broker is back after {away:.1f} s; at least {self.lost} labels were not sent.")
-            self._gone = 0.0
+        self._worked, self._gone = True, 0.0
 
     def _disconnected(self, *_: Any) -> None:
-        if not self._gone:
+        if self._worked and not self._gone:
             self._gone = time.monotonic()
-            self.progress.say(f"{self.name}: the broker {self._refused or 'is gone'}; going on without.")
+            self.progress.say(f"{self.name}: the broker is gone; going on without.")
 
 
 class Collector:

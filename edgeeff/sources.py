@@ -10,6 +10,7 @@ What is live drops frames that come while the model is busy, and is opened again
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -58,12 +59,12 @@ class Source:
         self.address, self.every, self.nv12, self.size = address, every, nv12, size
         self.unreadable = 0
         self.pace = UNRELATED  # seconds from frame to frame of what is not live
+        self.csi, self.pipeline = address.startswith("csi://"), " ! " in address
+        self.stream = address == "-" or self.pipeline or bool(re.match(r"(?i)(?!file:)[a-z]+://", address))
         self.name = name = address
-        for secret, shown in SECRETS:
+        for secret, shown in SECRETS if self.stream else ():
             self.name = name = re.sub(secret, shown, name)
         self.folder = Path(name).is_dir()
-        self.csi, self.pipeline = name.startswith("csi://"), " ! " in name
-        self.stream = name == "-" or self.pipeline or bool(re.match(r"(?i)(?!file:)[a-z]+://", name))
         self.device = name.isdecimal() or name.startswith(("/dev/video", "/dev/v4l/"))
         self.live = self.device or self.stream
         if nv12 and not (self.device or self.csi or self.pipeline):
@@ -116,7 +117,8 @@ class Source:
         finally:
             capture.release()
         if not read:
-            raise BadInput(f"{self.name}: no frame could be read. Is it a video, in a format that OpenCV reads here?")
+            kind = Unreachable if self.live else BadInput
+            raise kind(f"{self.name}: no frame could be read. Is it a video, in a format that OpenCV reads here?")
 
     def _picture(self, cv2: Any, capture: Any) -> Frame | None:
         """The frame grabbed last; None for one that is damaged. Raises BadInput for a kind of frames that is no use here."""
@@ -142,7 +144,8 @@ class Source:
         for number, photo in enumerate(photos):
             at, pixels = time.monotonic(), None
             if number % self.every == 0:
-                pixels = decoded(cv2, photo.read_bytes())
+                with contextlib.suppress(OSError):
+                    pixels = decoded(cv2, photo.read_bytes())
                 if pixels is None:
                     self.leave_out(say, f"{photo}: cannot be read")
             yield at, pixels
@@ -196,12 +199,6 @@ class Source:
         sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
         for side, pixels in zip(sides, self.size or (), strict=False):
             capture.set(side, pixels)
-        given = tuple(int(capture.get(side)) for side in sides)
-        if self.size and given != self.size:
-            capture.release()
-            raise BadInput(
-                "{}: asked for {}×{} pixels, it gives {}×{}. --size: one that it has.".format(self.name, *self.size, *given)
-            )
         if self.nv12:
             wanted = cv2.VideoWriter.fourcc(*"NV12")
             capture.set(cv2.CAP_PROP_FOURCC, wanted)
@@ -209,6 +206,12 @@ class Source:
             if int(capture.get(cv2.CAP_PROP_FOURCC)) != wanted:
                 capture.release()
                 raise BadInput(f"{self.name}: gives no NV12. Without --nv12 its frames are converted here.")
+        given = tuple(int(capture.get(side)) for side in sides)
+        if self.size and given != self.size:
+            capture.release()
+            raise BadInput(
+                "{}: asked for {}×{} pixels, it gives {}×{}. --size: one that it has.".format(self.name, *self.size, *given)
+            )
         return capture
 
 

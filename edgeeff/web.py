@@ -128,7 +128,13 @@ class _Client(asyncio.Protocol):
         self._wait()
 
     def _wait(self) -> None:
-        self.end = asyncio.get_running_loop().call_later(IDLE, self.transport.abort)
+        self.end = asyncio.get_running_loop().call_later(IDLE, self._idle)
+
+    def _idle(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self._wait()  # it reads slowly
+        else:
+            self.transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.end.cancel()

@@ -17,6 +17,7 @@ from edgeeff import Bundle
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
+pytest_plugins = ["boards"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,6 +9,7 @@ import pytest
 
 from edgeeff import BadInput, Bundle
 from edgeeff.bundle import digest, publish, replaceable
+from edgeeff.frames import View
 
 
 @pytest.fixture
@@ -94,6 +95,14 @@ def test_a_manifest_cannot_point_outside_the_bundle(copy: Path) -> None:
     edit(copy, files={name: value for name, value in files.items() if name != "golden.npz"})
     with pytest.raises(BadInput, match="does not vouch for golden.npz"):
         Bundle.open(copy)
+
+
+def test_a_camera_path_that_shows_other_pixels_is_refused(fitted, monkeypatch) -> None:
+    bundle, right = Bundle.open(fitted[0]), View.seen
+    assert bundle.verify()["frames"] < 0.1
+    monkeypatch.setattr(View, "seen", lambda view, frame: 255 - right(view, frame))
+    with pytest.raises(BadInput, match="golden frames give other logits"):
+        bundle.verify()
 
 
 def test_other_golden_logits_are_refused(copy: Path) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,11 @@ from PIL import Image
 
 from edgeeff import BadInput, Bundle, backends
 from edgeeff.export import frames_graph
+from edgeeff.fit import Job, fit, on_camera
 from edgeeff.frames import GRAPH, Footage, Frames, View
 from edgeeff.images import ImageSet, PixelFile, Preprocess
+from edgeeff.target import Budget
+from edgeeff.verdict import Form
 
 PREPROCESS = Preprocess(64, 73, (0, 0, 0), (1, 1, 1))
 SESSION = onnxruntime.InferenceSession(GRAPH, providers=["CPUExecutionProvider"])
@@ -126,6 +130,36 @@ def test_footage_is_what_looks_like_the_photos(tmp_path: Path, size, colour) -> 
     assert first.shape == (2, *view.frames.shape)
     pictures = np.concatenate([seen(view, frame) for frame in (*first, *second)]).astype(int)
     assert np.abs(pictures - pixels.rows(0, 3)).mean() < 2
+
+
+@pytest.mark.parametrize(
+    "frames", [Frames(640, 480), Frames(96, 70, "RGB"), Frames(128, 96, "NV12"), Frames(99, 80, "BGR", (7, 9, 60, 50))]
+)
+def test_numpy_sees_what_the_graph_sees(frames: Frames) -> None:
+    view = View.of(PREPROCESS, frames)
+    noise = np.random.default_rng(0).integers(0, 256, frames.shape, np.uint8)
+    off = np.abs(view.seen(noise).astype(int) - seen(view, noise).astype(int))
+    assert off.max() <= 1
+    assert off.mean() < 0.01
+
+
+def test_a_form_whose_camera_fails_makes_way_for_another(digits: Path, tmp_path: Path, monkeypatch) -> None:
+    """No real form passes on photos and fails on the same photos as frames; the first one's verdict is turned."""
+    judged: list[Form] = []
+
+    def first_fails(*arguments):
+        report = on_camera(*arguments)
+        judged.append(arguments[-1])
+        return replace(report, passed=False) if len(judged) == 1 else report
+
+    monkeypatch.setitem(fit.__globals__, "on_camera", first_fails)
+    small = {"variants": ["lite0"], "resolution": [32], "epochs": 1, "flip": False, "max_drop": 20.0}
+    places = {"train": digits / "train", "val": digits / "val", "out": tmp_path / "out"}
+    done = fit(Job(target="host-cpu", budget=Budget(latency_ms=500), **places, **small))
+    first, last = judged
+    assert done.outcome.shipped.label == last.label != first.label
+    step = done.bundle.manifest["steps"][-1]
+    assert step["step"] == f"{last.report.step}, 640×480 frames"
 
 
 def test_the_whole_path_is_a_step_of_the_fit(fitted) -> None:

@@ -93,11 +93,13 @@ def test_a_broker_that_wants_a_password(tmp_path: Path) -> None:
     server = subprocess.Popen([MOSQUITTO, "-c", tmp_path / "conf"], stderr=subprocess.DEVNULL)
     try:
         time.sleep(0.5)
-        with Mqtt(f"edge:se:c@ret@127.0.0.1:{number}/labels") as send:
+        said = Said()
+        with Mqtt(f"edge:se:c@ret@127.0.0.1:{number}/labels", said) as send:
             send(result(0.5))
         for who in ("", "edge:wrong@"):
             with pytest.raises(Unreachable, match=rf"^--mqtt: 127.0.0.1:{number} refuses: Not authorized\.$"):
-                Mqtt(f"{who}127.0.0.1:{number}/labels")
+                Mqtt(f"{who}127.0.0.1:{number}/labels", said)
+        assert said.lines == []
     finally:
         server.kill()
         server.wait()

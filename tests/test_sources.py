@@ -235,6 +235,11 @@ def test_a_pipeline_may_give_grey_or_nv12() -> None:
     assert Source("videotestsrc ! appsink", nv12=True)._picture(cv2, Opened(72, 64)).shape == (72, 64)
 
 
+def test_streams_that_differ_in_their_passwords_are_two(bundle: Bundle) -> None:
+    camera = Camera(bundle, ["http://nvr/s?token=a", "http://nvr/s?token=b"])
+    assert [capture.source.name for capture in camera.captures] == ["http://nvr/s?token=…", "http://nvr/s?token=… (2)"]
+
+
 def test_an_opencv_built_for_another_numpy_is_said(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "cv2.py").write_text("raise ImportError('numpy.core.multiarray failed to import')")
     monkeypatch.delitem(sys.modules, "cv2")

@@ -177,25 +177,12 @@ class Camera:
             capture.start()
         try:
             while (shot := self._next()) is not None:
-                known, capture = shot.pixels.shape in self._models, self.captures[shot.source]
-                try:
-                    model = self._model(shot.pixels.shape)
-                except BadInput as error:  # too small, or not the region's
-                    if not capture.source.folder and not self.tallies[shot.source].labels:
-                        with self.arrived:
-                            capture.give_up(BadInput(f"{capture.source.name}: {error}"))
-                        continue
-                    self._useless.setdefault(shot.source, error)
-                    capture.source.leave_out(self.progress.say, f"frame {shot.number}: {error}".rstrip("."))
-                    continue
-                if not known and capture.source.live and capture.newer:
-                    capture.dropped += 1  # it grew old while the model was made ready
-                    continue
-                result = self._seen(shot, model)
-                try:
-                    yield result
-                finally:
-                    self.tallies[shot.source].add(result, 1000 * (time.monotonic() - shot.at))
+                if model := self._ready(shot):
+                    result = self._seen(shot, model)
+                    try:
+                        yield result
+                    finally:
+                        self.tallies[shot.source].add(result, 1000 * (time.monotonic() - shot.at))
             if self.failed and all(capture.ended for capture in self.captures):
                 raise self.failed
         finally:
@@ -247,6 +234,24 @@ class Camera:
             if news and news != self._told.get(capture.index):
                 self.progress.say(news)
             self._told[capture.index] = news
+
+    def _ready(self, shot: Shot) -> Watch | None:
+        """The model for it; None where the frame is no use, or has grown old while the model was made ready."""
+        known, capture = shot.pixels.shape in self._models, self.captures[shot.source]
+        try:
+            model = self._model(shot.pixels.shape)
+        except BadInput as error:  # too small, or not the region's
+            if capture.source.folder or self.tallies[shot.source].labels:
+                self._useless.setdefault(shot.source, error)
+                capture.source.leave_out(self.progress.say, f"frame {shot.number}: {error}".rstrip("."))
+            else:
+                with self.arrived:
+                    capture.give_up(BadInput(f"{capture.source.name}: {error}"))
+            return None
+        if not known and capture.source.live and capture.newer:
+            capture.dropped += 1
+            return None
+        return model
 
     def _seen(self, shot: Shot, model: Watch) -> Result:
         tally = self.tallies[shot.source]

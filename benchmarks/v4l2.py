@@ -138,4 +138,4 @@ def guest(bundle: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print("RESULT " + json.dumps(guest(Path(sys.argv[1]))))
+    print("\nRESULT " + json.dumps(guest(Path(sys.argv[1]))))

@@ -118,24 +118,28 @@ class Bundle:
     def verify(self) -> dict[str, float]:
         """Replay the golden images; and hold the camera's path, of frames that shrink to them, to numpy's shrinking and the file.
 
-        Returns how far each is off, in standard deviations of the logits: at most, and as root mean square.
+        Returns how far each is off, in standard deviations of the logits: at most, and as root mean square. Frames may be off
+        twice as far as noise of ±2 grey levels moves the logits: runtimes round when they shrink, and some networks answer to that.
         """
         golden, view, run = self.golden(), View.standard(self.preprocess), self.load()
         if missing := {"images", "logits"} - set(golden):
             raise BadInput(f"{self.path}: golden.npz has no {min(missing)}. Fit again.")
         frames = [view.frame(photo) for photo in golden["images"]]
         see = self.watch(view.frames)
-        shrunk = run(np.concatenate([view.seen(frame) for frame in frames]))
-        logits, expected = run(golden["images"]), golden["logits"]
+        shrunk = np.concatenate([view.seen(frame) for frame in frames])
+        noise = np.random.default_rng(0).integers(-2, 3, shrunk.shape)
+        logits, expected, clean = run(golden["images"]), golden["logits"], run(shrunk)
+        noisy = difference(run((shrunk + noise).clip(0, 255).astype(np.uint8)), clean)
         off = {
             "images": float(np.abs(logits - expected).max() / expected.std()),
-            "frames": difference(np.concatenate([see(frame) for frame in frames]), shrunk),
+            "frames": difference(np.concatenate([see(frame) for frame in frames]), clean),
         }
+        allowed = {"images": GOLDEN_TOLERANCE, "frames": max(GOLDEN_TOLERANCE, 2 * noisy)}
         for name, far in off.items():
-            if not far <= GOLDEN_TOLERANCE:
+            if not far <= allowed[name]:
                 raise BadInput(
                     f"{self.path}: golden {name} give other logits here: off by {far:.3f} standard deviations "
-                    f"(allowed {GOLDEN_TOLERANCE}). The runtime here computes something else; fit again on this machine."
+                    f"(allowed {allowed[name]:.3g}). The runtime here computes something else; fit again on this machine."
                 )
         return off
 

@@ -70,7 +70,7 @@ class Capture:
             self._thread.join(max(0.0, until - time.monotonic()))
 
     def give_up(self, error: Exception) -> None:
-        """Without its thread, which hangs; `arrived` is held."""
+        """Ended from outside, as its thread hangs or its frames are no use; `arrived` is held."""
         self.error, self.ended = error, True
         self._stop.set()
 

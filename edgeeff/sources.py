@@ -61,9 +61,10 @@ class Source:
         self.pace = UNRELATED  # seconds from frame to frame of what is not live
         self.csi, self.pipeline = address.startswith("csi://"), " ! " in address
         self.stream = address == "-" or self.pipeline or bool(re.match(r"(?i)(?!file:)[a-z]+://", address))
-        self.name = name = address
+        name = address
         for secret, shown in SECRETS if self.stream else ():
-            self.name = name = re.sub(secret, shown, name)
+            name = re.sub(secret, shown, name)
+        self.name = name
         self.folder = Path(name).is_dir()
         self.device = name.isdecimal() or name.startswith(("/dev/video", "/dev/v4l/"))
         self.live = self.device or self.stream
@@ -126,7 +127,7 @@ class Source:
         if not got or raw is None or raw.size == 0:
             return None
         planar = raw.ndim == 2 and 2 * len(raw) == 3 * int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        pixels = tidy(cv2, raw, nv12=self.nv12)
+        pixels = np.ascontiguousarray(raw) if planar else tidy(cv2, raw)
         if pixels is None or planar != self.nv12:
             kind = "raw NV12 or I420" if planar else f"{raw.dtype} {raw.shape}"
             wanted = (
@@ -258,15 +259,13 @@ def decoded(cv2: Any, data: bytes) -> Frame | None:
     return pixels
 
 
-def tidy(cv2: Any, pixels: Any, *, nv12: bool = False) -> Frame | None:
-    """Frames of whatever depth and channels as 8-bit BGR, or NV12 as it is; None where there is no such picture."""
+def tidy(cv2: Any, pixels: Any) -> Frame | None:
+    """Frames of whatever depth and channels as 8-bit BGR; None where there is no picture."""
     if pixels is None or pixels.size == 0 or pixels.ndim not in (2, 3):
         return None
     if pixels.dtype != np.uint8:
         pixels = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else np.clip(pixels, 0, 255).astype(np.uint8)
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    if nv12:
-        return np.ascontiguousarray(pixels.reshape(pixels.shape[:2])) if channels == 1 and len(pixels) % 3 == 0 else None
     if channels in (1, 4):
         pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR)
     return pixels if pixels.shape[2] == 3 else None

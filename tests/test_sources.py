@@ -197,11 +197,6 @@ def test_a_jpeg_too_large_for_opencv_is_no_picture(tmp_path: Path) -> None:
     assert decoded(cv2, bytes(jpeg)) is None
 
 
-@pytest.mark.parametrize(("pixels", "good"), [((72, 64), True), ((72, 64, 1), True), ((72, 64, 2), False), ((71, 64), False)])
-def test_raw_frames_that_are_not_nv12_are_no_picture(pixels: tuple[int, ...], good: bool) -> None:
-    assert (tidy(cv2, np.zeros(pixels, np.uint8), nv12=True) is not None) == good
-
-
 class Opened:
     """What cv2.VideoCapture gives of a GStreamer pipeline: frames as its caps say, which OpenCV hands on as they are."""
 

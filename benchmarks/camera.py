@@ -64,7 +64,7 @@ def port() -> int:
 
 
 @contextmanager
-def served(kind: str, path: Path, size: tuple[int, int], fps: int) -> Iterator[str]:
+def served(kind: str, path: Path) -> Iterator[str]:
     """Where the film is played at its own pace: a file that grows (a pipe), or the address of a server."""
     number = port()
     play = ["ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", str(path), "-c", "copy"]
@@ -116,7 +116,7 @@ def ages(bundle: Bundle, photos: list[Path], *, fps: int = 10, count: int = 60, 
             for kind in ("file", "http", "rtsp"):
                 turns = []
                 for _ in range(rounds):
-                    with served(kind, path, size, fps) as address, Camera(bundle, [address]) as camera:
+                    with served(kind, path) as address, Camera(bundle, [address]) as camera:
                         labels = itertools.islice(camera, fps, fps + count)  # a stream begins with a burst
                         times = np.array([(r.age_ms, r.waited_ms, r.inference_ms) for r in labels])
                         dropped = camera.captures[0].dropped

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -247,16 +248,22 @@ def bundle_of(data: Path, out: Path, *options: object) -> dict[str, Any]:
     )
 
 
+@contextmanager
+def fitted(data: Path) -> Iterator[tuple[Bundle, dict[str, Any]]]:
+    """The same for as long as it is needed, with what its fit said."""
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) / "bundle"
+        answer = bundle_of(data, out)
+        yield Bundle.open(out), answer
+
+
 def camera(data: Path) -> dict[str, Any]:
     """V2-B0 in INT8 behind a camera: the whole path's accuracy, ages by source and size, sharing."""
     import camera
 
-    with tempfile.TemporaryDirectory() as temporary:
-        out = Path(temporary) / "bundle"
-        fitted = bundle_of(data, out)
-        bundle = Bundle.open(out)
+    with fitted(data) as (bundle, answer):
         return {
-            "steps": fitted["steps"],
+            "steps": answer["steps"],
             "precision": bundle.manifest["precision"],
             "ages": camera.ages(bundle, frames(data)),
             "sharing": camera.sharing(bundle),
@@ -264,13 +271,11 @@ def camera(data: Path) -> dict[str, Any]:
 
 
 def clients(data: Path) -> dict[str, Any]:
-    """The page of a camera that is as fast as it can be, without and with 100 clients."""
+    """The page of a camera, without and with 100 clients."""
     import camera
 
-    with tempfile.TemporaryDirectory() as temporary:
-        out = Path(temporary) / "bundle"
-        bundle_of(data, out)
-        return camera.clients(Bundle.open(out), frames(data)[0])
+    with fitted(data) as (bundle, _):
+        return camera.clients(bundle, frames(data)[0])
 
 
 def frames(data: Path) -> list[Path]:
@@ -283,20 +288,16 @@ def overload(data: Path) -> dict[str, Any]:
     """V2-B0 behind a camera of 60 frames a second, slowed to ten labels a second: half an hour."""
     import camera
 
-    with tempfile.TemporaryDirectory() as temporary:
-        out = Path(temporary) / "bundle"
-        bundle_of(data, out)
-        return camera.overload(Bundle.open(out), MINUTES)
+    with fitted(data) as (bundle, _):
+        return camera.overload(bundle, MINUTES)
 
 
 def v4l2(data: Path) -> dict[str, Any]:
     """V2-B0 behind the kernel's own virtual camera, in a virtual machine."""
     import v4l2
 
-    with tempfile.TemporaryDirectory() as temporary:
-        out = Path(temporary) / "bundle"
-        bundle_of(data, out)
-        return v4l2.run(out)
+    with fitted(data) as (bundle, _):
+        return v4l2.run(bundle.path)
 
 
 V2_B0 = ("v2-b0", "v2_b0-imagenet.pth")

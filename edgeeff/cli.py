@@ -309,8 +309,8 @@ def _camera(options: argparse.Namespace) -> dict[str, Any]:
     signal.signal(signal.SIGTERM, stop)
     progress = TerminalProgress()
     asked = {name: getattr(options, name) for name in ("region", "every", "nv12", "size", "smooth", "threshold", "top")}
+    asked["seconds"] = options.seconds or math.inf
     with contextlib.ExitStack() as stack:
-        asked["seconds"] = options.seconds or math.inf
         camera = stack.enter_context(Camera(Bundle.open(options.bundle), options.sources, **asked, progress=progress))
         sinks = outlets.opened(stack, json=options.json, output=options.output, mqtt=options.mqtt, progress=progress)
         if options.collect:

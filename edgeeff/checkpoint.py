@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import BadInput, Unreachable
-from .images import Preprocess
+from .images import Preprocess, class_names
 from .model import EfficientNet, create
 from .variants import VARIANTS, Activation, Padding, Variant
 from .workspace import write_whole
@@ -188,7 +188,11 @@ def _from_own_metadata(path: Path, text: str) -> dict[str, Any]:
             raise ValueError(f"padding {own['padding']!r}")
         if facts["activation"] not in (None, *get_args(Activation)):
             raise ValueError(f"activation {facts['activation']!r}")
-        return {**facts, "preprocess": Preprocess.from_json(own["preprocess"]), "class_names": tuple(own["class_names"])}
+        return {
+            **facts,
+            "preprocess": Preprocess.from_json(own["preprocess"]),
+            "class_names": class_names(own["class_names"], path),
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: damaged edgeeff metadata ({error}).") from error
 

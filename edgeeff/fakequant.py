@@ -1,8 +1,10 @@
-"""The symmetric INT8 scheme on the torch side: the network with NNCF's trainable quantizers just where TensorRT wants them.
+"""The symmetric INT8 scheme on the torch side: the network with trainable quantizers just where TensorRT wants them.
 
 Weights per channel, activations per tensor, all signed, zero point 0. A quantizer stands on the input of every convolution but the
-stem and squeeze-and-excitation; the one on a block's input also serves its skip. `qdq.py` writes the same as a graph. (NNCF's own
-placement puts per-channel quantizers on the inputs of depthwise convolutions, which TensorRT does not take.)
+stem and squeeze-and-excitation; the one on a block's input also serves its skip. `qdq.py` writes the same as a graph.
+
+The quantizers are torch's own fake quantization. NNCF's put per-channel quantizers on the inputs of depthwise convolutions, which
+TensorRT does not take, and compile C++ kernels at the first use, which fails on a busy machine or without a compiler.
 """
 
 from __future__ import annotations
@@ -26,7 +28,6 @@ from .calibration import ESTIMATORS
 from .images import PixelFile
 from .model import Deployed, EfficientNet, MBBlock, channels_last
 from .progress import SILENT, Progress
-from .quantize import quiet_nncf
 
 REMEDIES = {"ranges chosen per layer": 0} | {f"{n} layers back to float": n for n in (8, 16, 24)}
 """How many layers each leaves in float: those whose own error is largest. In B0 nearly all of them are depthwise."""
@@ -51,6 +52,30 @@ class Range:
     weights: Tensor
     bias_error: Tensor
     error: float
+
+
+class FakeQuantizer(nn.Module):
+    """8 bits, signed, zero point 0. `amax` is the largest magnitude kept, one number or one for each channel of the first axis.
+
+    It is trained like a weight, by a straight-through estimator: Esser et al. 2019, arXiv:1902.08153, without its gradient scale.
+    """
+
+    zero_point: Tensor
+
+    def __init__(self, amax: Tensor, *, lowest: int) -> None:
+        super().__init__()
+        self.amax = nn.Parameter(amax.clone())
+        self.lowest = lowest
+        self.register_buffer("zero_point", torch.zeros(len(amax)), persistent=False)
+
+    @property
+    def scale(self) -> Tensor:
+        return self.amax.abs().clamp(min=1e-10) / 127
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.amax) == 1:
+            return torch._fake_quantize_learnable_per_tensor_affine(x, self.scale, self.zero_point, self.lowest, 127)
+        return torch._fake_quantize_learnable_per_channel_affine(x, self.scale, self.zero_point, 0, self.lowest, 127)
 
 
 def fold(model: EfficientNet) -> EfficientNet:
@@ -142,9 +167,8 @@ def fake_quantized(model: EfficientNet, ranges: dict[str, Range]) -> EfficientNe
         r = ranges[name]
         assert layer.bias is not None
         layer.bias.data -= r.bias_error
-        shape = (-1, *[1] * (layer.weight.ndim - 1))
-        parametrize.register_parametrization(layer, "weight", _quantizer(r.weights.reshape(shape), narrow=True))
-        holder.add_module("quantized_input", _quantizer(torch.tensor([r.activation]), narrow=False))
+        parametrize.register_parametrization(layer, "weight", FakeQuantizer(r.weights, lowest=-127))
+        holder.add_module("quantized_input", FakeQuantizer(torch.tensor([r.activation]), lowest=-128))
         holder.register_forward_pre_hook(_quantize_input)
     return student
 
@@ -157,7 +181,7 @@ def strip(model: EfficientNet) -> tuple[EfficientNet, dict[str, tuple[float, NDA
     for name, layer, holder in found:
         if parametrize.is_parametrized(layer, "weight"):
             weights, activation = layer.parametrizations.weight[0], holder.quantized_input
-            steps[name] = (float(activation.scale.detach().abs() / 127), (weights.scale.detach().abs().flatten() / 127).numpy())
+            steps[name] = (float(activation.scale.detach()), weights.scale.detach().numpy())
             # Not `remove_parametrizations`: it would take the weights from the class that a copy shares with its original.
             weight = layer.parametrizations.weight.original
             del layer.parametrizations
@@ -231,25 +255,6 @@ def _candidates(counts: Tensor, largest: float, estimators: Sequence[str]) -> di
     found["least squared error"] = float(limits[errors.index(min(errors))])
     wanted = tuple(estimators)
     return {estimator: max(limit, 1e-6) for estimator, limit in found.items() if estimator.startswith(wanted)}
-
-
-def _quantizer(limits: Tensor, *, narrow: bool) -> nn.Module:
-    with quiet_nncf():
-        from nncf.torch.quantization.layers import PTQuantizerSpec, QuantizationMode, SymmetricQuantizer
-
-        spec = PTQuantizerSpec(
-            num_bits=8,
-            mode=QuantizationMode.SYMMETRIC,
-            signedness_to_force=True,
-            narrow_range=narrow,
-            half_range=False,
-            scale_shape=tuple(limits.shape),
-            logarithm_scale=False,
-        )
-        quantizer: Any = SymmetricQuantizer(spec)
-        quantizer._scale_param_storage.data.copy_(limits)
-        quantizer(limits)  # the first call compiles NNCF's kernels, where there is a compiler; without, torch's own are used
-    return quantizer  # type: ignore[no-any-return]
 
 
 def _quantize_input(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -27,7 +27,7 @@ from .compile import Compiled, compile
 from .conditions import device
 from .errors import BadInput, BudgetNotMet, ToolMissing
 from .frames import Footage, View
-from .images import ImageSet, PixelFile, Preprocess, readable, unseen
+from .images import ImageSet, PixelFile, Preprocess, class_names, readable, unseen
 from .pick import Accuracy, Candidate, Choice, activations, grows, pick
 from .progress import SILENT, Progress
 from .target import Budget, Target
@@ -211,10 +211,11 @@ def fit_variant(
     from .model import predict
     from .quantize import suspicious
 
+    if photos.training is not None:
+        Candidate(v, number_of_classes(photos.training)).require(budget)  # before it is trained
     model, preprocess, names = trained_model(job, v, photos, workspace, progress)
     v = model.variant
-    if broken := Candidate(v, model.classes).over(budget):
-        raise BudgetNotMet(f"{v.name} at {v.resolution} px needs {' and '.join(broken)}; the budget is {budget}.")
+    Candidate(v, model.classes).require(budget)
     validation = photos.validation.labelled_for(model.classes, names)
     pixels = PixelFile(validation, preprocess, max_corrupt=job.max_corrupt, progress=progress)
     gate = Gate(pixels, max_drop=job.max_drop, min_agreement=job.min_agreement, progress=progress)
@@ -422,7 +423,7 @@ def read_labels(path: str | Path | None, classes: int) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
-        names = tuple(Path(path).read_text(encoding="utf-8").splitlines())
+        names = class_names(Path(path).read_text(encoding="utf-8").splitlines(), path)
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot read the class names ({error}).") from error
     if len(names) != classes:

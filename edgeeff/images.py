@@ -162,7 +162,8 @@ class ImageSet:
             if not files:
                 raise BadInput(f"{folder}: an empty class. Add photos ({', '.join(SUFFIXES)}) or remove the folder.")
         labels = tuple(i for i, files in enumerate(found) for _ in files)
-        return cls(root, tuple(f for files in found for f in files), labels, tuple(f.name for f in folders))
+        names = class_names((f.name for f in folders), root)
+        return cls(root, tuple(f for files in found for f in files), labels, names)
 
     @classmethod
     def _from_list(cls, root: Path) -> ImageSet:
@@ -177,6 +178,8 @@ class ImageSet:
             name, tab, label = line.partition("\t")
             if not tab or not label.strip() or "\t" in label or label.strip().startswith("-"):
                 raise BadInput(f"{root}/labels.txt:{number}: expected 'file<TAB>class', found {line[:60]!r}.")
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise BadInput(f"{root}/labels.txt:{number}: {name}: expected a path within {root}, relative to it.")
             if not (root / name).is_file():
                 raise BadInput(f"{root}/labels.txt:{number}: {name}: no such file.")
             rows.append((root / name, label.strip()))
@@ -185,7 +188,7 @@ class ImageSet:
         paths = tuple(path for path, _ in rows)
         if all(label.isdecimal() for _, label in rows):
             return cls(root, paths, tuple(int(label) for _, label in rows))
-        classes = tuple(sorted({label for _, label in rows}))
+        classes = class_names(sorted({label for _, label in rows}), root)
         return cls(root, paths, tuple(classes.index(label) for _, label in rows), classes)
 
     def labelled_for(self, classes: int, names: tuple[str, ...] = ()) -> ImageSet:
@@ -218,6 +221,19 @@ class ImageSet:
         rng.shuffle(order)
         rounds = (members[i] for i in range(max(map(len, order))) for members in order if i < len(members))
         return self.take(sorted(i for i, _ in zip(rounds, range(count), strict=False)))
+
+
+def class_names(names: Iterable[str], source: object) -> tuple[str, ...]:
+    """The names, as a bundle keeps them: UTF-8 text, a line each. Refuses others, naming their `source`."""
+    found = tuple(names)
+    for name in found:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise BadInput(f"{source}: class {name!r}: the name is not UTF-8 text. Rename it.") from error
+        if name.splitlines() != [name]:
+            raise BadInput(f"{source}: class {name!r}: expected a name of one line. Rename it.")
+    return found
 
 
 def _photos(folder: Path) -> list[Path]:

@@ -80,6 +80,12 @@ class Candidate:
             broken.append(f"{self.mparams:.2f} M parameters")
         return broken + min((form.figures.over(budget) for form in self.forms), key=len, default=[])
 
+    def require(self, budget: Budget) -> None:
+        """Raises BudgetNotMet where it is over."""
+        if broken := self.over(budget):
+            v = self.variant
+            raise BudgetNotMet(f"{v.name} at {v.resolution} px needs {' and '.join(broken)}; the budget is {budget}.")
+
     def share(self, budget: Budget) -> float:
         """How much of the scarcest thing in the budget its best form needs."""
         return min((form.figures.share(budget) for form in self.forms), default=0.0)
@@ -143,6 +149,8 @@ def pick(
     with the smallest one's figures and what binds, when none fits.
     """
     memory = memory or cache_folder() / "measurements.json"
+    if all(Candidate(v, classes).over(budget) for v in variants):  # of what no measurement can change
+        raise BudgetNotMet(_refusal([Candidate(v, classes) for v in variants], budget))
     stopwatch: Stopwatch | Oracle = Stopwatch(target, classes, budget, activations, on, memory, progress)
     if budget.measured and on is HERE and not target.here:
         stopwatch = Oracle.of(target, classes, budget, activations)
@@ -154,7 +162,9 @@ def pick(
         replace(stopwatch.known.get(v, Candidate(v, classes)), accuracy=accuracy(v)) for v in sorted(variants, key=accuracy)
     )
     if best is None:
-        raise BudgetNotMet(_refusal(table, budget, stopwatch))
+        candidates = [c for c in table if not Candidate(c.variant, classes).over(budget)]
+        smallest = min((c.variant for c in candidates), key=PRIOR.shape)
+        raise BudgetNotMet(_refusal([stopwatch.time(smallest)], budget))
     return Choice(next(c for c in table if c.variant == best), table)
 
 
@@ -242,12 +252,12 @@ def _expected_share(series: str, shape: float, known: list[tuple[str, float, flo
     return share * shape / nearest
 
 
-def _refusal(table: tuple[Candidate, ...], budget: Budget, stopwatch: Stopwatch | Oracle) -> str:
-    smallest = min((c.variant for c in table), key=PRIOR.shape)
-    candidate = stopwatch.time(smallest) if budget.measured else Candidate(smallest, stopwatch.classes)
+def _refusal(candidates: Sequence[Candidate], budget: Budget) -> str:
+    smallest = min(candidates, key=lambda c: PRIOR.shape(c.variant))
+    v = smallest.variant
     return (
-        f"no variant fits {budget}: the smallest, {smallest.name} at {smallest.resolution} px, needs "
-        f"{' and '.join(candidate.over(budget))}. That budget, or a lower --resolution, would do."
+        f"no variant fits {budget}: the smallest, {v.name} at {v.resolution} px, needs "
+        f"{' and '.join(smallest.over(budget))}. That budget, or a lower --resolution, would do."
     )
 
 

@@ -1,5 +1,8 @@
 """The contract: every backend that judges itself, so runs here, gives the torch model's logits for the exported file."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +92,14 @@ def test_the_exported_graph_is_portable(exported) -> None:
     dimensions = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     assert dimensions == [1, 64, 64, 3]
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+def test_onnx_runtime_starts_no_telemetry(exported, tmp_path: Path) -> None:
+    """Its client leaves a device id in the home folder; where it runs in continuous integration it is off by itself."""
+    code = "import sys; from edgeeff import backends; from pathlib import Path;"
+    code += "backends.get('onnxruntime').load(Path(sys.argv[1]), precision='float32')"
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    for name in ("CI", "TF_BUILD", "GITHUB_ACTIONS", "ORT_DISABLE_TELEMETRY"):
+        environment.pop(name, None)
+    subprocess.run([sys.executable, "-c", code, str(exported[0])], env=environment, check=True)
+    assert not list(tmp_path.rglob("*"))

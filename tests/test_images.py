@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -150,6 +151,24 @@ def test_photos_beside_folders_are_refused(tmp_path):
 def test_faulty_list_is_refused_with_its_line(tmp_path, text, message):
     with pytest.raises(BadInput, match=message):
         ImageSet.open(listed(tmp_path, text, "a.png"))
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../a.png", "b/../../a.png"])
+def test_a_list_names_no_file_outside_its_folder(tmp_path, name):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/labels.txt").write_text(f"{name}\t1\n")
+    with pytest.raises(BadInput, match=r"labels.txt:1: .*expected a path within"):
+        ImageSet.open(tmp_path / "set")
+
+
+@pytest.mark.parametrize(("name", "message"), [(b"caf\xe9", "not UTF-8"), (b"a\nb", "one line"), ("a\u2028b".encode(), "one line")])
+def test_class_names_that_a_bundle_cannot_keep_are_refused(tmp_path, name, message):
+    for folder in (name, b"other"):
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + folder))
+        path.mkdir()
+        Image.new("RGB", (40, 40)).save(path / "a.png")
+    with pytest.raises(BadInput, match=message):
+        ImageSet.open(tmp_path)
 
 
 def test_labels_follow_the_networks_class_names():

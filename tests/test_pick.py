@@ -52,6 +52,13 @@ def test_the_search_names_what_timing_all_names_and_times_fewer(stopwatch, tmp_p
     assert len(stopwatch.calls) - count == 20
 
 
+@pytest.mark.parametrize("budget", [Budget(latency_ms=5, gflops=0.01), Budget(size_mb=5, mparams=1)])
+def test_a_budget_of_size_that_none_meets_is_refused_before_anything_is_timed(stopwatch, tmp_path: Path, budget: Budget) -> None:
+    with pytest.raises(BudgetNotMet, match="no variant fits .* needs"):
+        pick(HOST, budget, list(VARIANTS.values()), exhaustive=True, memory=tmp_path / "m")
+    assert stopwatch.calls == []
+
+
 def test_the_chosen_one_is_the_most_accurate_that_fits(stopwatch, tmp_path: Path) -> None:
     choice = pick(HOST, Budget(latency_ms=12), list(VARIANTS.values()), exhaustive=True, memory=tmp_path / "m")
     fitting = [c for c in choice.table if c.forms[0].figures.latency.ci[1] <= 12]

@@ -1,5 +1,7 @@
 """The Q/DQ graph is what the fake-quantized network computes, and TensorRT-ready."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +65,21 @@ def test_stem_and_squeeze_and_excitation_stay_float() -> None:
     assert not any(".se." in name or name == "conv_stem" for name in names)
     assert "conv_head" in names
     assert "classifier" not in names  # twelve classes are no multiple of eight
+
+
+def test_the_symmetric_scheme_needs_no_compiler_and_no_kernels_of_nncf(tmp_path: Path) -> None:
+    code = """
+import sys, torch
+from edgeeff.fakequant import Range, fake_quantized, layers, fold, strip
+from edgeeff.model import create
+model = create("b0", classes=16, resolution=32).eval()
+ranges = {n: Range(1.0, "largest", l.weight.flatten(1).abs().amax(1), torch.zeros(len(l.weight)), 0.0)
+          for n, l, _ in layers(fold(model))}
+network = fake_quantized(model, ranges).train()
+network(torch.randn(2, 3, 32, 32)).sum().backward()
+widths = [p for n, p in network.named_parameters() if n.endswith("amax")]
+assert len(widths) == 2 * len(strip(network)[1]) and all(p.grad is not None for p in widths)
+assert not any(m.startswith("nncf") for m in sys.modules), "NNCF was loaded"
+"""
+    done = subprocess.run([sys.executable, "-c", code], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

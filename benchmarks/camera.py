@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 
 from edgeeff.bundle import Bundle
-from edgeeff.camera import Camera
-from edgeeff.frames import Frame, Frames
-from edgeeff.sources import Source
-from edgeeff.web import Web
+from edgeeff.camera.loop import Camera
+from edgeeff.camera.sources import Source
+from edgeeff.camera.web import Web
+from edgeeff.data.frames import Frame, Frames
 
 RTSP = """
 import sys

@@ -11,8 +11,8 @@ import json
 import re
 from pathlib import Path
 
-from edgeeff import board
-from edgeeff.compile import compile
+from edgeeff.compilation import compile
+from edgeeff.measurement import jetson as board
 from edgeeff.progress import TerminalProgress
 
 HERE = Path(__file__).parent

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from edgeeff.bundle import Bundle
-from edgeeff.conditions import device
-from edgeeff.fit import versions
-from edgeeff.images import SUFFIXES
+from edgeeff.data.images import SUFFIXES
+from edgeeff.measurement.system_state import device
+from edgeeff.pipeline import versions
 
 HERE = Path(__file__).parent
 MINUTES = 30.0  # of a camera faster than the model
-EDGEEFF = [sys.executable, "-m", "edgeeff.cli"]
+EDGEEFF = [sys.executable, "-m", "edgeeff"]
 
 
 def edgeeff(*arguments: object, env: dict[str, str] | None = None) -> dict[str, Any]:
@@ -62,9 +62,9 @@ def transfer(data: Path, name: str, *options: object, target: str = "host-cpu") 
 
 def pick(data: Path) -> dict[str, Any]:
     """Every variant measured once; twenty random budgets searched, against the answer of measuring all; then a search in full."""
-    from edgeeff.pick import pick
+    from edgeeff.network.variants import VARIANTS
+    from edgeeff.selection.search import pick
     from edgeeff.target import Budget, Target
-    from edgeeff.variants import VARIANTS
 
     results: dict[str, Any] = {"budgets": []}
     host, family = Target.load("host-cpu"), list(VARIANTS.values())
@@ -107,10 +107,10 @@ def noise(data: Path) -> dict[str, Any]:
 
 def predicted(backend: str) -> dict[str, Any]:
     """Every variant's float32 latency in a runtime from the others', on one thread and on two."""
-    from edgeeff.pick import profile
+    from edgeeff.network.variants import VARIANTS
     from edgeeff.progress import TerminalProgress
+    from edgeeff.selection.search import profile
     from edgeeff.target import Target
-    from edgeeff.variants import VARIANTS
 
     results = {}
     host = Target.load("host-cpu")
@@ -127,15 +127,16 @@ def predicted(backend: str) -> dict[str, Any]:
 
 def trained(data: Path) -> dict[str, Any]:
     """V2-B0 in the symmetric scheme, post-training and trained (QAT): the Q/DQ graph, and the same compiled by OpenVINO."""
-    from edgeeff import backends, checkpoint
-    from edgeeff.accuracy import Gate
-    from edgeeff.images import ImageSet, PixelFile, Preprocess
-    from edgeeff.ladder import Ladder, exported
-    from edgeeff.model import predict
+    from edgeeff import backends
+    from edgeeff.data.images import ImageSet, PixelFile, Preprocess
+    from edgeeff.files import Workspace
+    from edgeeff.measurement.accuracy import Gate
+    from edgeeff.network import checkpoint
+    from edgeeff.network.model import predict
+    from edgeeff.network.variants import variant
     from edgeeff.progress import TerminalProgress
+    from edgeeff.quantization.strategies import Ladder, exported
     from edgeeff.target import Target
-    from edgeeff.variants import variant
-    from edgeeff.workspace import Workspace
 
     v, target, progress = variant("v2-b0"), Target.load("tensorrt-qdq"), TerminalProgress()
     model = checkpoint.load(data / "weights/v2_b0-imagenet.pth", v)[0].eval()

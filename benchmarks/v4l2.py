@@ -83,7 +83,7 @@ def _kernel(folder: Path, command: str) -> tuple[Path, Path]:
 
 
 def camera(bundle: Path, *options: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "edgeeff.cli", "camera", bundle, "--source", "/dev/video0", "--json", *options]
+    command = [sys.executable, "-m", "edgeeff", "camera", bundle, "--source", "/dev/video0", "--json", *options]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "XDG_CACHE_HOME": "/run/cache"}
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 

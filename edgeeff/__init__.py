@@ -5,7 +5,7 @@ Importing it loads numpy and Pillow only; torch, onnx and nncf are imported by t
 
 from .bundle import Bundle
 from .errors import AccuracyGateFailed, BadInput, BudgetNotMet, BuildFailed, EdgeeffError, ToolMissing, Unreachable
-from .fit import Fit, Job, fit
+from .pipeline import Fit, Job, fit
 from .target import Budget, Target
 
 __all__ = [

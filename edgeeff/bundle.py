@@ -28,9 +28,9 @@ import numpy as np
 
 from . import backends
 from .backends import Watch
+from .data.frames import Frame, Frames, View
+from .data.images import Logits, Pixels, Predict, Preprocess
 from .errors import BadInput, ToolMissing
-from .frames import Frame, Frames, View
-from .images import Logits, Pixels, Predict, Preprocess
 
 SCHEMA = 1
 PAGE = "report.html"

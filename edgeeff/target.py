@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from . import backends, settings
-from .conditions import device
+from . import backends
+from . import config as settings
 from .errors import BadInput
-from .variants import Activation
+from .measurement.system_state import device
+from .network.variants import Activation
 
 PERCENTILES = (50, 90, 99)
 LIMITS = {

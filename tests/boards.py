@@ -83,7 +83,7 @@ class Board:
 
     @property
     def verbs(self) -> list[int]:
-        return [pid for pid, line in self.processes.items() if "edgeeff.cli" in line]
+        return [pid for pid, line in self.processes.items() if "-m edgeeff" in line]
 
 
 @pytest.fixture(scope="session")
@@ -186,5 +186,5 @@ def until(condition: Callable[[], object]) -> None:
 
 def client(*arguments: object, env: dict[str, str]) -> subprocess.Popen[str]:
     """The command line in a session of its own, as a terminal gives it."""
-    command = [sys.executable, "-m", "edgeeff.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "edgeeff", *map(str, arguments)]
     return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)

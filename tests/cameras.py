@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgeeff.camera import Result
+from edgeeff.camera.loop import Result
+from edgeeff.camera.sources import Source
 from edgeeff.progress import Progress
-from edgeeff.sources import Source
 
 FFMPEG, MOSQUITTO = shutil.which("ffmpeg"), shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -58,13 +58,22 @@ def run() -> Callable[..., subprocess.CompletedProcess[str]]:
     """The command line as a person uses it."""
 
     def edgeeff(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "edgeeff.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "edgeeff", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=500, **options)  # type: ignore[call-overload,no-any-return]
 
     return edgeeff
 
 
 SMALL = ["--target", "host-cpu", "--latency", 500, "--variant", "lite0", "--resolution", 32, "--epochs", 1, "--no-flip"]
+
+
+def refused(done, code: int, *words: str) -> None:
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("edgeeff: ")
+    for word in words:
+        assert word in last
 
 
 @pytest.fixture(scope="session")

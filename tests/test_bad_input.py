@@ -8,16 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import SMALL
-
-
-def refused(done, code: int, *words: str) -> None:
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("edgeeff: ")
-    for word in words:
-        assert word in last
+from conftest import SMALL, refused
 
 
 def fit(run, digits: Path, out: Path, *more: object, **folders: Path):
@@ -112,7 +103,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(run, digits: Path, tmp_path: 
 def test_a_checkpoint_of_another_variant(run, digits: Path, tmp_path: Path) -> None:
     import torch
 
-    from edgeeff.model import create
+    from edgeeff.network.model import create
 
     torch.save(create("b0").state_dict(), tmp_path / "b0.pth")
     done = fit(run, digits, tmp_path / "out", "--weights", tmp_path / "b0.pth")

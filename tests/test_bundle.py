@@ -9,7 +9,7 @@ import pytest
 
 from edgeeff import BadInput, Bundle
 from edgeeff.bundle import digest, publish, replaceable
-from edgeeff.frames import View
+from edgeeff.data.frames import View
 
 
 @pytest.fixture
@@ -150,8 +150,9 @@ def test_the_device_side_needs_no_torch_nncf_or_onnx(fitted) -> None:
 import sys
 for name in ("torch", "nncf", "onnx", "jinja2"):
     sys.modules[name] = None
-import edgeeff, edgeeff.accuracy, edgeeff.bench, edgeeff.bundle, edgeeff.compile, edgeeff.doctor, edgeeff.images, edgeeff.cli
-import edgeeff.camera, edgeeff.outlets, edgeeff.web
+import edgeeff, edgeeff.bundle, edgeeff.compilation, edgeeff.data.images, edgeeff.cli, edgeeff.cli.doctor
+import edgeeff.measurement.accuracy, edgeeff.measurement.latency
+import edgeeff.camera.loop, edgeeff.camera.sinks, edgeeff.camera.web
 bundle = edgeeff.Bundle.open({str(fitted[0])!r})
 bundle.verify()
 assert edgeeff.cli.main(["bench", {str(fitted[0])!r}, "--rounds", "2"]) == 0

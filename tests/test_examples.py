@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 
 from edgeeff import Bundle
-from edgeeff.frames import Footage, Frames, View
-from edgeeff.images import ImageSet, PixelFile
+from edgeeff.data.frames import Footage, Frames, View
+from edgeeff.data.images import ImageSet, PixelFile
 
 CPP = ROOT / "examples/cpp"
 

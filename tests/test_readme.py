@@ -17,7 +17,7 @@ def test_every_make_target_in_the_readme_exists() -> None:
 
 
 def test_every_verb_in_the_readme_exists() -> None:
-    from edgeeff.options import parser
+    from edgeeff.cli.options import parser
 
     verbs = set(parser()._subparsers._group_actions[0].choices)
     assert set(re.findall(r"^edgeeff ([a-z]+)", readme.README.read_text(), re.MULTILINE)) <= verbs

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
+from ..data.frames import Frame, View
+from ..data.images import Logits, Pixels, Predict
 from ..errors import BadInput
-from ..frames import Frame, View
-from ..images import Logits, Pixels, Predict
 
 Watch = Callable[[Frame], Logits]  # of one frame: (1, classes)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.images import Logits, Pixels
 from ..errors import BadInput
-from ..images import Logits, Pixels
 
 
 class Stage:

@@ -15,9 +15,9 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..data.frames import GRAPH, View
+from ..data.images import Logits, Pixels, Predict
 from ..errors import BadInput
-from ..frames import GRAPH, View
-from ..images import Logits, Pixels, Predict
 from . import LayerTime, Watch, profiled_runs
 
 PRECISIONS = ("float32", "fp16", "int8", "int8-fp16", "int8-mixed")

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ..data.frames import Frame, View
+from ..data.images import Logits, Pixels, Predict
 from ..errors import BadInput
-from ..frames import Frame, View
-from ..images import Logits, Pixels, Predict
 from . import LayerTime, Watch, profiled_runs
 
 PRECISIONS = ("float32", "bf16", "int8", "int8-bf16")

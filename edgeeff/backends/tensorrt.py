@@ -25,11 +25,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..data.frames import GRAPH, View
+from ..data.images import Pixels, Predict
 from ..errors import BadInput, BuildFailed, ToolMissing
-from ..frames import GRAPH, View
-from ..images import Pixels, Predict
+from ..files import cache_folder, write_whole
 from ..progress import SILENT, Progress
-from ..workspace import cache_folder, write_whole
 from . import LayerTime, Watch, _cuda
 from ._engine import Engine, logger
 
@@ -363,7 +363,7 @@ def _refuse_foreign(model: Path, plan: bytes, trt: Any, cuda: Any) -> None:
 
 
 def _here(trt: Any, cuda: Any) -> dict[str, str]:
-    from ..board import l4t
+    from ..measurement.jetson import l4t
 
     return {
         "tensorrt": str(trt.__version__),

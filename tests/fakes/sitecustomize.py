@@ -3,10 +3,10 @@
 import sys
 
 if {"compile", "measure"} & set(sys.orig_argv):
-    import edgeeff.bench
-    import edgeeff.compile
+    import edgeeff.compilation
+    import edgeeff.measurement.latency
 
-    edgeeff.compile.ROUNDS = 2
-    edgeeff.bench._width = lambda blocks: 0.0
+    edgeeff.compilation.ROUNDS = 2
+    edgeeff.measurement.latency._width = lambda blocks: 0.0
     if "measure" in sys.orig_argv:
-        edgeeff.bench.disturbed = lambda before, after: []
+        edgeeff.measurement.latency.disturbed = lambda before, after: []

@@ -1,0 +1,1 @@
+"""Photos and frames, and how they become pixels."""

@@ -1,0 +1,1 @@
+"""Accuracy, latency, and the state of the machine they are measured on."""

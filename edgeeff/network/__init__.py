@@ -1,0 +1,1 @@
+"""The EfficientNet family: description, torch module, checkpoints and training."""

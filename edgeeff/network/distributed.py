@@ -1,0 +1,91 @@
+"""More than one process: under `torchrun` the first runs the pipeline, and all of them train.
+
+`together(function, …)` calls a function in every process with the first one's arguments; the others wait for it in `serve`.
+Alone, all of this does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from ..errors import EdgeeffError
+
+T = TypeVar("T")
+
+
+def join() -> bool:
+    """Join the processes of `torchrun`; true in the first. In the others it returns when the first is done."""
+    # Of each kind of tensor its own. An hour: the others wait this long while the first one quantizes, judges and times.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=1))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // world()))
+    if rank() > 0:
+        serve()
+    return rank() == 0
+
+
+def leave() -> None:
+    """Send the other processes home."""
+    with contextlib.suppress(RuntimeError):  # one that died cannot be reached, and torchrun ends the others
+        dist.broadcast_object_list([None])
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def together(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """Call in every process; returns the first one's result."""
+    if world() == 1:
+        return function(*arguments, **options)
+    dist.broadcast_object_list([(function, arguments, options)])
+    return _or_say_who_died(function, *arguments, **options)
+
+
+def serve() -> None:
+    """What every process but the first does: its calls, until it sends them home."""
+    while True:
+        message: list[Any] = [None]
+        dist.broadcast_object_list(message)
+        if message[0] is None:
+            return
+        function, arguments, options = message[0]
+        _or_say_who_died(function, *arguments, **options)
+
+
+def _or_say_who_died(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    try:
+        return function(*arguments, **options)
+    except dist.DistError as error:
+        reason = str(error).partition("\n")[0]
+        raise EdgeeffError(
+            f"another process ended while training ({reason}). The same command goes on from the last epoch."
+        ) from error
+
+
+def share(items: list[T]) -> list[T]:
+    """This process's part of `items`; together the parts hold each once."""
+    return items[rank() :: world()]
+
+
+def total(values: Iterable[float]) -> list[float]:
+    """Element-wise sums over all processes."""
+    tensor = torch.tensor(list(values), dtype=torch.float64)
+    if world() > 1:
+        dist.all_reduce(tensor)
+    return tensor.tolist()
+
+
+def replicate(module: torch.nn.Module) -> torch.nn.Module:
+    """The module with its gradients averaged over all processes."""
+    return torch.nn.parallel.DistributedDataParallel(module) if world() > 1 else module

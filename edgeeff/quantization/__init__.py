@@ -1,0 +1,1 @@
+"""INT8: the strategies, and what each layer loses."""

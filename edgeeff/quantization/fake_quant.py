@@ -1,0 +1,261 @@
+"""The symmetric INT8 scheme on the torch side: the network with trainable quantizers just where TensorRT wants them.
+
+Weights per channel, activations per tensor, all signed, zero point 0. A quantizer stands on the input of every convolution but the
+stem and squeeze-and-excitation; the one on a block's input also serves its skip. `qdq.py` writes the same as a graph.
+
+The quantizers are torch's own fake quantization. NNCF's put per-channel quantizers on the inputs of depthwise convolutions, which
+TensorRT does not take, and compile C++ kernels at the first use, which fails on a busy machine or without a compiler.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils import parametrize
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from ..data.calibration import ESTIMATORS
+from ..data.images import PixelFile
+from ..network.model import Deployed, EfficientNet, MBBlock, channels_last
+from ..progress import SILENT, Progress
+
+REMEDIES = {"ranges chosen per layer": 0} | {f"{n} layers back to float": n for n in (8, 16, 24)}
+"""How many layers each leaves in float: those whose own error is largest. In B0 nearly all of them are depthwise."""
+
+BINS = 2048
+BATCH = 16
+TRIED = 64  # photos on which the ranges are compared
+PERCENTILES = (99.9, 99.99, 99.999)
+Layer = nn.Conv2d | nn.Linear
+
+
+@dataclass(frozen=True)
+class Range:
+    """What one layer is quantized with. `activation` is the largest input kept, chosen by `estimator`.
+
+    `weights` are the largest weights kept, `bias_error` the mean shift of the output, both `(channels,)`; `error` is the output's
+    squared error over its power, where its inputs are exact.
+    """
+
+    activation: float
+    estimator: str
+    weights: Tensor
+    bias_error: Tensor
+    error: float
+
+
+class FakeQuantizer(nn.Module):
+    """8 bits, signed, zero point 0. `amax` is the largest magnitude kept, one number or one for each channel of the first axis.
+
+    It is trained like a weight, by a straight-through estimator: Esser et al. 2019, arXiv:1902.08153, without its gradient scale.
+    """
+
+    zero_point: Tensor
+
+    def __init__(self, amax: Tensor, *, lowest: int) -> None:
+        super().__init__()
+        self.amax = nn.Parameter(amax.clone())
+        self.lowest = lowest
+        self.register_buffer("zero_point", torch.zeros(len(amax)), persistent=False)
+
+    @property
+    def scale(self) -> Tensor:
+        return self.amax.abs().clamp(min=1e-10) / 127
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.amax) == 1:
+            return torch._fake_quantize_learnable_per_tensor_affine(x, self.scale, self.zero_point, self.lowest, 127)
+        return torch._fake_quantize_learnable_per_channel_affine(x, self.scale, self.zero_point, 0, self.lowest, 127)
+
+
+def fold(model: EfficientNet) -> EfficientNet:
+    """A copy whose batch norms are inside their convolutions."""
+    folded = copy.deepcopy(model).eval()
+    for parent in folded.modules():
+        for conv_name, bn_name in pairwise([name for name, _ in parent.named_children()]):
+            conv, bn = getattr(parent, conv_name), getattr(parent, bn_name)
+            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+                assert bn.running_mean is not None
+                assert bn.running_var is not None
+                conv.weight, conv.bias = fuse_conv_bn_weights(
+                    conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
+                )
+                setattr(parent, bn_name, nn.Identity())
+    return folded
+
+
+def layers(model: nn.Module) -> Iterator[tuple[str, Layer, nn.Module]]:
+    """What is quantized: name, layer, and the module whose input is quantized for it, which is its block if it comes first there.
+
+    Integer kernels want 16 channels or more, in multiples of 8; the stem and squeeze-and-excitation gain nothing from INT8.
+    """
+    first = {getattr(b, b.layers[0]): b for b in model.modules() if isinstance(b, MBBlock)}
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            inputs, outputs, depthwise = layer.in_channels, layer.out_channels, layer.groups > 1
+        elif isinstance(layer, nn.Linear):
+            inputs, outputs, depthwise = layer.in_features, layer.out_features, False
+        else:
+            continue
+        suits = outputs % 8 == 0 and (depthwise or (min(inputs, outputs) >= 16 and inputs % 8 == 0))
+        if suits and ".se." not in name:
+            yield name, layer, first.get(layer, layer)
+
+
+@torch.no_grad()
+def calibrate(
+    model: EfficientNet, photos: PixelFile, estimators: Sequence[str] = ESTIMATORS, progress: Progress = SILENT
+) -> dict[str, Range]:
+    """Each layer's ranges: of those that the estimators give, the ones with the least error of the layer's output."""
+    folded = fold(model)
+    network = channels_last(Deployed(folded, photos.preprocess).eval())
+    found = list(layers(folded))
+    largest: dict[str, float] = dict.fromkeys((name for name, _, _ in found), 0.0)
+    counts = {name: torch.zeros(BINS) for name in largest}
+
+    def widen(name: str, layer: Layer, x: Tensor) -> None:
+        largest[name] = max(largest[name], float(x.abs().max()))
+
+    def count(name: str, layer: Layer, x: Tensor) -> None:
+        counts[name] += torch.histc(x.abs(), BINS, 0, largest[name] or 1.0)
+
+    weights = {name: _weight_ranges(layer.weight) for name, layer, _ in found}
+    for look in (widen, count):
+        _watch(network, found, photos, look, len(photos), progress)
+    tried = {name: _candidates(counts[name], largest[name], estimators) for name in largest}
+    errors = {name: {estimator: 0.0 for estimator in tried[name]} for name in tried}
+    shifts: dict[str, dict[str, Any]] = {name: dict.fromkeys(tried[name], 0.0) for name in tried}
+    power = dict.fromkeys(tried, 0.0)
+
+    def compare(name: str, layer: Layer, x: Tensor) -> None:
+        exact = layer(x)
+        over = [0, *range(2, exact.ndim)]
+        power[name] += float(exact.square().mean())
+        w = quantized(layer.weight, weights[name])
+        for estimator, limit in tried[name].items():
+            difference = functional_call(layer, {"weight": w}, (quantized(x, torch.tensor([limit])),)) - exact
+            errors[name][estimator] += float(difference.square().mean())
+            shifts[name][estimator] = shifts[name][estimator] + difference.mean(over)
+
+    batches = _watch(network, found, photos, compare, TRIED, progress)
+    ranges = {}
+    for name, candidates in tried.items():
+        estimator = min(candidates, key=lambda e: errors[name][e])
+        shift, error = shifts[name][estimator] / batches, errors[name][estimator] / max(power[name], 1e-20)
+        ranges[name] = Range(candidates[estimator], estimator, weights[name], shift, error)
+    chosen = Counter(r.estimator for r in ranges.values()).most_common()
+    progress.say(f"ranges of {len(ranges)} layers: {', '.join(f'{count} by {estimator}' for estimator, count in chosen)}")
+    return ranges
+
+
+def fake_quantized(model: EfficientNet, ranges: dict[str, Range]) -> EfficientNet:
+    """A folded copy with quantizers of these ranges, whose widths can be trained, and corrected biases; other layers stay float."""
+    student = fold(model)
+    for name, layer, holder in list(layers(student)):
+        if name not in ranges:
+            continue
+        r = ranges[name]
+        assert layer.bias is not None
+        layer.bias.data -= r.bias_error
+        parametrize.register_parametrization(layer, "weight", FakeQuantizer(r.weights, lowest=-127))
+        holder.add_module("quantized_input", FakeQuantizer(torch.tensor([r.activation]), lowest=-128))
+        holder.register_forward_pre_hook(_quantize_input)
+    return student
+
+
+def strip(model: EfficientNet) -> tuple[EfficientNet, dict[str, tuple[float, NDArray[np.float32]]]]:
+    """A float copy without the quantizers, and each quantized layer's steps: its activation's, and its weights' `(channels,)`."""
+    bare = copy.deepcopy(model).eval()
+    steps = {}
+    found: list[Any] = list(layers(bare))
+    for name, layer, holder in found:
+        if parametrize.is_parametrized(layer, "weight"):
+            weights, activation = layer.parametrizations.weight[0], holder.quantized_input
+            steps[name] = (float(activation.scale.detach()), weights.scale.detach().numpy())
+            # Not `remove_parametrizations`: it would take the weights from the class that a copy shares with its original.
+            weight = layer.parametrizations.weight.original
+            del layer.parametrizations
+            layer.__class__ = type(layer).__mro__[1]
+            layer.register_parameter("weight", weight)
+            del holder.quantized_input
+            holder._forward_pre_hooks.clear()
+    return bare, steps
+
+
+def quantized(x: Tensor, limit: Tensor) -> Tensor:
+    """`x` in 8 bits: signed, symmetric, up to `limit`, one number or one for each channel of the first axis."""
+    step = (limit / 127).clamp(min=1e-12)
+    if len(limit) == 1:
+        return torch.fake_quantize_per_tensor_affine(x, float(step), 0, -128, 127)
+    return torch.fake_quantize_per_channel_affine(x, step, torch.zeros(len(step), dtype=torch.int32), 0, -127, 127)
+
+
+def _watch(
+    network: nn.Module,
+    found: list[tuple[str, Layer, nn.Module]],
+    photos: PixelFile,
+    look: Callable[[str, Layer, Tensor], None],
+    count: int,
+    progress: Progress,
+) -> int:
+    """Show every layer's input to `look`, on the first `count` photos; returns the number of batches."""
+
+    busy: list[str] = []  # what `look` itself runs is not looked at
+
+    def hook(name: str) -> Any:
+        def show(layer: Layer, inputs: tuple[Tensor, ...]) -> None:
+            if not busy:
+                busy.append(name)
+                look(name, layer, inputs[0])
+                busy.pop()
+
+        return show
+
+    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer, _ in found]
+    batches = 0
+    try:
+        for start in progress.track(range(0, min(count, len(photos)), BATCH), "ranges", -(-min(count, len(photos)) // BATCH)):
+            network(torch.from_numpy(photos.rows(start, BATCH)))
+            batches += 1
+    finally:
+        for handle in handles:
+            handle.remove()
+    return batches
+
+
+def _weight_ranges(weight: Tensor) -> Tensor:
+    """For each output channel, the share of its largest weight that leaves the least squared error."""
+    flat = weight.flatten(1)
+    largest = flat.abs().amax(1)
+    shares = torch.linspace(0.7, 1, 31)
+    errors = torch.stack([(quantized(flat, largest * share) - flat).square().sum(1) for share in shares])
+    return largest * shares[errors.argmin(0)]
+
+
+def _candidates(counts: Tensor, largest: float, estimators: Sequence[str]) -> dict[str, float]:
+    """Ranges by estimator, from a histogram of magnitudes up to `largest`."""
+    width = largest / BINS
+    below = counts.cumsum(0) / counts.sum().clamp(min=1)
+    found = {"largest": largest}
+    for p in PERCENTILES:
+        found[f"percentile {p}"] = width * (int((below < p / 100).sum()) + 1)
+    centres = width * (torch.arange(BINS) + 0.5)
+    limits = torch.linspace(0.05, 1, 96) * largest
+    errors = [float((counts * (quantized(centres, limit[None]) - centres).square()).sum()) for limit in limits]
+    found["least squared error"] = float(limits[errors.index(min(errors))])
+    wanted = tuple(estimators)
+    return {estimator: max(limit, 1e-6) for estimator, limit in found.items() if estimator.startswith(wanted)}
+
+
+def _quantize_input(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (module.quantized_input(inputs[0]), *inputs[1:])

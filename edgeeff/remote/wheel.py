@@ -1,0 +1,66 @@
+"""A wheel of edgeeff as it runs here, for a machine that it is sent to. Releases are built by hatchling (`make wheel`), not here.
+
+An installed edgeeff is a checkout or a folder in site-packages; neither can build itself, so this zips the package's own files.
+https://packaging.python.org/en/latest/specifications/binary-distribution-format/
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+from .. import config as settings
+from ..errors import ToolMissing
+
+EXTRAS = ("camera", "openvino", "onnxruntime", "tensorrt")  # what runs bundles; torch, onnx and nncf make them, and stay here
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip can hold
+
+
+def build(folder: Path) -> Path:
+    """The wheel, written into `folder`. The same files give the same bytes."""
+    try:
+        installed = metadata.metadata("edgeeff")
+    except metadata.PackageNotFoundError as error:
+        raise ToolMissing("edgeeff is not installed, so what it needs is not known: pip install -e . in its checkout.") from error
+    name = f"edgeeff-{installed['Version']}"
+    files = _files()
+    files[f"{name}.dist-info/METADATA"] = _metadata(installed["Version"], installed["Requires-Python"]).encode()
+    files[f"{name}.dist-info/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: edgeeff\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files[f"{name}.dist-info/entry_points.txt"] = b"[console_scripts]\nedgeeff = edgeeff.cli:main\n"
+    record = f"{name}.dist-info/RECORD"
+    files[record] = "".join([*(f"{path},{_hash(data)},{len(data)}\n" for path, data in files.items()), f"{record},,\n"]).encode()
+    wheel = folder / f"{name}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, data in files.items():
+            entry = zipfile.ZipInfo(path, EPOCH)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, data)
+    return wheel
+
+
+def _files() -> dict[str, bytes]:
+    """The package's modules, the camera's page and graph, and the YAML folders that lie in it or beside it."""
+    package = Path(__file__).parents[1]
+    paths = {f"edgeeff/{p.relative_to(package).as_posix()}": p for p in package.rglob("*") if p.suffix in (".py", ".html", ".onnx")}
+    for kind in ("targets", "calib"):
+        folder = settings.folder(kind)
+        paths |= {f"edgeeff/{kind}/{p.relative_to(folder).as_posix()}": p for p in folder.rglob("*") if p.is_file()}
+    return {name: paths[name].read_bytes() for name in sorted(paths) if "/." not in name}
+
+
+def _metadata(version: str, python: str) -> str:
+    """What pip reads. Of metadata 2.1, as the pip of JetPack 6 is from 2022."""
+    lines = ["Metadata-Version: 2.1", "Name: edgeeff", f"Version: {version}", f"Requires-Python: {python}"]
+    requirements = metadata.requires("edgeeff") or []
+    lines += [f"Requires-Dist: {r}" for r in requirements if "extra ==" not in r]
+    for extra in EXTRAS:
+        lines.append(f"Provides-Extra: {extra}")
+        lines += [f"Requires-Dist: {r}" for r in requirements if f"extra == '{extra}'" in r.replace('"', "'")]
+    return "\n".join(lines) + "\n"
+
+
+def _hash(data: bytes) -> str:
+    return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")

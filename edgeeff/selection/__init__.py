@@ -1,0 +1,1 @@
+"""Which variant fits the budget, and which file ships."""

@@ -1,0 +1,105 @@
+"""The contract: every backend that judges itself, so runs here, gives the torch model's logits for the exported file."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgeeff import BadInput, backends
+from edgeeff.data.images import Preprocess
+from edgeeff.export.onnx import to_onnx
+from edgeeff.network.model import create, predict
+
+PREPROCESS = Preprocess(64, 73, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+NAMES = [name for name in backends.names() if name == backends.get(name).JUDGE]
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
+
+
+@pytest.fixture(scope="module", params=["b0", "v2-b0", "lite0"])
+def exported(request, tmp_path_factory):
+    torch.manual_seed(0)
+    model = create(request.param, classes=7, padding="same", resolution=64)
+    for m in model.modules():  # statistics that matter: an export that lost a batch norm would show
+        if isinstance(m, torch.nn.BatchNorm2d):
+            m.running_mean.uniform_(-0.1, 0.1)
+            m.running_var.uniform_(0.5, 1.5)
+    path = to_onnx(model, PREPROCESS, tmp_path_factory.mktemp(request.param) / "model.onnx")
+    return path, predict(model, PREPROCESS)(IMAGES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("throughput", [False, True])
+def test_logits_are_those_of_torch(exported, name: str, throughput: bool, tmp_path: Path) -> None:
+    onnx, expected = exported
+    backend = backends.get(name)
+    file = backend.compile(onnx, tmp_path)
+    assert all(f.is_file() for f in backend.files(file))
+    logits = backend.load(file, precision="float32", throughput=throughput)(IMAGES)
+    assert logits.shape == (5, 7)
+    assert logits == pytest.approx(expected, abs=1e-3 * float(np.abs(expected).max()))  # other kernels add in another order
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_layer_that_ran_has_a_time(exported, name: str, tmp_path: Path) -> None:
+    backend = backends.get(name)
+    file = backend.compile(exported[0], tmp_path)
+    layers = backend.layer_times(file, IMAGES[:1], precision="float32")
+    assert [layer.milliseconds for layer in layers] == sorted((layer.milliseconds for layer in layers), reverse=True)
+    assert layers[0].milliseconds > 0
+    assert sum("Conv" in layer.kind for layer in layers) >= 10
+    assert all(layer.layer for layer in layers)
+
+
+def test_a_backend_of_other_devices_names_a_judge_that_runs_here() -> None:
+    assert set(backends.names()) - set(NAMES) == {"tensorrt"}
+    assert all(backends.get(name).JUDGE in NAMES for name in backends.names())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_precision_is_float_and_supported(name: str) -> None:
+    backend = backends.get(name)
+    assert backend.PRECISIONS[0] == "float32"
+    assert backend.supported("float32")
+    assert backend.available() is None
+    assert backend.version()[0].isdigit()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_damaged_file_is_refused(name: str, exported, tmp_path: Path) -> None:
+    backend = backends.get(name)
+    file = backend.compile(exported[0], tmp_path)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(BadInput, match="cannot load"):
+        backend.load(file, precision="float32")
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(BadInput, match="unknown backend 'tflite'"):
+        backends.get("tflite")
+
+
+def test_the_exported_graph_is_portable(exported) -> None:
+    import onnx
+
+    model = onnx.load(exported[0])
+    operations = {n.op_type for n in model.graph.node}
+    assert {o.domain for o in model.opset_import} == {""}
+    assert not operations & {"BatchNormalization", "Pad", "Shape", "Identity", "If"}
+    dimensions = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert dimensions == [1, 64, 64, 3]
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+def test_onnx_runtime_starts_no_telemetry(exported, tmp_path: Path) -> None:
+    """Its client leaves a device id in the home folder; where it runs in continuous integration it is off by itself."""
+    code = "import sys; from edgeeff import backends; from pathlib import Path;"
+    code += "backends.get('onnxruntime').load(Path(sys.argv[1]), precision='float32')"
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    for name in ("CI", "TF_BUILD", "GITHUB_ACTIONS", "ORT_DISABLE_TELEMETRY"):
+        environment.pop(name, None)
+    subprocess.run([sys.executable, "-c", code, str(exported[0])], env=environment, check=True)
+    assert not list(tmp_path.rglob("*"))

@@ -1,0 +1,86 @@
+"""The Q/DQ graph is what the fake-quantized network computes, and TensorRT-ready."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+
+from edgeeff import backends
+from edgeeff.data.images import ImageSet, PixelFile, Preprocess
+from edgeeff.export import qdq
+from edgeeff.export.onnx import to_onnx
+from edgeeff.export.tensorrt_lint import lint
+from edgeeff.network.model import create, predict
+from edgeeff.quantization.fake_quant import calibrate, fake_quantized, layers, strip
+
+
+@pytest.fixture(scope="module")
+def pixels(digits: Path) -> PixelFile:
+    v = create("b0", classes=16, resolution=32).variant
+    return PixelFile(ImageSet.open(digits / "train").draw(40), Preprocess(32, 32, v.mean, v.std))
+
+
+@pytest.fixture(scope="module", params=["b0", "lite0", "v2-b0"])
+def quantized(request, tmp_path_factory, pixels: PixelFile):
+    """(fake-quantized network, its Q/DQ graph, steps by layer)"""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("qdq")
+    model = create(request.param, classes=16, resolution=32).eval()
+    network = fake_quantized(model, calibrate(model, pixels))
+    bare, steps = strip(network)
+    return network, qdq.write(to_onnx(bare, pixels.preprocess, folder / "float.onnx"), steps, folder / "qdq.onnx"), steps
+
+
+def test_the_graph_is_free_of_findings(quantized) -> None:
+    assert lint(quantized[1]) == []
+
+
+def test_every_step_is_in_the_graph_with_its_weights_as_int8(quantized) -> None:
+    _, path, steps = quantized
+    graph = onnx.load(path).graph
+    kinds = [n.op_type for n in graph.node]
+    weights = [i for i in graph.initializer if i.data_type == TensorProto.INT8 and len(i.dims) > 1]
+    assert len(weights) == len(steps) == len(qdq.quantized_layers(path))
+    assert kinds.count("QuantizeLinear") == len(steps)  # one each: a block's first layer shares its own with the skip
+    assert kinds.count("DequantizeLinear") == 2 * len(steps)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_runtimes_compute_what_the_fake_quantized_network_does(quantized, pixels: PixelFile, runtime: str, tmp_path: Path) -> None:
+    network, path, _ = quantized
+    images = next(pixels.batches(16))
+    expected = predict(network, pixels.preprocess)(images)
+    backend = backends.get(runtime)
+    logits = backend.load(backend.compile(path, tmp_path), precision="int8")(images)
+    # Sums in another order fall on other sides of a rounding now and then; a misplaced pair or a wrong scale is far outside.
+    assert np.sqrt(np.mean((logits - expected) ** 2)) < 0.15 * expected.std()
+
+
+def test_stem_and_squeeze_and_excitation_stay_float() -> None:
+    names = [name for name, _, _ in layers(create("b0", classes=12))]
+    assert not any(".se." in name or name == "conv_stem" for name in names)
+    assert "conv_head" in names
+    assert "classifier" not in names  # twelve classes are no multiple of eight
+
+
+def test_the_symmetric_scheme_needs_no_compiler_and_no_kernels_of_nncf(tmp_path: Path) -> None:
+    code = """
+import sys, torch
+from edgeeff.quantization.fake_quant import Range, fake_quantized, layers, fold, strip
+from edgeeff.network.model import create
+model = create("b0", classes=16, resolution=32).eval()
+ranges = {n: Range(1.0, "largest", l.weight.flatten(1).abs().amax(1), torch.zeros(len(l.weight)), 0.0)
+          for n, l, _ in layers(fold(model))}
+network = fake_quantized(model, ranges).train()
+network(torch.randn(2, 3, 32, 32)).sum().backward()
+widths = [p for n, p in network.named_parameters() if n.endswith("amax")]
+assert len(widths) == 2 * len(strip(network)[1]) and all(p.grad is not None for p in widths)
+assert not any(m.startswith("nncf") for m in sys.modules), "NNCF was loaded"
+"""
+    done = subprocess.run([sys.executable, "-c", code], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

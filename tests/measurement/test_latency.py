@@ -1,0 +1,177 @@
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgeeff import Budget, Bundle, Target
+from edgeeff.measurement import system_state as conditions
+from edgeeff.measurement.jetson import ROOT
+from edgeeff.measurement.latency import BLOCK, Compiled, Costs, Figures, Measurement, Request, answer, energy, measure, ratio
+from edgeeff.measurement.system_state import device
+
+
+def idle(**changes: float):
+    """Looks at a machine on which nothing else happens, or what `changes` say from one look to the next."""
+    calm = conditions.Conditions(at=0, cores=2, busy=0, stolen=0, own=0, load=0)
+    moments = (replace(calm, at=float(i), **{k: i * v for k, v in changes.items()}) for i in range(100))
+    return lambda: next(moments)
+
+
+def sleeper(milliseconds: float):
+    return lambda: time.sleep(milliseconds / 1000)
+
+
+def test_candidates_are_ranked_and_their_ratio_is_the_true_one() -> None:
+    timed = measure({"slow": sleeper(9), "fast": sleeper(3)}, rounds=4, narrow=1).latencies
+    assert timed["slow"].p50 > timed["fast"].p50 >= 3
+    speed, (low, high) = ratio(timed["slow"], timed["fast"])
+    assert 1.5 < speed < 3.2  # 3, less the cost of a sleep on a busy machine; never above but for rounding
+    assert low <= speed <= high
+
+
+def test_blocks_interleave_and_no_candidate_always_follows_the_same_one() -> None:
+    order: list[str] = []
+
+    def note(name: str):
+        def run():
+            if not order or order[-1] != name:
+                order.append(name)
+            time.sleep(0.001)
+
+        return run
+
+    measure({"a": note("a"), "b": note("b"), "c": note("c")}, rounds=3, narrow=1, look=idle())
+    assert "".join(order[6:]) in ("abcbcacab", "bcbcacab")  # after the warm-up of each
+
+
+def test_a_measurement_survives_json() -> None:
+    original = measure({"x": sleeper(1)}, rounds=2, narrow=1).latencies["x"]
+    copy = Measurement.from_json(original.to_json())
+    assert copy.p50 == pytest.approx(original.p50, abs=1e-4)  # four decimals are kept
+    assert copy.at(90) == copy.p90 <= copy.surely(90)
+    assert len(copy.rounds) == 2
+    assert copy.histogram == pytest.approx(original.histogram, abs=1e-4)
+    old = {k: v for k, v in original.to_json().items() if k != "histogram"}  # remembered before there were histograms
+    assert Measurement.from_json(old).histogram == ()
+
+
+def test_the_histogram_counts_every_run() -> None:
+    timed = measure({"x": sleeper(1)}, rounds=4, narrow=1).latencies["x"]
+    low, high, *counts = timed.histogram
+    assert low <= timed.p50 <= high <= timed.p99
+    assert sum(counts) >= 4 * BLOCK
+    assert counts[-1] >= 1  # the longest lies above p99
+
+
+@pytest.mark.parametrize(
+    ("files", "target"),
+    [
+        ({"proc/cpuinfo": "processor\t: 0\nmodel name\t: Intel(R) N100\nflags\t\t: avx2 avx_vnni\n"}, "intel-n100"),
+        ({"proc/cpuinfo": "model name\t: Intel(R) Core(TM) Ultra 7 155H\n"}, "intel-core-ultra"),
+        ({"proc/cpuinfo": "model name\t: Intel Atom(R) x6425E Processor @ 2.00GHz\n"}, "intel-atom-x6000"),
+        ({"proc/cpuinfo": "CPU part\t: 0xd0b\n", "proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0"}, "raspberry-pi-5"),
+        ({"proc/cpuinfo": "CPU implementer\t: 0x41\nCPU part\t: 0xd0c\nFeatures\t: asimddp\n"}, "ampere-altra"),
+    ],
+)
+def test_a_target_is_known_by_its_processor(tmp_path: Path, files: dict[str, str], target: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert re.search(Target.load(target).cpu, device(tmp_path)["cpu"])
+    assert not Target.load(target).here  # as this machine is none of them
+
+
+def test_the_device_is_described() -> None:
+    assert device()["cores"] >= 1
+    assert device()["cpu"]
+
+
+def test_rounds_go_on_until_the_interval_is_narrow() -> None:
+    durations = iter([1.0] * 40 + [3.0] * 100_000)
+
+    def unsteady():
+        time.sleep(next(durations) / 1000)
+
+    assert len(measure({"x": unsteady}, rounds=2, narrow=0.05, seconds=5, look=idle()).latencies["x"].rounds) > 2
+    assert len(measure({"x": sleeper(1)}, rounds=2, narrow=1, look=idle()).latencies["x"].rounds) == 2
+
+
+def test_a_disturbed_run_is_repeated_and_then_called_none() -> None:
+    calls: list[int] = []
+
+    def count():
+        calls.append(1)
+
+    calm = measure({"x": count}, rounds=2, narrow=1, look=idle())
+    once = len(calls)
+    busy = measure({"x": count}, rounds=2, narrow=1, look=idle(busy=2.0, own=1.0))  # the other core, all the time
+    assert calm.disturbed == ()
+    assert busy.disturbed == ("other programs used 1.0 of 2 cores",)
+    assert len(calls) - once > 1.5 * once
+
+
+def test_what_disturbs_is_named() -> None:
+    before = conditions.Conditions(at=0, cores=4, busy=0, stolen=0, own=0, load=0, power_mode="performance")
+
+    def reasons(**changes: object) -> list[str]:
+        return conditions.disturbed(before, replace(before, at=10.0, **changes))
+
+    assert reasons(busy=10.0, own=10.0) == []
+    assert reasons(busy=20.0, own=10.0) == []  # the other found room on idle cores
+    assert reasons(busy=39.0, own=20.0) == ["other programs used 1.9 of 4 cores"]
+    assert reasons(busy=15.0, own=10.0, stolen=5.0) == ["the hypervisor took away 0.5 of 4 cores"]
+    assert reasons(throttle_events=3, temperature=97.0) == ["the CPU throttled 3 times at 97 °C: cool it"]
+    assert reasons(power_mode="powersave") == ["the power mode changed from performance to powersave"]
+
+
+def test_the_machine_is_read_from_proc_and_sysfs(tmp_path: Path) -> None:
+    for name, text in {
+        "proc/stat": "cpu 0\n" + "".join(f"cpu{i} 100 0 50 9 9 0 0 25 0 0\n" for i in range(1024)),
+        "sys/class/thermal/thermal_zone0/temp": "48500\n",
+        "sys/class/powercap/intel-rapl:0/energy_uj": "2500000\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    look = conditions.look(tmp_path)
+    assert look.stolen == pytest.approx(0.25 * look.cores)  # hundredths of a second
+    assert look.busy == pytest.approx(1.75 * look.cores)
+    assert look.temperature == 48.5
+    assert conditions.rapl(tmp_path) == 2.5
+    assert conditions.look(ROOT).busy > 0
+
+
+def test_energy_is_the_counters_difference_or_the_rails_mean(tmp_path: Path) -> None:
+    counter = tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj"
+    counter.parent.mkdir(parents=True)
+    counter.write_text("0")
+
+    def draw():
+        counter.write_text(str(int(counter.read_text()) + 5000))  # 5 mJ each
+        time.sleep(0.001)
+
+    assert energy(draw, seconds=0.2, root=tmp_path) == pytest.approx(5.0)
+    assert energy(sleeper(1), seconds=0.2, root=tmp_path / "nothing") is None
+
+
+def test_a_budget_is_held_against_the_intervals_upper_end() -> None:
+    latency = Measurement(4.9, 6.0, 7.0, (4.8, 5.1), (4.9,), (5.9, 6.4), (6.0, 9.0))
+    figures = Figures(latency, 3.0, fps=200.0, memory_mb=150.0)
+    assert figures.over(Budget(latency_ms=5.2, size_mb=3, fps=200, memory_mb=150)) == []
+    assert figures.over(Budget(latency_ms=5)) == ["p50 4.90 ms (at most 5.10)"]
+    assert figures.over(Budget(latency_ms=6.2, percentile=90)) == ["p90 6.00 ms (at most 6.40)"]
+    assert figures.over(Budget(fps=201, memory_mb=149)) == ["200.0 frames per second", "150.0 MB of memory"]
+    assert figures.over(Budget(energy_mj=1)) == ["0.0 mJ an image"]
+    assert Figures.from_json(figures.to_json()) == figures
+
+
+def test_a_request_is_answered_as_by_the_machine_itself(tmp_path: Path, fitted) -> None:
+    bundle = Bundle.open(fitted[0])
+    form = Compiled("openvino", bundle.path / bundle.manifest["model"], bundle.manifest["precision"], bundle.preprocess.resolution)
+    Request({"it": form}, Budget(latency_ms=5), rounds=2).write(tmp_path)
+    answered = answer("openvino", tmp_path)
+    assert answered["device"] == device()
+    assert "float32" in answered["precisions"]
+    assert Costs.from_json(answered).figures["it"].size_mb == pytest.approx(form.size_mb, abs=1e-3)
+    assert answer("openvino", None) == {name: answered[name] for name in ("device", "version", "precisions")}

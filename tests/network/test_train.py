@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgeeff import EdgeeffError
+from edgeeff.data.images import ImageSet, Preprocess
+from edgeeff.network.model import create
+from edgeeff.network.train import Recipe, train, training_resolution
+
+RECIPE = Recipe(epochs=2, lr=3e-3, batch=25, flip=False)
+PREPROCESS = Preprocess(32, 32, (127.0,) * 3, (128.0,) * 3)
+
+
+@pytest.fixture(scope="module")
+def images(digits: Path) -> ImageSet:
+    return ImageSet.open(digits / "train").draw(100)
+
+
+def network():
+    torch.manual_seed(7)
+    return create("lite0", classes=10, resolution=32)
+
+
+class Stop(Exception):
+    pass
+
+
+def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(images: ImageSet, tmp_path: Path) -> None:
+    whole = train(network(), PREPROCESS, images, RECIPE, tmp_path / "whole.pt")
+
+    class Interrupting:
+        def say(self, line: str) -> None:
+            if line.startswith("epoch 1/"):
+                raise Stop
+
+        def track(self, items, label, total):
+            return items
+
+    with pytest.raises(Stop):
+        train(network(), PREPROCESS, images, RECIPE, tmp_path / "halves.pt", progress=Interrupting())
+    halves = train(network(), PREPROCESS, images, RECIPE, tmp_path / "halves.pt")
+    for a, b in zip(whole.state_dict().values(), halves.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_training_learns(images: ImageSet, tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    class Listening:
+        def say(self, line: str) -> None:
+            lines.append(line)
+
+        def track(self, items, label, total):
+            return items
+
+    train(network(), PREPROCESS, images, Recipe(epochs=6, lr=3e-3, batch=25, flip=False), tmp_path / "t.pt", progress=Listening())
+    losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines]
+    assert losses[-1] < losses[0]
+
+
+def test_divergence_is_said_plainly(images: ImageSet, tmp_path: Path) -> None:
+    broken = network()
+    broken.classifier.bias.data.fill_(float("nan"))
+    with pytest.raises(EdgeeffError, match="training diverged in epoch 1: the loss is nan. Lower --lr"):
+        train(broken, PREPROCESS, images, RECIPE, tmp_path / "t.pt")
+
+
+def test_training_crops_are_smaller() -> None:
+    assert [training_resolution(r) for r in (32, 64, 224, 240, 300)] == [32, 64, 160, 192, 224]

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from edgeeff import BadInput, backends
+from edgeeff.data.images import ImageSet, PixelFile, Preprocess
+from edgeeff.export.onnx import to_onnx
+from edgeeff.network.model import create
+from edgeeff.quantization.nncf_ptq import REMEDIES, quantize, quantized_blindly, quantized_layers, suspicious
+
+OPENVINO = backends.get("openvino")
+
+
+@pytest.fixture(scope="module")
+def pixels(digits: Path) -> PixelFile:
+    v = create("b0", classes=10, resolution=32).variant
+    return PixelFile(ImageSet.open(digits / "train").draw(20), Preprocess(32, 32, v.mean, v.std))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, pixels: PixelFile) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    network = create("b0", classes=10, resolution=32)
+    return OPENVINO.compile(to_onnx(network, pixels.preprocess, folder / "model.onnx"), folder)
+
+
+@pytest.mark.parametrize("remedy", REMEDIES)
+def test_every_remedy_gives_an_int8_file_that_runs(remedy: str, model: Path, pixels: PixelFile, tmp_path: Path) -> None:
+    file = quantize(model, pixels, tmp_path, remedy, max_drop=100)
+    assert sum(f.stat().st_size for f in OPENVINO.files(file)) < 0.5 * sum(f.stat().st_size for f in OPENVINO.files(model))
+    logits = OPENVINO.load(file, precision="int8")(next(pixels.batches(4)))
+    assert logits.shape == (4, 10)
+    assert np.isfinite(logits).all()
+
+
+def test_convolutions_are_int8_and_gates_stay_float(model: Path, pixels: PixelFile, tmp_path: Path) -> None:
+    layers = quantized_layers(quantize(model, pixels, tmp_path, REMEDIES[0]))
+    assert any("conv_dw" in name for name in layers)
+    assert any("conv_pwl" in name for name in layers)
+    assert not any("/se/" in name for name in layers)
+    assert quantized_layers(model) == set()
+
+
+def test_the_file_for_timing_has_the_layers_of_the_real_one(model: Path, pixels: PixelFile, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    real = quantize(model, pixels, tmp_path / "real", REMEDIES[0])
+    assert quantized_layers(quantized_blindly(model, next(pixels.batches(1)), tmp_path)) == quantized_layers(real)
+
+
+def test_blank_calibration_photos_are_refused(tmp_path: Path) -> None:
+    for i in range(4):
+        Image.new("RGB", (32, 32), "black").save(tmp_path / f"{i}.png")
+    with pytest.raises(BadInput, match="4 of 4 calibration photos are blank"):
+        suspicious(PixelFile(ImageSet.open(tmp_path), Preprocess(32, 32, (0, 0, 0), (1, 1, 1))))
+
+
+def test_quantizing_is_quiet(model: Path, pixels: PixelFile, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    quantize(model, pixels, tmp_path, REMEDIES[0])
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,322 @@
+"""The way to another machine and back: what is sent, cut, resumed, refused and left there."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from boards import NEEDED, PYTHON, Board, client, first, free_port, until
+from conftest import ROOT, refused
+
+from edgeeff import BadInput, EdgeeffError, Unreachable
+from edgeeff.remote import host as remote
+from edgeeff.remote import ssh, wheel
+
+pytestmark = NEEDED
+
+
+def test_the_same_files_make_the_same_wheel_and_it_asks_for_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    a, b = wheel.build(tmp_path / "a"), wheel.build(tmp_path / "b")
+    assert a.read_bytes() == b.read_bytes()
+    import zipfile
+
+    archive = zipfile.ZipFile(a)
+    text = archive.read("edgeeff-0.1.0.dist-info/METADATA").decode()
+    assert "openvino" in text
+    assert not [word for word in ("torch", "nncf", "onnx>") if word in text]
+    assert {
+        "edgeeff/remote/agent.py",
+        "edgeeff/backends/openvino.py",
+        "edgeeff/targets/host-cpu.yaml",
+        "edgeeff/calib/default.yaml",
+    } <= set(archive.namelist())
+
+
+def test_a_first_eval_installs_through_a_lost_connection_and_answers_as_here(
+    board: Board, environments: Path, fitted, digits: Path, run
+) -> None:
+    """The one real installation: pip gets the wheel, numpy and the runtime; the first poll meets a dead connection."""
+    board.cut("*poll*")
+    done = run("eval", fitted[0], "--val", digits / "val", "--on", board.name, "--json", env=board.env)
+    assert done.returncode == 0, done.stderr
+    assert "installing edgeeff[openvino]" in done.stderr
+    assert "connection lost" in done.stderr
+    assert "connected again" in done.stderr
+    (there,) = json.loads(done.stdout)["hosts"]
+    local = json.loads(run("eval", fitted[0], "--val", digits / "val", "--json").stdout)
+    assert (there["host"], there["bundle"]) == (board.name, str(fitted[0]))
+    assert [there[k] for k in ("top1", "top5", "images")] == [local[k] for k in ("top1", "top5", "images")]
+    (packages,) = environments.glob("*/lib/python*/site-packages")
+    assert {"openvino", "numpy", "edgeeff"} <= {p.name for p in packages.iterdir()}
+    assert not {"torch", "nncf", "onnx", "onnxruntime"} & {p.name for p in packages.iterdir()}
+    until(lambda: not board.processes)
+    assert board.jobs == []
+
+    again = run("eval", fitted[0], "--val", digits / "val", "--on", board.name, env=board.env)
+    assert again.returncode == 0, again.stderr
+    assert "sending" not in again.stderr
+    assert "installing" not in again.stderr
+    assert f"{local['top1']:.2f}" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "before"),
+    [
+        ("*rsync*--server*", first(300_000)),
+        ("*start*", 'cd; sh -c "$SSH_ORIGINAL_COMMAND" >/dev/null;'),
+        ("*poll*", ""),
+        ("*stop*", 'cd; sh -c "$SSH_ORIGINAL_COMMAND" >/dev/null;'),
+    ],
+    ids=["while sending", "after the start", "while it runs", "after the end"],
+)
+def test_a_connection_cut_in_any_phase_costs_nothing(board: Board, fitted, run, command: str, before: str) -> None:
+    board.cut(command, before)
+    done = run("bench", fitted[0], "--rounds", 2, "--on", board.name, "--json", env=board.env)
+    assert done.returncode == 0, done.stderr
+    assert not Path(f"{board.home}.cut").exists()
+    assert "connected again" in done.stderr
+    until(lambda: not board.processes)
+    assert board.jobs == []
+
+
+def test_a_connection_cut_at_the_first_word_is_an_error_at_once(board: Board, fitted, run) -> None:
+    board.cut("*")
+    refused(run("bench", fitted[0], "--on", board.name, env=board.env), 6, board.name)
+    assert run("bench", fitted[0], "--rounds", 2, "--on", board.name, env=board.env).returncode == 0
+
+
+def test_an_upload_that_was_cut_goes_on_where_it_was(here: Board, tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(os.urandom(20_000_000))
+    here.cut("*rsync*--server*", first(6_000_000))
+    rules = Path(f"{here.home}.rules")
+    rules.write_text(f'wc -c < "$HOME/there/big" >> "$HOME.sizes" 2>/dev/null\n{rules.read_text()}')
+    connection = ssh.Connection(here.name)
+    try:
+        connection.run("true")
+        connection.send(tmp_path / "big", "there")
+    finally:
+        connection.close()
+    (size,) = Path(f"{here.home}.sizes").read_text().split()
+    assert 1_000_000 < int(size) < 6_000_000
+    assert (here.home / "there/big").read_bytes() == (tmp_path / "big").read_bytes()
+
+
+def test_who_gives_up_finds_the_job_again(here: Board, fitted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "PATIENCE", 1.0)
+    here.rule('case "$SSH_ORIGINAL_COMMAND" in *poll*) kill -9 $PPID;; esac')
+    said: list[str] = []
+
+    class Loud(remote.Progress):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    with remote.Host.connect(here.name, "openvino", Loud()) as host:
+        with pytest.raises(Unreachable, match="The same command goes on"):
+            host.run(["bench", "bundle", "--rounds", "2"], {"bundle": fitted[0]})
+        here.rule("")
+        assert host.run(["bench", "bundle", "--rounds", "2"], {"bundle": fitted[0]})["latency_ms"]["p50"] > 0
+    assert [line for line in said if "an earlier call's job is" in line]
+    assert here.jobs == []
+
+
+def test_a_killed_client_loses_nothing(board: Board, fitted, run) -> None:
+    arguments = ["bench", fitted[0], "--rounds", 60, "--on", board.name]
+    first = client(*arguments, env=board.env)
+    until(lambda: board.verbs)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert len(board.jobs) == 1
+    done = run(*arguments, env=board.env)
+    assert done.returncode == 0, done.stderr
+    assert "an earlier call's job is" in done.stderr
+    assert board.jobs == []
+
+
+def test_ctrl_c_leaves_nothing_running(board: Board, make: Callable[..., Board], fitted) -> None:
+    other = make()
+    process = client("bench", fitted[0], "--rounds", 10**6, "--on", board.name, other.name, env=board.env)
+    until(lambda: board.verbs and other.verbs)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    until(lambda: not board.processes and not other.processes)
+    assert board.jobs == other.jobs == []
+
+
+def test_without_a_client_the_job_ends_itself(here: Board, fitted) -> None:
+    code = "import sys; from pathlib import Path; from edgeeff import remote; remote.SILENCE = 3\n"
+    code += "host = remote.Host.connect(sys.argv[1], 'openvino')\n"
+    code += "host.run(['bench', 'bundle', '--rounds', '1000000'], {'bundle': Path(sys.argv[2])})"
+    process = subprocess.Popen([sys.executable, "-c", code, here.name, str(fitted[0])], start_new_session=True)
+    until(lambda: here.verbs)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    until(lambda: not here.processes)
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+def test_a_job_that_vanished_is_started_again_once(board: Board, fitted, run, restarted: bool) -> None:
+    """A restarted machine has another boot id, and nothing of the job but its folder."""
+    process = client("bench", fitted[0], "--rounds", 60, "--on", board.name, env=board.env)
+
+    def vanish() -> None:
+        until(lambda: board.verbs)
+        if restarted:
+            (board.jobs[0] / "boot").write_text("another")
+        os.killpg(int((board.jobs[0] / "pid").read_text()), signal.SIGKILL)
+
+    vanish()
+    what = "it restarted" if restarted else "the job's process vanished"
+    if not restarted:
+        until(lambda: not board.verbs)
+        vanish()
+    _, err = process.communicate(timeout=120)
+    assert f"{board.name}: {what} during the job; starting it again." in err
+    if not restarted:
+        assert process.returncode == 1
+        assert "during the job, twice" in err.splitlines()[-1]
+    else:
+        assert process.returncode == 0, err
+    assert board.jobs == []
+
+
+def test_a_refusal_there_is_one_here(here: Board, fitted, digits: Path, tmp_path: Path) -> None:
+    photos = Path(shutil.copytree(digits / "val", tmp_path / "val"))
+    for photo in sorted((photos / "0").iterdir())[:9]:
+        photo.write_text("not a photo")
+    with remote.Host.connect(here.name, "openvino") as host:
+        assert host.machine == os.uname().machine
+        with pytest.raises(BadInput, match=rf"{here.name}: val: 9 of 300 files cannot be read"):
+            host.run(["eval", "bundle", "--val", "val"], {"bundle": fitted[0], "val": photos})
+        with pytest.raises(BadInput, match="nowhere"):
+            host.run(["verify", "nowhere"])
+    assert here.jobs == []
+
+
+def test_an_answer_that_is_no_json_is_refused(here: Board, fitted, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nif 'edgeeff.cli' in sys.orig_argv: print('hello')\n")
+    here.rule(f"export PYTHONPATH={tmp_path}")
+    with remote.Host.connect(here.name, "openvino") as host, pytest.raises(EdgeeffError, match="not the JSON") as caught:
+        host.run(["verify", "bundle"], {"bundle": fitted[0]})
+    assert caught.value.exit_code == 1
+    assert here.jobs == []
+
+
+def python_without(what: str, answer: str) -> str:
+    """The body of a python3 that fails where `what` is in its arguments, and answers to -V."""
+    return f'case "$*" in *"{what}"*) exit 1;; -V) echo "{answer}"; exit;; esac\nexec {PYTHON}/python3 "$@"'
+
+
+@pytest.mark.parametrize(
+    ("options", "program", "code", "words"),
+    [
+        ("HostName nowhere.invalid", "", 6, ["unknown host"]),
+        ("Port {closed}", "", 6, ["refuses the connection"]),
+        ("Port {silent}", "", 6, ["no answer within 10 seconds"]),
+        ("IdentityFile {folder}/other", "", 6, ["refuses the key", "ssh-copy-id"]),
+        ("UserKnownHostsFile {folder}/stranger", "", 6, ["not known here", "Connect once by hand"]),
+        ("UserKnownHostsFile {folder}/changed", "", 6, ["host key has changed", "do not ignore"]),
+        ("", "python3", 5, ["expected python3 from 3.10", "found Python 3.8.10"]),
+        ("", "venv", 5, ["apt install python3-venv"]),
+        ("", "rsync", 5, ["rsync is not installed there"]),
+        ("", "uname", 2, ["is armv7l"]),
+        ("", "df", 2, ["the disk there is full", "MB free"]),
+        ("", "ulimit", 2, ["the disk there is full", "goes on"]),
+        ("", "profile", 1, ["answers 'welcome'"]),
+        ("", "pip", 6, ["reaches no package index"]),
+    ],
+    ids=lambda value: str(value) if isinstance(value, str) else "",
+)
+def test_what_can_be_wrong_with_a_host(
+    server: Path, make: Callable[..., Board], fitted, run, options: str, program: str, code: int, words: list[str]
+) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        board = make(options=options.format(folder=server, closed=free_port(), silent=silent.getsockname()[1]))
+        if program in ("python3", "venv"):
+            what, answer = ("version_info <", "Python 3.8.10") if program == "python3" else ("ensurepip", "Python 3.10.12")
+            board.program("python3", python_without(what, answer))
+            if program == "python3":
+                for version in (10, 11, 12, 13):
+                    board.program(f"python3.{version}", "exit 1")
+        elif program == "rsync":
+            board.program("sh", "exit 1")
+            folder = Path(f"{board.home}.bin")
+            for tool in ("mkdir", "uname", "sh"):
+                (folder / tool).unlink(missing_ok=True)
+                (folder / tool).symlink_to(str(shutil.which(tool)))
+            board.rule(f"PATH={folder}:{PYTHON}")
+        elif program == "uname":
+            board.program("uname", "echo armv7l")
+        elif program == "df":
+            board.program("df", "echo Filesystem; echo /dev/sda1 1000 990 10 99% /")
+        elif program == "ulimit":  # a limit on the size of a file stands in for the disk
+            board.rule("trap '' XFSZ; ulimit -f 100")
+        elif program == "profile":
+            board.rule("echo welcome")
+        elif program == "pip":
+            (board.home / ".cache/edgeeff/on").unlink()
+            board.rule("unset PIP_FIND_LINKS; export PIP_CONFIG_FILE=/dev/null PIP_RETRIES=1 PIP_INDEX_URL=https://nowhere.invalid")
+        done = run("bench", fitted[0], "--rounds", 2, "--on", board.name, env=board.env)
+    refused(done, code, board.name, *words)
+    until(lambda: not board.processes)
+    assert board.jobs == []
+
+
+@pytest.mark.parametrize("name", ["-oProxyCommand=touch x", "a b", "a:/etc", "", "-a@b", "a@-b", "a;b"])
+def test_a_host_is_never_an_option_or_a_path(fitted, run, name: str, tmp_path: Path) -> None:
+    refused(run("bench", fitted[0], f"--on={name}", cwd=tmp_path), 2, "not a host", "USER@HOST")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("tool", ["ssh", "rsync"])
+def test_without_ssh_or_rsync_here(fitted, run, tmp_path: Path, tool: str) -> None:
+    for other in {"ssh", "rsync"} - {tool}:
+        (tmp_path / other).symlink_to(str(shutil.which(other)))
+    refused(run("bench", fitted[0], "--on", "board", env={**os.environ, "PATH": str(tmp_path)}), 5, f"{tool} is not installed here")
+
+
+def test_what_lay_unused_for_long_is_removed(tmp_path: Path) -> None:
+    base = tmp_path / ".cache/edgeeff"
+    for kind in ("sent/kit", "sent/photos", "sent/old", "on/old", "jobs/old"):
+        (base / kind).mkdir(parents=True)
+        if kind != "sent/photos":
+            os.utime(base / kind, (0, 0))
+    (base / "on/new/bin").mkdir(parents=True)
+    (base / "on/new/bin/python").write_text("#!/bin/sh\necho said >&2; exit 3\n")
+    (base / "on/new/bin/python").chmod(0o755)
+    job = {"kit": "kit", "send": {"val": "photos"}, "copy": [], "environment": "new", "arguments": ["eval"], "silence": 60}
+
+    def there(*arguments: str) -> dict:
+        command = [sys.executable, ROOT / "edgeeff/remote/agent.py", *arguments]
+        env = {**os.environ, "HOME": str(tmp_path)}
+        return json.loads(
+            subprocess.run(command, env=env, input=json.dumps(job), capture_output=True, text=True, check=True).stdout
+        )
+
+    assert there("start", "a")["state"] == "none"
+    until(lambda: there("poll", "a", "0", "0")["state"] == "done")
+    answer = there("poll", "a", "0", "0")
+    assert (answer["rc"], answer["lines"], answer["output"]) == (3, ["said"], "")
+    assert there("start", "a")["state"] == "done"
+    left = {p.relative_to(base).as_posix() for kind in ("sent", "on", "jobs") for p in (base / kind).iterdir() if p.is_dir()}
+    assert left == {"sent/kit", "sent/photos", "on/new", "jobs/a"}
+    assert there("stop", "a")["state"] == "none"
+    assert not (base / "jobs/a").exists()
+
+
+def test_what_is_wrong_here_is_said_before_connecting(board: Board, fitted, digits: Path, run, tmp_path: Path) -> None:
+    refused(run("eval", tmp_path, "--val", digits / "val", "--on", board.name, env=board.env), 2, "not a bundle")
+    refused(run("eval", fitted[0], "--val", digits / "val/0", "--on", board.name, env=board.env), 2, "unlabelled")
+    refused(run("compile", fitted[0], "--on", board.name, env=board.env), 2, "nothing to compile")
+    assert not (board.home / ".cache/edgeeff/jobs").exists()

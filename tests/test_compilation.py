@@ -1,0 +1,241 @@
+"""From a bundle to an engine, end to end through the command line, on a TensorRT and a CUDA that are fakes over ONNX Runtime."""
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT
+from jetsons import ORIN, tree
+
+from edgeeff import BadInput, Bundle, EdgeeffError, backends
+from edgeeff import compilation as compile
+from edgeeff.data.frames import Frames, View
+from edgeeff.measurement import jetson as board
+from edgeeff.measurement.system_state import look
+
+FAKES = {**os.environ, "PYTHONPATH": str(ROOT / "tests/fakes")}
+
+
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latencies of a stand-in are worth no time."""
+    monkeypatch.setattr("edgeeff.compilation.ROUNDS", 2)
+    monkeypatch.setattr("edgeeff.measurement.latency._width", lambda blocks: 0.0)
+
+
+@pytest.fixture(scope="session")
+def portable(tmp_path_factory: pytest.TempPathFactory, digits: Path, run) -> tuple[Path, dict]:
+    """(bundle for a Jetson, its JSON): B0 at 32 px, trained for one epoch; the gate is wide, as its accuracy is not the point."""
+    out = tmp_path_factory.mktemp("portable") / "bundle"
+    options = ["--variant", "b0", "--resolution", 32, "--epochs", 1, "--no-flip", "--max-drop", 20, "--out", out]
+    done = run("fit", "--target", "jetson-orin-nano-8gb", "--train", digits / "train", "--val", digits / "val", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    return out, json.loads(done.stdout)
+
+
+@pytest.fixture
+def copy(portable, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(portable[0], tmp_path / "bundle"))
+
+
+def test_a_fit_for_a_jetson_ships_judged_graphs_and_claims_no_latency(portable, digits: Path, run) -> None:
+    path, result = portable
+    assert [f["precision"] for f in result["forms"]] == ["int8-fp16", "int8-mixed", "fp16"]
+    assert all(f["passed"] for f in result["forms"])
+    assert result["latency_ms"] is None
+    assert "measured on the device, not here" in result["verdict"]
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert {f["file"] for f in manifest["forms"]} | {"model.onnx"} <= set(manifest["files"])
+    golden = Bundle.open(path).golden()
+    assert set(golden) == {"images", "logits", "float32", "fp16", "int8-fp16", "int8-mixed"}
+    for form in manifest["forms"]:
+        done = run("lint", path / form["file"])
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    done = run("eval", path, "--val", digits / "val", "--json")
+    assert json.loads(done.stdout)["top1"] == pytest.approx(result["forms"][0]["top1"], abs=1e-6)
+    assert run("verify", path).returncode == 0
+
+
+def test_the_page_of_a_fit_for_a_jetson_leaves_time_to_the_device(portable) -> None:
+    from pages import require_true_figures
+
+    reader = require_true_figures((portable[0] / "report.html").read_text(encoding="utf-8"))
+    assert "what the device measured is in manifest.json" in reader.text
+    assert "No times here: the device compiles for itself" in reader.text
+    assert not [path for path in reader.figures if "latency_ms" in path or path.startswith(("siblings", "layer_times"))]
+    assert {"forms.0.drop", "layer_errors.layers.0.adds", "confusion.wrong"} <= set(reader.figures)
+
+
+def test_inspect_finds_the_quantizers_of_a_graph_in_fp16(portable) -> None:
+    from edgeeff.export.onnx import module_path
+    from edgeeff.export.qdq import quantized_layers
+    from edgeeff.quantization.layer_error import inspect
+
+    integer = {e.layer for e in inspect(Bundle.open(portable[0])) if e.bits == 8}
+    assert integer
+    nodes = quantized_layers(portable[0] / "int8-fp16.onnx")
+    assert integer == {module_path(node).removeprefix("model.") for node in nodes}
+
+
+def test_depthwise_layers_are_float_in_the_mixed_form_only(portable) -> None:
+    from edgeeff.export.qdq import quantized_layers
+
+    whole, mixed = (quantized_layers(portable[0] / f"{name}.onnx") for name in ("int8-fp16", "int8-mixed"))
+    assert mixed < whole
+    assert all("conv_dw" in layer for layer in whole - mixed)
+    assert not any("conv_dw" in layer for layer in mixed)
+
+
+def test_on_the_device_every_form_is_built_checked_and_timed_and_the_fastest_ships(copy: Path, digits: Path, run) -> None:
+    page = (copy / "report.html").read_bytes()
+    done = run("compile", copy, "--val", digits / "val", "--json", env=FAKES)
+    assert done.returncode == 0, done.stderr
+    assert (copy / "report.html").read_bytes() == page  # it is of the fit, and says so
+    assert "report.html" in Bundle.open(copy).manifest["files"]
+    result = json.loads(done.stdout)
+    assert [e["precision"] for e in result["engines"]] == ["float32", "int8-fp16", "int8-mixed", "fp16"]
+    for engine in result["engines"]:
+        assert engine["difference"] < 1e-3  # the same runtime: any more would be a mistake in getting pixels in and logits out
+        assert engine["accuracy"]["images"] == 300
+        assert engine["latency_ms"]["p50"] > 0
+    fastest = min((e for e in result["engines"] if e["passed"]), key=lambda e: e["latency_ms"]["p50"])
+    assert result["precision"] == fastest["precision"]
+    origin = json.loads((copy / "model.engine.json").read_text())
+    assert (origin["tensorrt"], origin["compute_capability"]) == ("10.3.0", "8.7")
+    assert not [p.name for p in copy.parent.iterdir() if p != copy]  # nothing half-made is left
+
+    done = run("eval", copy, "--val", digits / "val", "--json", env=FAKES)
+    assert json.loads(done.stdout)["top1"] == pytest.approx(fastest["accuracy"]["top1"], abs=1e-6)
+    assert run("verify", copy, env=FAKES).returncode == 0
+    done = run("camera", copy, "--source", digits / "val/3", "--json", env=FAKES)
+    assert done.returncode == 0, done.stderr
+    seen = [json.loads(line)["top"][0][0] for line in done.stdout.splitlines()[:-1]]
+    frames = [cv2.imread(str(photo)) for photo in sorted((digits / "val/3").iterdir())]
+    view = View.of(Bundle.open(copy).preprocess, Frames(frames[0].shape[1], frames[0].shape[0]))
+    graph = copy / ("model.onnx" if result["precision"] == "float32" else f"{result['precision']}.onnx")
+    see = backends.get("onnxruntime").watch(graph, view, precision=result["precision"])
+    assert seen == [str(see(frame).argmax()) for frame in frames]  # the frame was shrunk in the engine as in ONNX Runtime
+    assert "in int8" in run("inspect", copy, "--engine").stdout
+    assert run("compile", copy, env=FAKES).returncode == 0  # after an upgrade, say: the graphs are still there
+
+
+def test_a_plan_from_elsewhere_is_refused_in_plain_words(copy: Path, run, tmp_path: Path) -> None:
+    assert run("compile", copy, env=FAKES).returncode == 0
+    newer = tmp_path / "fakes"
+    shutil.copytree(ROOT / "tests/fakes", newer)
+    module = newer / "tensorrt/__init__.py"
+    module.write_text(module.read_text().replace('__version__ = "10.3.0"', '__version__ = "10.13.3"'))
+    done = run("verify", copy, env={**os.environ, "PYTHONPATH": str(newer)})
+    assert done.returncode == 2
+    assert "built for TensorRT 10.3.0, compute capability 8.7" in done.stderr
+    assert "here is TensorRT 10.13.3" in done.stderr
+    assert "Plans do not travel: run `edgeeff compile` here." in done.stderr
+
+
+def test_off_the_device_compile_says_what_is_missing(copy: Path, run) -> None:
+    done = run("compile", copy)
+    assert done.returncode == 5
+    assert "TensorRT is not installed" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_bundle_of_another_backend_has_nothing_to_compile(fitted, run) -> None:
+    done = run("compile", fitted[0], env=FAKES)
+    assert done.returncode == 2
+    assert "nothing to compile" in done.stderr
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process, and those it starts, find the fakes."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests/fakes"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests/fakes"))
+    yield
+    for name in [n for n in sys.modules if n.split(".")[0] in ("tensorrt", "cuda")]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("device")
+def test_a_throttled_run_is_repeated_and_then_refused(copy: Path, tmp_path: Path) -> None:
+    found = board.read(tree(tmp_path / "orin", ORIN), lambda: "NV Power Mode: 25W\n")
+    assert found is not None
+    slowed = replace(found, throttle_events=found.throttle_events + 3)
+    before = (copy / "manifest.json").read_bytes()
+    at = replace(look(tmp_path), cores=100)  # so that no other program's work counts
+
+    def looks(*boards: board.Board):
+        moments = (replace(at, at=float(i), board=b) for i, b in enumerate(boards))
+        return lambda: next(moments)
+
+    with pytest.raises(EdgeeffError, match="twice slowed down while timing, so there is no measurement: gpu-throttle-alert"):
+        compile.compile(copy, look=looks(found, slowed, slowed, replace(slowed, slowed_by=("gpu-throttle-alert",))))
+    assert (copy / "manifest.json").read_bytes() == before
+    compiled = compile.compile(copy, look=looks(found, slowed, slowed, slowed))  # the second run was undisturbed
+    assert [c["board"]["power_mode"] for c in compiled.bundle.manifest["conditions"]] == ["25W", "25W"]
+
+
+def edited(path: Path, **changes: object) -> None:
+    from edgeeff.bundle import digest
+
+    manifest = json.loads((path / "manifest.json").read_text()) | changes
+    manifest["digest"] = digest(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def golden(path: Path, **changes: object) -> None:
+    import hashlib
+
+    np.savez_compressed(path / "golden.npz", **{**Bundle.open(path).golden(), **changes})
+    files = json.loads((path / "manifest.json").read_text())["files"]
+    edited(path, files={**files, "golden.npz": hashlib.sha256((path / "golden.npz").read_bytes()).hexdigest()})
+
+
+@pytest.mark.usefixtures("device")
+def test_an_engine_that_answers_other_than_its_graph_does_not_ship(copy: Path) -> None:
+    logits = Bundle.open(copy).golden()["int8-fp16"]
+    golden(copy, **{"int8-fp16": logits[:, ::-1]})
+    compiled = compile.compile(copy)
+    wrong = next(e for e in compiled.engines if e.precision == "int8-fp16")
+    assert not wrong.passed
+    assert "answers other than its graph does" in wrong.note
+    assert compiled.shipped.precision != "int8-fp16"
+
+
+@pytest.mark.usefixtures("device")
+def test_a_budget_that_no_engine_meets_is_refused_with_the_figure(copy: Path, run) -> None:
+    edited(copy, budget={"latency_ms": 0.001, "percentile": 50, "gflops": None, "mparams": None, "size_mb": None})
+    done = run("compile", copy, env=FAKES)
+    assert done.returncode == 3
+    assert re_ms(done.stderr), done.stderr
+    assert "model.engine" not in {p.name for p in copy.iterdir()}
+
+
+def re_ms(text: str) -> bool:
+    import re
+
+    return bool(re.search(r"does not meet p50 ≤ 0.001 ms: \S+ needs p50 [\d.]+ ms \(at most [\d.]+\) here", text))
+
+
+def test_targets_that_cannot_be_say_what_they_lack_and_what_to_use(run) -> None:
+    for name, lack in {"jetson-nano": "no INT8", "jetson-tx2": "no INT8", "jetson-xavier-nx": "TensorRT 8.5"}.items():
+        done = run("fit", "--target", name, "--variant", "b0", "--weights", "x", "--calib", "y", "--val", "z", "--out", "o")
+        assert done.returncode == 2
+        assert lack in done.stderr
+        assert "Use a Jetson" in done.stderr
+
+
+def test_a_choice_among_variants_needs_the_device_or_a_cost(digits: Path, tmp_path: Path) -> None:
+    from edgeeff import Budget, Job
+    from edgeeff import pipeline as fit
+
+    job = Job("gpu", digits / "val", tmp_path / "out", Budget(latency_ms=5), ("b0", "b1"), train=digits / "train")
+    with pytest.raises(BadInput, match="gpu is not this machine .* --on USER@HOST, .* or give --gflops"):
+        fit(job)
+    with pytest.raises(BadInput, match="--activation auto weighs latencies"):
+        fit(replace(job, activation="auto"))

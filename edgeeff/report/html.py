@@ -1,7 +1,7 @@
 """The page of a fit: what was measured, for people, in one HTML file that loads nothing and runs nothing.
 
-`facts` collects, `render` draws by the template `report.html.j2`. Every figure on the page is looked up in the facts by its path and
-carries that path as `data-path`; the facts lie in the page as JSON.
+`facts` collects, `render` draws by the template `report.html.j2`. Every figure on the page is looked up in the facts by its path
+and carries that path as `data-path`; the facts lie in the page as JSON.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := demo
 OUT ?= $@
 
-.PHONY: help setup demo test check bench wheel clean
+.PHONY: help setup demo test test-fast pythons check bench wheel clean
 help:  ## list the targets
 	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -32,14 +32,21 @@ demo: .venv/ready  ## handwritten digits, from scratch to an INT8 bundle for thi
 	done
 
 test: .venv/ready .venv/bindings  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: .venv/ready  ## formatting, lint and types
+test-fast: .venv/ready  ## run the tests that train, export and start nothing, in less than a minute
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+pythons:  ## run the fast tests on every Python from 3.10 to 3.13 that is found, and at the lowest versions of the dependencies
+	$(PYTHON) tests/pythons.py
+
+check: .venv/ready  ## formatting, lint, types and layers of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
-bench: .venv/ready  ## reproduce the README's numbers (needs the photos and weights in ../shared/data)
+bench: .venv/ready  ## measure docs/benchmarks.md again (needs the photos and weights of benchmarks/data.md in ../shared/data)
 	$(BIN)/python benchmarks/run.py
 
 wheel: .venv/ready  ## dist/edgeeff-*.whl, for a device
@@ -64,5 +71,5 @@ jetson-%: .venv/ready FORCE  ## fit a variant to a Jetson: make jetson-b2 WEIGHT
 
 FORCE:
 
-clean:  ## remove the environment, the demo and caches
-	rm -rf .venv $(DEMO) dist .mypy_cache .ruff_cache .pytest_cache
+clean:  ## remove the environments, the demo and caches
+	rm -rf .venv .venv-pythons $(DEMO) dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache

@@ -23,9 +23,8 @@ import cv2
 import numpy as np
 
 from edgeeff.bundle import Bundle
-from edgeeff.camera.loop import Camera
-from edgeeff.camera.sources import Source
-from edgeeff.camera.web import Web
+from edgeeff.camera import Camera, Source
+from edgeeff.camera.web import PageServer
 from edgeeff.data.frames import Frame, Frames
 
 RTSP = """
@@ -171,7 +170,7 @@ def sharing(bundle: Bundle, labels: int = 400) -> dict[str, int]:
     with Camera(bundle, [Paced("thirty", 30, frame), Paced("sixty", 60, frame)]) as camera:
         for _ in itertools.islice(camera, labels):
             time.sleep(0.05)
-        return {row["source"]: row["labels"] for row in camera.summary()["sources"]}
+        return {row.source: row.labels for row in camera.summary().sources}
 
 
 CROWD = r"""
@@ -213,7 +212,7 @@ def clients(bundle: Bundle, photo: Path, seconds: float = 8.0, rounds: int = 10)
         rates: dict[str, list[float]] = {"without": [], "with": []}
         ages: dict[str, list[float]] = {"without": [], "with": []}
         visits = []
-        with Camera(bundle, [Paced("page", fps, frame)]) as camera, Web(str(port()), camera) as web:
+        with Camera(bundle, [Paced("page", fps, frame)]) as camera, PageServer(str(port()), camera) as web:
             labels = iter(camera)
             web(next(labels))
             for turn in range(2 * rounds):

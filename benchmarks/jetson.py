@@ -11,9 +11,11 @@ import json
 import re
 from pathlib import Path
 
-from edgeeff.compilation import compile
+from edgeeff.compilation import compile_bundle
+from edgeeff.job import CompileJob
 from edgeeff.measurement import jetson as board
 from edgeeff.progress import TerminalProgress
+from edgeeff.records import to_json
 
 HERE = Path(__file__).parent
 
@@ -27,16 +29,16 @@ def main() -> None:
     name = re.sub(r"\W+", "-", jetson.model.lower() if jetson else "gpu").strip("-")
     rows = {}
     for bundle in options.bundles:
-        compiled = compile(bundle, val=options.val, progress=TerminalProgress())
-        rows[Path(bundle).name] = {**compiled.to_json(), "board": compiled.bundle.manifest["board"]}
+        compiled = compile_bundle(CompileJob(bundle, val=options.val), progress=TerminalProgress())
+        rows[Path(bundle).name] = to_json({"engines": compiled.engines, "verdict": compiled.verdict, "board": jetson})
         print(f"\n{bundle}: {compiled.verdict}")
         print("\n| engine | top-1 % | drop | p50 ms, 95% interval | p90 | MB |\n|---|---|---|---|---|---|")
         for e in compiled.engines:
-            if e.latency and e.report:
-                low, high = e.latency.ci
-                latency = f"{e.latency.p50:.2f} ({low:.2f} to {high:.2f}) | {e.latency.p90:.2f}"
-                print(f"| {e.precision} | {e.report.top1:.2f} | {e.report.drop:+.2f} | {latency} | {e.size_mb:.1f} |")
-    result = {"measured": rows, "versions": compiled.bundle.manifest["versions"], "date": datetime.date.today().isoformat()}
+            if e.latency_ms and e.accuracy:
+                low, high = e.latency_ms.ci
+                latency = f"{e.latency_ms.p50:.2f} ({low:.2f} to {high:.2f}) | {e.latency_ms.p90:.2f}"
+                print(f"| {e.precision} | {e.accuracy.top1:.2f} | {e.accuracy.drop:+.2f} | {latency} | {e.size_mb:.1f} |")
+    result = {"measured": rows, "versions": dict(compiled.bundle.manifest.versions), "date": datetime.date.today().isoformat()}
     path = HERE / "results" / f"jetson-{name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"\n{path}")

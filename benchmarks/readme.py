@@ -1,4 +1,7 @@
-"""Write the README's numbers from results/*.json: `python benchmarks/readme.py`. A test holds the two together."""
+"""Write the numbers of docs/benchmarks.md and README.md from results/*.json: `python benchmarks/readme.py`.
+
+A test compares both files with the results.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
+BENCHMARKS = HERE.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- numbers: written by benchmarks/readme.py -->", "<!-- end of numbers -->"
 
 
@@ -15,13 +19,46 @@ def load(name: str) -> dict[str, Any]:
     return json.loads((HERE / "results" / f"{name}.json").read_text())
 
 
-def render() -> str:
-    """The section between the markers, as Markdown."""
+def summary() -> str:
+    """The README's table, as Markdown: for each fit the best float32 form, and the form that shipped."""
+    lines = [
+        "| network | photos | top-1 %, float32 → shipped | drop, 95% interval | p50 ms, float32 → shipped | speed |",
+        "|---|---|---|---|---|---|",
+    ]
+    fits = {
+        "V2-B0": "v2-b0",
+        "V2-B0, Hardswish for Swish": "hardswish",
+        "Lite0": "lite0",
+        "B0, fine-tuned on flowers": "flowers12",
+        "B0, fine-tuned on waste": "trashnet",
+    }
+    for label, name in fits.items():
+        fit = load(name)["measured"]
+        rows = fit["siblings"]
+        base = min((s for s in rows if s["precision"] == "float32"), key=lambda s: s["latency_ms"]["p50"])
+        shipped = next(s for s in rows if s["precision"] == fit["precision"] and s.get("activation") == fit.get("activation"))
+        original, figures = fit["steps"][0], {s["step"]: s for s in fit["steps"]}.get(fit["precision"], shipped)
+        low, high = figures["drop_ci"]
+        before, after = base["latency_ms"]["p50"], shipped["latency_ms"]["p50"]
+        lines.append(
+            f"| {label} | {original['images']} | {original['top1']:.2f} → {figures['top1']:.2f} ({shipped['precision']}) "
+            f"| {figures['drop']:+.2f} ({low:+.2f} to {high:+.2f}) | {before:.2f} → {after:.2f} | **{before / after:.2f}×** |"
+        )
+    return "\n".join([f"{machine()}. `python benchmarks/run.py {' '.join(fits.values())}` measures it again.", "", *lines])
+
+
+def machine() -> str:
+    """Where, with what and when the CPU's numbers were measured."""
     facts = load("v2-b0")
     versions, chip = facts["versions"], facts["device"]
     names = ", ".join(f"{n} {versions[n]}" for n in ("openvino", "nncf", "onnxruntime", "torch"))
+    return f"Measured on 2 virtual cores of a shared {chip['cpu']} ({', '.join(chip['flags'])}), {names}, {facts['date']}"
+
+
+def render() -> str:
+    """The section of docs/benchmarks.md between the markers, as Markdown."""
     parts = [
-        f"Measured on 2 virtual cores of a shared {chip['cpu']} ({', '.join(chip['flags'])}), {names}, {facts['date']}. "
+        f"{machine()}. "
         "Latencies are of one photo, from interleaved blocks of one run; on a shared machine quote the ratio. `make bench` "
         "reproduces all of it, but for what needs another host, from `../shared/data` (`--data` names another folder); "
         "`results/*.json` in `benchmarks/` hold the raw values.",
@@ -248,11 +285,16 @@ def evaluation() -> str:
     )
 
 
-def updated(text: str) -> str:
+def updated(text: str, numbers: str) -> str:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{render()}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{numbers}\n\n{END}{after}"
+
+
+PAGES = {README: summary, BENCHMARKS: render}
+"""What is written into each file."""
 
 
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text()))
+    for path, numbers in PAGES.items():
+        path.write_text(updated(path.read_text(), numbers()))

@@ -1,6 +1,6 @@
-"""Reproduce the README's numbers: `python benchmarks/run.py [NAME ...]`; results/NAME.json holds what was measured, where and when.
+"""Measure what docs/benchmarks.md shows: `python benchmarks/run.py [NAME ...]`; results/NAME.json holds what, where and when.
 
-Needs the photos and weights described in README.md under "Numbers"; --data names their folder.
+Needs the photos and weights that data.md lists and data.py checks; --data names their folder.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgeeff.budget import Budget
 from edgeeff.bundle import Bundle
+from edgeeff.context import versions
 from edgeeff.data.images import SUFFIXES
 from edgeeff.measurement.system_state import device
-from edgeeff.pipeline import versions
+from edgeeff.precision import Precision
+from edgeeff.records import to_json
 
 HERE = Path(__file__).parent
 MINUTES = 30.0  # of a camera faster than the model
@@ -63,8 +66,9 @@ def transfer(data: Path, name: str, *options: object, target: str = "host-cpu") 
 def pick(data: Path) -> dict[str, Any]:
     """Every variant measured once; twenty random budgets searched, against the answer of measuring all; then a search in full."""
     from edgeeff.network.variants import VARIANTS
+    from edgeeff.selection.candidates import Search
     from edgeeff.selection.search import pick
-    from edgeeff.target import Budget, Target
+    from edgeeff.target import Target
 
     results: dict[str, Any] = {"budgets": []}
     host, family = Target.load("host-cpu"), list(VARIANTS.values())
@@ -76,8 +80,8 @@ def pick(data: Path) -> dict[str, Any]:
         chance = random.Random(0)
         for _ in range(20):
             budget = Budget(latency_ms=round(math.exp(chance.uniform(math.log(1.1 * fastest), math.log(1.1 * slowest))), 2))
-            searched = pick(host, budget, family, memory=memory)
-            every = pick(host, budget, family, exhaustive=True, memory=memory)
+            searched = pick(Search(host, budget, tuple(family)), memory=memory)
+            every = pick(Search(host, budget, tuple(family), exhaustive=True), memory=memory)
             measured = sum(bool(c.forms) for c in searched.table)
             chosen = [choice.chosen.variant.name for choice in (searched, every)]
             results["budgets"].append({"latency_ms": budget.latency_ms, "chosen": chosen, "measured": measured})
@@ -109,6 +113,7 @@ def predicted(backend: str) -> dict[str, Any]:
     """Every variant's float32 latency in a runtime from the others', on one thread and on two."""
     from edgeeff.network.variants import VARIANTS
     from edgeeff.progress import TerminalProgress
+    from edgeeff.selection.candidates import Search
     from edgeeff.selection.search import profile
     from edgeeff.target import Target
 
@@ -117,25 +122,33 @@ def predicted(backend: str) -> dict[str, Any]:
     for threads in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
             scheme = "symmetric" if backend == "onnxruntime" else "asymmetric"
-            target = replace(host, backend=backend, threads=threads, precisions=("float32",), scheme=scheme, activation=None)
-            models = profile(target, list(VARIANTS.values()), path=Path(folder) / "model.json", progress=TerminalProgress())
+            target = replace(
+                host, backend=backend, threads=threads, precisions=(Precision.FLOAT32,), scheme=scheme, activation=None
+            )
+            search = Search(target, Budget(), tuple(VARIANTS.values()))
+            models = profile(search, Path(folder) / "model.json", progress=TerminalProgress())
             for form, model in models.items():
                 facts = {"median": model.median, "worst": model.worst, "errors": dict(model.errors), "costs": model.costs}
-                results[f"{backend}, {threads} threads, {form.split()[0]}"] = facts
+                results[f"{backend}, {threads} threads, {form.precision}"] = facts
     return results
 
 
 def trained(data: Path) -> dict[str, Any]:
     """V2-B0 in the symmetric scheme, post-training and trained (QAT): the Q/DQ graph, and the same compiled by OpenVINO."""
-    from edgeeff import backends
-    from edgeeff.data.images import ImageSet, PixelFile, Preprocess
-    from edgeeff.files import Workspace
+    from edgeeff import Job, backends
+    from edgeeff.context import NetworkContext, Photos
+    from edgeeff.data.calibration import Calibration
+    from edgeeff.data.images import ImageSet, PixelFile
+    from edgeeff.data.preprocess import Preprocess
+    from edgeeff.files import StageCache
+    from edgeeff.machine import LOCAL
     from edgeeff.measurement.accuracy import Gate
     from edgeeff.network import checkpoint
     from edgeeff.network.model import predict
     from edgeeff.network.variants import variant
     from edgeeff.progress import TerminalProgress
-    from edgeeff.quantization.strategies import Ladder, exported
+    from edgeeff.quantization.ladder import judge
+    from edgeeff.quantization.strategies import Network, QuantizationAwareTraining, SymmetricPtq
     from edgeeff.target import Target
 
     v, target, progress = variant("v2-b0"), Target.load("tensorrt-qdq"), TerminalProgress()
@@ -146,33 +159,30 @@ def trained(data: Path) -> dict[str, Any]:
     gate.judge("float", predict(model, preprocess))
     seconds = {}
     with tempfile.TemporaryDirectory() as temporary:
-        workspace = Workspace(Path(temporary))
-        network = exported(model, preprocess, target, workspace)
-        ladder = Ladder(
+        context = NetworkContext(
+            job=Job("tensorrt-qdq", "val", "out", variants=("v2-b0",), weights="weights", calib="calib"),
             target=target,
+            budget=Budget(),
+            recipe=Calibration.load("default"),
+            photos=Photos(gate.pixels.images, learning, learning, None),
+            machine=LOCAL,
+            cache=StageCache(Path(temporary)),
+            progress=progress,
             preprocess=preprocess,
             calibration=PixelFile(learning.draw(300), preprocess),
-            learning=learning,
             gate=gate,
-            workspace=workspace,
-            original=network.activation,
+            original_activation="silu",
             deadline=time.monotonic() + 3600,
-            swap_to=None,
-            progress=progress,
         )
-        openvino = backends.get("openvino")
-        for name, make in (
-            ("post-training", lambda: ladder.quantized(network, ladder.post_training()[0])),
-            ("quantization-aware", lambda: ladder.trained(network)),
-        ):
+        network, openvino = Network.export(model, context), backends.get("openvino")
+        for name, strategy in (("post-training", SymmetricPtq()), ("quantization-aware", QuantizationAwareTraining())):
             start = time.monotonic()
-            file = make()[1]
+            file = strategy.quantize(context, network).file
             seconds[name] = round(time.monotonic() - start, 1)
-            ladder.judged("int8", network, file, name)
-            folder = workspace.scratch(f"openvino {name}")
-            compiled = openvino.compile(file, folder)
-            gate.judge(f"int8 ({name}) in OpenVINO", openvino.load(compiled, precision="int8", throughput=True))
-    return {"steps": [r.to_json() for r in gate.reports], "seconds": seconds}
+            judge(context, Precision.INT8, network, file, name)
+            compiled = openvino.compile(file, context.cache.scratch(f"openvino {name}"))
+            gate.judge(f"int8 ({name}) in OpenVINO", openvino.load(compiled, precision=Precision.INT8, throughput=True))
+    return {"steps": to_json(gate.reports), "seconds": seconds}
 
 
 def summary(run: dict[str, Any]) -> dict[str, Any]:
@@ -200,7 +210,7 @@ def throughput(data: Path) -> dict[str, Any]:
             *("--calib", data / "images/imagenet-samples-1000", "--val", photos, "--out", folder / "bundle"),
         )
         manifest = json.loads((folder / "bundle/manifest.json").read_text())
-        precision = "bf16" if manifest["precision"].endswith("bf16") else "f32"
+        precision = "bf16" if Precision(manifest["precision"]).rest == "bf16" else "f32"
         app = [Path(sys.executable).with_name("benchmark_app"), "-m", folder / "bundle/model.xml", "-hint", "throughput"]
         app += ["-infer_precision", precision, "-t", "8"]
         ours, decoding, theirs = [], [], []
@@ -265,7 +275,7 @@ def camera(data: Path) -> dict[str, Any]:
     with fitted(data) as (bundle, answer):
         return {
             "steps": answer["steps"],
-            "precision": bundle.manifest["precision"],
+            "precision": str(bundle.manifest.precision),
             "ages": camera.ages(bundle, frames(data)),
             "sharing": camera.sharing(bundle),
         }
@@ -346,7 +356,7 @@ def main() -> None:
         print(f"== {name}", file=sys.stderr)
         measured = SCRIPTS[name](options.data.resolve())
         facts = {
-            "device": device(),
+            "device": to_json(device()),
             "versions": versions(),
             "date": datetime.date.today().isoformat(),
         }

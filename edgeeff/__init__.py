@@ -1,12 +1,30 @@
 """edgeeff: the largest EfficientNet within a device's budget, in INT8, proven accurate on your photos and measured on your device.
 
-Importing it loads numpy and Pillow only; torch, onnx and nncf are imported by the steps that need them.
+    job = edgeeff.Job(target="host-cpu", weights="W.pth", variants=["v2-b0"], calib="photos", val="val", out="my-model")
+    predict = edgeeff.fit(job).bundle.load()
+
+`fit`, `pick` and `compile` take a job; `Bundle` runs what they make, `edgeeff.camera.Camera` on live frames, and `edgeeff.remote`
+does the same on other machines. Importing edgeeff loads no torch, onnx or nncf: what needs them imports them.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .budget import Budget
 from .bundle import Bundle
-from .errors import AccuracyGateFailed, BadInput, BudgetNotMet, BuildFailed, EdgeeffError, ToolMissing, Unreachable
-from .pipeline import Fit, Job, fit
-from .target import Budget, Target
+from .compilation import Compilation
+from .compilation import compile_bundle as compile
+from .errors import AccuracyGateFailed, BadInput, BudgetNotMet, BuildFailed, Disturbed, EdgeeffError, ToolMissing, Unreachable
+from .job import CompileJob, Job, PickJob
+from .machine import LOCAL, Machine
+from .precision import Precision
+from .progress import SILENT, Progress
+from .target import Target
+
+if TYPE_CHECKING:
+    from .pipeline import Fit
+    from .selection.search import Choice
 
 __all__ = [
     "AccuracyGateFailed",
@@ -15,11 +33,32 @@ __all__ = [
     "BudgetNotMet",
     "BuildFailed",
     "Bundle",
+    "Compilation",
+    "CompileJob",
+    "Disturbed",
     "EdgeeffError",
-    "Fit",
     "Job",
+    "PickJob",
+    "Precision",
     "Target",
     "ToolMissing",
     "Unreachable",
+    "compile",
     "fit",
+    "pick",
 ]
+
+
+def fit(job: Job, *, machine: Machine = LOCAL, progress: Progress = SILENT) -> Fit:
+    """Weights or photos become a bundle within the budget, measured on `machine`. Raises an EdgeeffError with the reason."""
+    from . import pipeline  # torch
+
+    return pipeline.fit(job, machine=machine, progress=progress)
+
+
+def pick(job: PickJob, *, machine: Machine = LOCAL, progress: Progress = SILENT) -> Choice:
+    """The largest variant within a budget, from measurements on `machine`. Raises BudgetNotMet with the figure that would do."""
+    from .selection import search
+    from .selection.candidates import Search
+
+    return search.pick(Search.of(job), machine=machine, progress=progress)

@@ -7,7 +7,8 @@
                     `edgeeff compile` makes it there from fp16.onnx, int8-fp16.onnx and int8-mixed.onnx
     labels.txt      a class name a line; absent when the network's classes have no names here
     golden.npz      a few photos as pixels, and the logits the compiled file gave for them, and for frames that shrink to them
-    report.html     what the fit measured, as a page for people; `edgeeff compile` leaves it as it is
+    diagnostics.json  layers by time and error, confusions, mistakes and candidates, which the report shows beside the manifest
+    report.html     what the fit measured, as a page for people
 
 Nothing in a bundle is executed, and nothing is loaded before its hash is checked.
 """
@@ -16,24 +17,29 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import backends
 from .backends import Watch
 from .data.frames import Frame, Frames, View
-from .data.images import Logits, Pixels, Predict, Preprocess
+from .data.images import Logits, Pixels, Predict
+from .data.preprocess import Preprocess
 from .errors import BadInput, ToolMissing
+from .files import user_path
+from .manifest import NAME, SCHEMA, Manifest, digest
+from .records import dump_json
 
-SCHEMA = 1
-PAGE = "report.html"
+REPORT = "report.html"
+DIAGNOSTICS = "diagnostics.json"
+Golden = Mapping[str, NDArray[Any]]  # by name: images, logits, and the logits of each form
 # INT8 kernels of another processor round differently; a wrong model or preprocessing is off by whole standard deviations.
 GOLDEN_TOLERANCE = 0.1
 
@@ -43,34 +49,40 @@ class Bundle:
     """An opened bundle whose files match their hashes."""
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
         """Read the manifest and check every file against it."""
-        folder = Path(path)
-        manifest = _manifest(folder)
-        present = {p.name for p in folder.iterdir()} - {"manifest.json"}
-        if missing := sorted(set(manifest["files"]) - present):
+        with user_path(path, "read"):
+            return cls._read(Path(path))
+
+    @classmethod
+    def _read(cls, folder: Path) -> Bundle:
+        manifest = Manifest.read(folder)
+        present = {p.name for p in folder.iterdir()} - {NAME}
+        if missing := sorted({*manifest.files, manifest.model} - present):
             raise BadInput(f"{folder}: {missing[0]} is missing. The bundle is truncated; fit or copy it again.")
-        if surplus := sorted(present - set(manifest["files"])):
+        if surplus := sorted(present - set(manifest.files)):
             raise BadInput(f"{folder}: the manifest does not vouch for {surplus[0]}. The bundle was changed; fit or copy it again.")
-        for name, digest in manifest["files"].items():
-            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
-                raise BadInput(
-                    f"{folder}: {name} does not match its hash in manifest.json. The bundle was changed; fit or copy it again."
-                )
+        for name, expected in manifest.files.items():
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
+                raise BadInput(f"{folder}: {name} does not match its hash in {NAME}. The bundle was changed; fit or copy it again.")
         return cls(folder, manifest)
 
     @property
+    def report(self) -> Path:
+        return self.path / REPORT
+
+    @property
     def preprocess(self) -> Preprocess:
-        return Preprocess.from_json(self.manifest["preprocess"])
+        return self.manifest.preprocess
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Class names by output, or () where they have none."""
         file = self.path / "labels.txt"
-        return tuple(file.read_text(encoding="utf-8").splitlines()) if "labels.txt" in self.manifest["files"] else ()
+        return tuple(file.read_text(encoding="utf-8").splitlines()) if "labels.txt" in self.manifest.files else ()
 
     def load(self, *, throughput: bool = False) -> Predict:
         """The compiled file, ready: `(N, H, W, 3)` uint8 photos at the bundle's resolution → `(N, classes)` float32 logits.
@@ -78,8 +90,8 @@ class Bundle:
         One photo after the other as fast as possible, or with `throughput` many at once.
         """
         facts = self.manifest
-        file = self.path / facts["model"]
-        run = self.runtime().load(file, precision=facts["precision"], threads=facts["threads"], throughput=throughput)
+        file = self.path / facts.model
+        run = self.runtime().load(file, precision=facts.precision, threads=facts.threads, throughput=throughput)
         side = self.preprocess.resolution
 
         def predict(images: Pixels) -> Logits:
@@ -93,7 +105,7 @@ class Bundle:
         """The compiled file, ready for a camera: a frame → `(1, classes)` logits, with nothing left to do to the frame."""
         facts, backend = self.manifest, self.runtime()
         view = View.of(self.preprocess, frames)
-        run = backend.watch(self.path / facts["model"], view, precision=facts["precision"], threads=facts["threads"])
+        run = backend.watch(self.path / facts.model, view, precision=facts.precision, threads=facts.threads)
 
         def see(frame: Frame) -> Logits:
             if frame.shape != frames.shape or frame.dtype != np.uint8:
@@ -104,13 +116,13 @@ class Bundle:
 
     def runtime(self) -> backends.Backend:
         """What runs the compiled file; raises ToolMissing where that is not here."""
-        backend = backends.get(self.manifest["backend"])
+        backend = backends.get(self.manifest.backend)
         if missing := backend.available():
-            elsewhere = f" On the device itself: edgeeff compile {self.path}" if self.manifest.get("forms") else ""
+            elsewhere = f" On the device itself: edgeeff compile {self.path}" if self.manifest.forms else ""
             raise ToolMissing(missing + elsewhere)
         return backend
 
-    def golden(self) -> dict[str, Any]:
+    def golden(self) -> Golden:
         """The arrays of `golden.npz`, by name: `images`, `logits` and what each form of the model gave."""
         with np.load(io.BytesIO((self.path / "golden.npz").read_bytes()), allow_pickle=False) as data:
             return dict(data)
@@ -149,65 +161,50 @@ def difference(ours: Logits, theirs: Logits) -> float:
     return float(np.sqrt(np.mean((ours - theirs) ** 2)) / theirs.std())
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BadInput(f"{folder}: not a bundle: no manifest.json.") from error
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{folder}: manifest.json cannot be read ({error}).") from error
-    if not isinstance(manifest, dict) or "schema" not in manifest:
-        raise BadInput(f"{folder}: manifest.json is not edgeeff's.")
-    if manifest["schema"] != SCHEMA:
-        raise BadInput(f"{folder}: bundle schema {manifest['schema']}, this edgeeff reads {SCHEMA}. Use the matching version.")
-    if manifest.get("digest") != digest(manifest):
-        raise BadInput(f"{folder}: manifest.json does not match its own digest. The bundle was changed; fit or copy it again.")
-    return manifest
-
-
-def digest(manifest: dict[str, Any]) -> str:
-    """SHA-256 of everything in a manifest but the digest itself."""
-    rest = {k: v for k, v in manifest.items() if k != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def write(folder: Path, files: Iterable[Path], labels: tuple[str, ...], golden: Mapping[str, Any], facts: dict[str, Any]) -> Bundle:
-    """Fill the empty `folder`: copy the files, hash everything.
+def write(folder: Path, files: Iterable[Path], labels: tuple[str, ...], golden: Golden, manifest: Manifest) -> Bundle:
+    """Fill the folder: copy the files, hash everything. What lies in it already belongs to the bundle.
 
     `golden` are the arrays `images` and `logits` (what the compiled file answers to them), and where the device compiles for
-    itself the logits of each form by its precision. `facts` are the manifest's keys but `files` and `schema`; `facts["model"]`
-    names one of `files`.
+    itself the logits of each form by its precision. `manifest.model` names one of the files.
     """
     for file in files:
         shutil.copyfile(file, folder / file.name)
     if labels:
         (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
-    np.savez_compressed(folder / "golden.npz", **golden)
+    np.savez_compressed(folder / "golden.npz", **golden)  # type: ignore[arg-type]  # a keyword may be any array
+    return seal(folder, manifest)
+
+
+def seal(folder: Path, manifest: Manifest) -> Bundle:
+    """Write the manifest with the hash of every file that lies in the folder."""
+    (folder / NAME).unlink(missing_ok=True)
     hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
-    manifest = json.loads(json.dumps({"schema": SCHEMA, **facts, "files": hashes}))
-    manifest["digest"] = digest(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    manifest = replace(manifest, files=hashes)
+    data = {"schema": SCHEMA, **manifest.to_json()}
+    (folder / NAME).write_text(dump_json({**data, "digest": digest(data)}), encoding="utf-8")
     return Bundle(folder, manifest)
 
 
 def replaceable(path: Path) -> None:
     """Refuse an output path that holds anything but a bundle."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    try:
-        files = _manifest(path)["files"]
-    except BadInput as error:
-        raise BadInput(f"{path}: exists and is not a bundle. Give another --out.") from error
-    if more := sorted({p.name for p in path.iterdir()} - {"manifest.json", *files}):
-        raise BadInput(f"{path}: holds more than a bundle ({more[0]}). Give another --out.")
+    with user_path(path, "written"):
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return
+        try:
+            files = Manifest.read(path).files
+        except (BadInput, NotADirectoryError) as error:
+            raise BadInput(f"{path}: exists and is not a bundle. Give another --out.") from error
+        if more := sorted({p.name for p in path.iterdir()} - {NAME, *files}):
+            raise BadInput(f"{path}: holds more than a bundle ({more[0]}). Give another --out.")
 
 
 def publish(folder: Path, out: Path) -> Bundle:
     """Move a finished bundle to its place; an older bundle there is replaced."""
     old = out.with_name(f".{out.name}.old")
-    if out.exists():
+    with user_path(out, "written"):
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(out, old)
+        os.replace(folder, out)
         shutil.rmtree(old, ignore_errors=True)
-        os.replace(out, old)
-    os.replace(folder, out)
-    shutil.rmtree(old, ignore_errors=True)
     return Bundle.open(out)

@@ -1,55 +1,85 @@
-"""Everything edgeeff refuses, and the exit code of each kind.
+"""edgeeff's own exceptions, one level below EdgeeffError, and the one table of exit codes.
 
-    EdgeeffError
-    ├── BadInput              2   a wrong path, image, checkpoint, budget, target or bundle
-    ├── BudgetNotMet          3   no variant, or not this one, fits the budget
-    ├── AccuracyGateFailed    4   a step lost more accuracy than --max-drop allows
-    ├── ToolMissing           5   a package that this step needs is not installed
-    ├── Unreachable           6   a hub or a device that does not answer
-    ├── BuildFailed           7   the device's compiler made no engine of a graph
-    └── Disturbed             8   the machine was slowed down while it was measured, twice
-
-A message states what was wrong, what was expected and what to do, in one line.
+A message states in one line what was wrong, what was expected and what to do.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 
 class EdgeeffError(Exception):
-    """Base of all refusals; `exit_code` is what the command line returns, `result` what there is to tell all the same."""
+    """Base class of everything that edgeeff refuses.
 
-    exit_code = 1
+    `result` is what there is to report despite the error, such as the attempts before it; None where there is nothing.
+    """
 
-    def __init__(self, message: str, result: dict[str, Any] | None = None) -> None:
+    def __init__(self, message: str, result: object | None = None) -> None:
         super().__init__(message)
         self.result = result
 
 
 class BadInput(EdgeeffError):
-    exit_code = 2
+    """Something that the user gave is wrong: a path, an image, a checkpoint, a budget, a target or a bundle."""
 
 
 class BudgetNotMet(EdgeeffError):
-    exit_code = 3
+    """No candidate fits the budget, or the one asked for does not."""
 
 
 class AccuracyGateFailed(EdgeeffError):
-    exit_code = 4
+    """A step lost more accuracy than allowed."""
 
 
 class ToolMissing(EdgeeffError):
-    exit_code = 5
+    """A package or program that this step needs is not installed."""
 
 
 class Unreachable(EdgeeffError):
-    exit_code = 6
+    """The Hugging Face hub or a device does not answer, or refuses the login."""
 
 
 class BuildFailed(EdgeeffError):
-    exit_code = 7
+    """The device's compiler built no engine from a graph."""
 
 
 class Disturbed(EdgeeffError):
-    exit_code = 8
+    """The machine was slowed down while it was measured, twice."""
+
+
+class ExitCode(NamedTuple):
+    """One row of the table: a process's exit code, the exception that leads to it, and its description for the user."""
+
+    code: int
+    error: type[BaseException] | None
+    description: str
+
+
+EXIT_CODES = (
+    ExitCode(0, None, "done"),
+    ExitCode(1, EdgeeffError, "training diverged, or an internal error, which the message asks you to report"),
+    ExitCode(2, BadInput, "bad input: a path, an image, a checkpoint, a budget, a target, a bundle"),
+    ExitCode(3, BudgetNotMet, "budget not met; the message names the figure that would do"),
+    ExitCode(4, AccuracyGateFailed, "accuracy gate failed"),
+    ExitCode(5, ToolMissing, "a package or program is not installed"),
+    ExitCode(6, Unreachable, "the hub or a device does not answer, or refuses the login"),
+    ExitCode(7, BuildFailed, "TensorRT built no engine from a graph; the message has its reason"),
+    ExitCode(8, Disturbed, "the device slowed down while it was measured, twice"),
+    ExitCode(130, KeyboardInterrupt, "interrupted: the same command continues from what was done"),
+)
+"""Every exit code. A subclass that is not listed has the code of its nearest listed ancestor."""
+
+INTERNAL_ERROR = 1
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code for an exception; INTERNAL_ERROR for one that is neither edgeeff's nor an interruption."""
+    codes = {row.error: row.code for row in EXIT_CODES}
+    return next((codes[ancestor] for ancestor in type(error).__mro__ if ancestor in codes), INTERNAL_ERROR)
+
+
+def error_for(code: int) -> type[EdgeeffError]:
+    """The exception that another process's exit code stands for; EdgeeffError for a code that is no refusal's."""
+    errors = {row.code: row.error for row in EXIT_CODES}
+    found = errors.get(code)
+    return found if found is not None and issubclass(found, EdgeeffError) else EdgeeffError

@@ -1,47 +1,97 @@
-"""Where a fit keeps what it has finished, so that the same command goes on after an interruption.
-
-A hidden folder beside the output. It belongs to one set of inputs: other inputs start it anew. Removed when the fit has succeeded.
-"""
+"""Files: what is said about a path that cannot be used, atomic writes, and the folders that keep a fit's finished stages."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from .errors import BadInput
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REASONS = {
+    errno.ENOENT: "no such file or folder. Check the path.",
+    errno.EISDIR: "it is a folder, expected a file. Give a file's path.",
+    errno.ENOTDIR: "a part of the path is a file, expected a folder. Check the path.",
+    errno.EACCES: "permission denied. Change the permissions (chmod, chown), or give another path.",
+    errno.EPERM: "permission denied. Change the permissions (chmod, chown), or give another path.",
+    errno.EROFS: "its file system is read-only. Mount it for writing, or give another path.",
+    **dict.fromkeys(NO_SPACE, "no space left on its disk, or over a quota or size limit. Free some space, or give another path."),
+}
 
-class Workspace:
-    """Folders under `root`, each made once."""
+
+@contextlib.contextmanager
+def user_path(path: str | Path, use: Literal["read", "written"]) -> Iterator[None]:
+    """Within the block, which uses a path that the user gave, an OSError becomes BadInput: what was wrong, and what to do.
+
+    It names the file that the operating system names where that lies within `path`, otherwise `path`.
+    """
+    try:
+        yield
+    except OSError as error:
+        failed = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
+        named = failed if Path(path) in Path(failed).parents else path
+        reason = REASONS.get(error.errno or 0, f"{error.strerror or error}. Check the path.")
+        raise BadInput(f"{named}: cannot be {use}: {reason}") from error
+
+
+@contextlib.contextmanager
+def space_in(folder: Path) -> Iterator[None]:
+    """Within the block, which writes into `folder`, a full disk becomes BadInput. Any other OSError stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        if full := full_disk(error, folder):
+            raise full from error
+        raise
+
+
+def full_disk(error: OSError, folder: Path | None = None) -> BadInput | None:
+    """A full disk as BadInput that names the file, or `folder` where the error names none; None for any other error.
+
+    A failed write names no file; without a `folder` it was one to standard output or to a temporary file.
+    """
+    if isinstance(error, FileNotFoundError) and str(error.strerror).startswith("No usable temporary directory"):
+        return BadInput(f"{error.strerror}. Free some space there, or set TMPDIR to a folder that can be written.")
+    if error.errno not in NO_SPACE:
+        return None
+    where = error.filename or folder or f"standard output or {os.environ.get('TMPDIR', '/tmp')}"
+    return BadInput(f"{where}: cannot be written: {REASONS[error.errno]}")
+
+
+class StageCache:
+    """Folders under `root`, each made once: what a stage of a fit has finished.
+
+    A hidden folder beside the output. It belongs to one set of inputs: other inputs start it anew. Removed when the fit succeeded.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @classmethod
-    def open(cls, out: Path, inputs: dict[str, Any]) -> Workspace:
-        """The one beside `out`, empty unless its earlier contents came of the same inputs."""
+    def open(cls, out: Path, inputs: Mapping[str, object]) -> StageCache:
+        """The cache beside `out`, empty unless its earlier contents came of the same inputs."""
         root = out.parent / f".{out.name}.partial"
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
         marker = root / "inputs.sha256"
-        try:
+        with user_path(out, "written"):
             if not (marker.is_file() and marker.read_text() == key):
                 shutil.rmtree(root, ignore_errors=True)
                 root.mkdir(parents=True)
                 marker.write_text(key)
-        except OSError as error:
-            raise BadInput(f"{out}: cannot write there ({error.strerror}). Give another --out.") from error
         return cls(root)
 
-    def within(self, name: str) -> Workspace:
+    def within(self, name: str) -> StageCache:
         """A part of it, kept apart from the others."""
         (self.root / name).mkdir(exist_ok=True)
-        return Workspace(self.root / name)
+        return StageCache(self.root / name)
 
     def once(self, name: str, make: Callable[[Path], object]) -> Path:
         """The folder `name`, filled by `make` unless an earlier run did; it appears whole or not at all."""

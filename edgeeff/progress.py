@@ -1,13 +1,21 @@
-"""How long work speaks while it runs: a bar on a terminal, a line now and then elsewhere, nothing by default."""
+"""What is reported while work runs: a progress bar on a terminal, a line now and then elsewhere, nothing by default."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
+
+DEBUG = "EDGEEFF_DEBUG"  # an environment variable, so that processes started by this one follow
+
+
+def debugging() -> bool:
+    """Whether tracebacks and the logs of libraries are wanted: --debug, or EDGEEFF_DEBUG=1."""
+    return os.environ.get(DEBUG) == "1"
 
 
 class Progress:

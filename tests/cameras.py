@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgeeff.camera.loop import Result
+from edgeeff.camera.result import Result
 from edgeeff.camera.sources import Source
 from edgeeff.progress import Progress
 
@@ -48,6 +48,17 @@ def port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+def listens(number: int) -> bool:
+    """Whether a server listens at a port of this machine; found without a connection, as some servers take one only."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            other.bind(("127.0.0.1", number))
+        except OSError:
+            return True
+    return False
 
 
 def result(probability: float, at: float = 0.0) -> Result:

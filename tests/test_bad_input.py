@@ -126,7 +126,7 @@ def test_an_output_that_is_not_a_bundle_is_left_alone(run, digits: Path, photos:
 
 def test_an_unwritable_output(run, digits: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    refused(fit(run, digits, tmp_path / "file" / "out"), 2, "cannot write there")
+    refused(fit(run, digits, tmp_path / "file" / "out"), 2, "file/out: cannot be written", "a part of the path is a file")
 
 
 def test_a_full_disk(run, digits: Path, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_full_disk(run, digits: Path, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
     done = run("fit", *SMALL, "--train", digits / "train", "--val", digits / "val", "--out", tmp_path / "out", preexec_fn=limit)
-    refused(done, 2)
+    refused(done, 2, f"{tmp_path}/.out.partial: cannot be written: no space left")
     assert not (tmp_path / "out").exists()
 
 

@@ -10,33 +10,45 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, python_path
 from jetsons import ORIN, tree
 
-from edgeeff import BadInput, Bundle, EdgeeffError, backends
-from edgeeff import compilation as compile
+from edgeeff import BadInput, Bundle, EdgeeffError, Precision, backends
+from edgeeff.compilation import compile_bundle
 from edgeeff.data.frames import Frames, View
-from edgeeff.measurement import jetson as board
-from edgeeff.measurement.system_state import look
+from edgeeff.job import CompileJob
+from edgeeff.measurement import jetson
+from edgeeff.measurement.system_state import snapshot
 
-FAKES = {**os.environ, "PYTHONPATH": str(ROOT / "tests/fakes")}
-
-
-@pytest.fixture(autouse=True)
-def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latencies of a stand-in are worth no time."""
-    monkeypatch.setattr("edgeeff.compilation.ROUNDS", 2)
-    monkeypatch.setattr("edgeeff.measurement.latency._width", lambda blocks: 0.0)
+FAKES = {**os.environ, "PYTHONPATH": python_path(ROOT / "tests/fakes")}
+pytestmark = pytest.mark.usefixtures("brief")  # latencies of a stand-in are worth no time
 
 
 @pytest.fixture(scope="session")
-def portable(tmp_path_factory: pytest.TempPathFactory, digits: Path, run) -> tuple[Path, dict]:
-    """(bundle for a Jetson, its JSON): B0 at 32 px, trained for one epoch; the gate is wide, as its accuracy is not the point."""
-    out = tmp_path_factory.mktemp("portable") / "bundle"
-    options = ["--variant", "b0", "--resolution", 32, "--epochs", 1, "--no-flip", "--max-drop", 20, "--out", out]
-    done = run("fit", "--target", "jetson-orin-nano-8gb", "--train", digits / "train", "--val", digits / "val", *options, "--json")
-    assert done.returncode == 0, done.stderr
-    return out, json.loads(done.stdout)
+def portable(shared, digits: Path, run) -> tuple[Path, dict]:
+    """(bundle for a Jetson, its JSON): less than B0 at 32 px, trained for one epoch, behind a wide gate."""
+
+    def fit(folder: Path) -> None:
+        options = [
+            "--variant",
+            "phi-4",
+            "--resolution",
+            32,
+            "--epochs",
+            1,
+            "--no-flip",
+            "--max-drop",
+            20,
+            "--out",
+            folder / "bundle",
+        ]
+        photos = ["--train", digits / "train", "--val", digits / "val"]
+        done = run("fit", "--target", "jetson-orin-nano-8gb", *photos, *options, "--json")
+        assert done.returncode == 0, done.stderr
+        (folder / "fit.json").write_text(done.stdout)
+
+    folder = shared("portable", fit)
+    return folder / "bundle", json.loads((folder / "fit.json").read_text())
 
 
 @pytest.fixture
@@ -97,7 +109,7 @@ def test_on_the_device_every_form_is_built_checked_and_timed_and_the_fastest_shi
     done = run("compile", copy, "--val", digits / "val", "--json", env=FAKES)
     assert done.returncode == 0, done.stderr
     assert (copy / "report.html").read_bytes() == page  # it is of the fit, and says so
-    assert "report.html" in Bundle.open(copy).manifest["files"]
+    assert "report.html" in Bundle.open(copy).manifest.files
     result = json.loads(done.stdout)
     assert [e["precision"] for e in result["engines"]] == ["float32", "int8-fp16", "int8-mixed", "fp16"]
     for engine in result["engines"]:
@@ -119,7 +131,7 @@ def test_on_the_device_every_form_is_built_checked_and_timed_and_the_fastest_shi
     frames = [cv2.imread(str(photo)) for photo in sorted((digits / "val/3").iterdir())]
     view = View.of(Bundle.open(copy).preprocess, Frames(frames[0].shape[1], frames[0].shape[0]))
     graph = copy / ("model.onnx" if result["precision"] == "float32" else f"{result['precision']}.onnx")
-    see = backends.get("onnxruntime").watch(graph, view, precision=result["precision"])
+    see = backends.get("onnxruntime").watch(graph, view, precision=Precision(result["precision"]))
     assert seen == [str(see(frame).argmax()) for frame in frames]  # the frame was shrunk in the engine as in ONNX Runtime
     assert "in int8" in run("inspect", copy, "--engine").stdout
     assert run("compile", copy, env=FAKES).returncode == 0  # after an upgrade, say: the graphs are still there
@@ -131,7 +143,7 @@ def test_a_plan_from_elsewhere_is_refused_in_plain_words(copy: Path, run, tmp_pa
     shutil.copytree(ROOT / "tests/fakes", newer)
     module = newer / "tensorrt/__init__.py"
     module.write_text(module.read_text().replace('__version__ = "10.3.0"', '__version__ = "10.13.3"'))
-    done = run("verify", copy, env={**os.environ, "PYTHONPATH": str(newer)})
+    done = run("verify", copy, env={**os.environ, "PYTHONPATH": python_path(newer)})
     assert done.returncode == 2
     assert "built for TensorRT 10.3.0, compute capability 8.7" in done.stderr
     assert "here is TensorRT 10.13.3" in done.stderr
@@ -155,7 +167,7 @@ def test_a_bundle_of_another_backend_has_nothing_to_compile(fitted, run) -> None
 def device(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process, and those it starts, find the fakes."""
     monkeypatch.syspath_prepend(str(ROOT / "tests/fakes"))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests/fakes"))
+    monkeypatch.setenv("PYTHONPATH", python_path(ROOT / "tests/fakes"))
     yield
     for name in [n for n in sys.modules if n.split(".")[0] in ("tensorrt", "cuda")]:
         del sys.modules[name]
@@ -163,25 +175,32 @@ def device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("device")
 def test_a_throttled_run_is_repeated_and_then_refused(copy: Path, tmp_path: Path) -> None:
-    found = board.read(tree(tmp_path / "orin", ORIN), lambda: "NV Power Mode: 25W\n")
+    found = jetson.read(tree(tmp_path / "orin", ORIN), lambda: "NV Power Mode: 25W\n")
     assert found is not None
     slowed = replace(found, throttle_events=found.throttle_events + 3)
     before = (copy / "manifest.json").read_bytes()
-    at = replace(look(tmp_path), cores=100)  # so that no other program's work counts
+    at = snapshot(tmp_path)
+    state = replace(at.state, cores=100)  # so that no other program's work counts
 
-    def looks(*boards: board.Board):
-        moments = (replace(at, at=float(i), board=b) for i, b in enumerate(boards))
+    def looks(*boards: jetson.JetsonState):
+        moments = (replace(at, at=float(i), state=replace(state, board=b)) for i, b in enumerate(boards))
         return lambda: next(moments)
 
-    with pytest.raises(EdgeeffError, match="twice slowed down while timing, so there is no measurement: gpu-throttle-alert"):
-        compile.compile(copy, look=looks(found, slowed, slowed, replace(slowed, slowed_by=("gpu-throttle-alert",))))
+    with pytest.raises(
+        EdgeeffError, match="slowed down twice while it was measured, so there is no measurement: gpu-throttle-alert"
+    ):
+        compile_bundle(
+            CompileJob(copy), take_snapshot=looks(found, slowed, slowed, replace(slowed, slowed_by=("gpu-throttle-alert",)))
+        )
     assert (copy / "manifest.json").read_bytes() == before
-    compiled = compile.compile(copy, look=looks(found, slowed, slowed, slowed))  # the second run was undisturbed
-    assert [c["board"]["power_mode"] for c in compiled.bundle.manifest["conditions"]] == ["25W", "25W"]
+    compiled = compile_bundle(
+        CompileJob(copy), take_snapshot=looks(found, slowed, slowed, slowed)
+    )  # the second run was undisturbed
+    assert [c.board.power_mode for c in compiled.bundle.manifest.conditions] == ["25W", "25W"]
 
 
 def edited(path: Path, **changes: object) -> None:
-    from edgeeff.bundle import digest
+    from edgeeff.manifest import digest
 
     manifest = json.loads((path / "manifest.json").read_text()) | changes
     manifest["digest"] = digest(manifest)
@@ -200,11 +219,11 @@ def golden(path: Path, **changes: object) -> None:
 def test_an_engine_that_answers_other_than_its_graph_does_not_ship(copy: Path) -> None:
     logits = Bundle.open(copy).golden()["int8-fp16"]
     golden(copy, **{"int8-fp16": logits[:, ::-1]})
-    compiled = compile.compile(copy)
-    wrong = next(e for e in compiled.engines if e.precision == "int8-fp16")
+    compiled = compile_bundle(CompileJob(copy))
+    wrong = next(e for e in compiled.engines if e.precision is Precision.INT8_FP16)
     assert not wrong.passed
     assert "answers other than its graph does" in wrong.note
-    assert compiled.shipped.precision != "int8-fp16"
+    assert compiled.shipped.precision is not Precision.INT8_FP16
 
 
 @pytest.mark.usefixtures("device")
@@ -231,11 +250,10 @@ def test_targets_that_cannot_be_say_what_they_lack_and_what_to_use(run) -> None:
 
 
 def test_a_choice_among_variants_needs_the_device_or_a_cost(digits: Path, tmp_path: Path) -> None:
-    from edgeeff import Budget, Job
-    from edgeeff import pipeline as fit
+    from edgeeff import Budget, Job, fit
 
     job = Job("gpu", digits / "val", tmp_path / "out", Budget(latency_ms=5), ("b0", "b1"), train=digits / "train")
     with pytest.raises(BadInput, match="gpu is not this machine .* --on USER@HOST, .* or give --gflops"):
         fit(job)
-    with pytest.raises(BadInput, match="--activation auto weighs latencies"):
+    with pytest.raises(BadInput, match="--activation auto compares latencies"):
         fit(replace(job, activation="auto"))

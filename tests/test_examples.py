@@ -10,9 +10,10 @@ import pytest
 from conftest import ROOT
 
 from edgeeff import Bundle
-from edgeeff.data.frames import Footage, Frames, View
+from edgeeff.data.frames import Frames, SyntheticFrames, View
 from edgeeff.data.images import ImageSet, PixelFile
 
+pytestmark = pytest.mark.slow
 CPP = ROOT / "examples/cpp"
 
 
@@ -33,7 +34,7 @@ def test_the_cpp_example_gives_the_same_logits(label: Path, fitted, digits: Path
     bundle = Bundle.open(fitted[0])
     see = bundle.watch(Frames(*size))
     photos = PixelFile(ImageSet.open(digits / "val").draw(5), bundle.preprocess)
-    frames = next(Footage(photos, View.of(bundle.preprocess, Frames(*size))).batches(5))
+    frames = next(SyntheticFrames(photos, View.of(bundle.preprocess, Frames(*size))).batches(5))
     done = subprocess.run([label, bundle.path, *map(str, size)], input=frames.tobytes(), capture_output=True)
     assert done.returncode == 0, done.stderr
     logits = np.array([list(map(float, line.split())) for line in done.stdout.decode().splitlines()])

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeeff import BadInput, Budget, Target
+from edgeeff import BadInput, Budget, Precision, Target
 from edgeeff.target import all_targets
 
 GOOD = "description: a board\nbackend: openvino\nprecisions: [float32, int8]\n"
@@ -57,4 +57,4 @@ def test_a_wrong_target_file_is_refused_with_the_reason(tmp_path: Path, text: st
 def test_a_target_is_read_from_its_path(tmp_path: Path) -> None:
     path = tmp_path / "board.yaml"
     path.write_text(GOOD + "threads: 1\n")
-    assert Target.load(path) == Target("board", "a board", "openvino", ("float32", "int8"), threads=1)
+    assert Target.load(path) == Target("board", "a board", "openvino", (Precision.FLOAT32, Precision.INT8), threads=1)

@@ -12,6 +12,7 @@ from typing import Protocol, cast
 from ..data.frames import Frame, View
 from ..data.images import Logits, Pixels, Predict
 from ..errors import BadInput
+from ..precision import Precision
 
 Watch = Callable[[Frame], Logits]  # of one frame: (1, classes)
 
@@ -38,8 +39,8 @@ def profiled_runs() -> Iterator[None]:
 class Backend(Protocol):
     """What every module of this folder offers. Paths are of the file the backend runs; inputs are uint8 `(N, H, W, 3)`."""
 
-    PRECISIONS: tuple[str, ...]
-    """Names of the ways it can run a file, float first."""
+    PRECISIONS: tuple[Precision, ...]
+    """The ways it can run a file, float first."""
 
     MODEL: str
     """The main file's name in the folder that `compile` fills."""
@@ -53,7 +54,7 @@ class Backend(Protocol):
     def version(self) -> str:
         """The runtime's version."""
 
-    def supported(self, precision: str) -> bool:
+    def supported(self, precision: Precision) -> bool:
         """Whether this device computes in that precision."""
 
     def compile(self, onnx: Path, folder: Path) -> Path:
@@ -62,13 +63,13 @@ class Backend(Protocol):
     def files(self, model: Path) -> list[Path]:
         """Every file that belongs to a compiled model."""
 
-    def load(self, model: Path, *, precision: str, threads: int = 0, throughput: bool = False) -> Predict:
+    def load(self, model: Path, *, precision: Precision, threads: int = 0, throughput: bool = False) -> Predict:
         """Ready to run: one image after the other as fast as possible, or with `throughput` many at once on all cores."""
 
-    def watch(self, model: Path, view: View, *, precision: str, threads: int = 0) -> Watch:
+    def watch(self, model: Path, view: View, *, precision: Precision, threads: int = 0) -> Watch:
         """Ready to run on a camera's frames, each as it comes."""
 
-    def layer_times(self, model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:
+    def layer_times(self, model: Path, image: Pixels, *, precision: Precision, threads: int = 0) -> list[LayerTime]:
         """Every layer that ran on one `(1, H, W, 3)` image, the longest first; none where the backend cannot tell."""
 
 

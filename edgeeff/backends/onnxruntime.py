@@ -18,9 +18,10 @@ import numpy as np
 from ..data.frames import GRAPH, View
 from ..data.images import Logits, Pixels, Predict
 from ..errors import BadInput
+from ..precision import Precision
 from . import LayerTime, Watch, profiled_runs
 
-PRECISIONS = ("float32", "fp16", "int8", "int8-fp16", "int8-mixed")
+PRECISIONS = (Precision.FLOAT32, Precision.FP16, Precision.INT8, Precision.INT8_FP16, Precision.INT8_MIXED)
 MODEL = "compiled.onnx"  # beside the portable model.onnx of a bundle
 JUDGE = "onnxruntime"
 
@@ -44,7 +45,7 @@ def library() -> ModuleType:
     return cast(ModuleType, onnxruntime)
 
 
-def supported(precision: str) -> bool:
+def supported(precision: Precision) -> bool:
     return precision in PRECISIONS
 
 
@@ -57,7 +58,7 @@ def files(model: Path) -> list[Path]:
     return [model]
 
 
-def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = False) -> Predict:
+def load(model: Path, *, precision: Precision, threads: int = 0, throughput: bool = False) -> Predict:
     session = _session(model, threads)
     name: Any = session.get_inputs()[0].name
 
@@ -67,12 +68,12 @@ def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = Fa
     return predict
 
 
-def watch(model: Path, view: View, *, precision: str, threads: int = 0) -> Watch:
+def watch(model: Path, view: View, *, precision: Precision, threads: int = 0) -> Watch:
     run, shrink, constants = load(model, precision=precision, threads=threads), _session(GRAPH, threads), view.constants
     return lambda frame: run(shrink.run(None, {"part": np.ascontiguousarray(view.part(frame)), **constants})[0])
 
 
-def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:
+def layer_times(model: Path, image: Pixels, *, precision: Precision, threads: int = 0) -> list[LayerTime]:
     with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
         session = _session(model, threads, profile=f"{folder}/profile")
         for _ in profiled_runs():

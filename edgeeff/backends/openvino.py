@@ -17,9 +17,10 @@ import numpy as np
 from ..data.frames import Frame, View
 from ..data.images import Logits, Pixels, Predict
 from ..errors import BadInput
+from ..precision import Precision
 from . import LayerTime, Watch, profiled_runs
 
-PRECISIONS = ("float32", "bf16", "int8", "int8-bf16")
+PRECISIONS = (Precision.FLOAT32, Precision.BF16, Precision.INT8, Precision.INT8_BF16)
 MODEL = "model.xml"
 JUDGE = "openvino"
 
@@ -41,11 +42,9 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def supported(precision: str) -> bool:
+def supported(precision: Precision) -> bool:
     capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return ("BF16" in capabilities or not precision.endswith("bf16")) and (
-        "INT8" in capabilities or not precision.startswith("int8")
-    )
+    return ("BF16" in capabilities or precision.rest != "bf16") and ("INT8" in capabilities or not precision.quantized)
 
 
 def compile(onnx: Path, folder: Path) -> Path:
@@ -74,12 +73,12 @@ def files(model: Path) -> list[Path]:
     return [model, model.with_suffix(".bin")]
 
 
-def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = False) -> Predict:
+def load(model: Path, *, precision: Precision, threads: int = 0, throughput: bool = False) -> Predict:
     compiled = _compiled(model, precision, threads, PERFORMANCE_HINT="THROUGHPUT" if throughput else "LATENCY")
     return _Throughput(compiled) if throughput else _Latency(compiled)
 
 
-def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:
+def layer_times(model: Path, image: Pixels, *, precision: Precision, threads: int = 0) -> list[LayerTime]:
     request = _compiled(model, precision, threads, PERFORMANCE_HINT="LATENCY", PERF_COUNT=True).create_infer_request()
     runs: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for _ in profiled_runs():
@@ -92,7 +91,7 @@ def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0)
     return sorted(layers, key=lambda layer: -layer.milliseconds)
 
 
-def watch(model: Path, view: View, *, precision: str, threads: int = 0) -> Watch:
+def watch(model: Path, view: View, *, precision: Precision, threads: int = 0) -> Watch:
     request = _compiled(model, precision, threads, view, PERFORMANCE_HINT="LATENCY").create_infer_request()
 
     def see(frame: Frame) -> Logits:
@@ -101,8 +100,8 @@ def watch(model: Path, view: View, *, precision: str, threads: int = 0) -> Watch
     return see
 
 
-def _compiled(path: Path, precision: str, threads: int, view: View | None = None, **config: Any) -> Any:
-    config["INFERENCE_PRECISION_HINT"] = "bf16" if precision.endswith("bf16") else "f32"
+def _compiled(path: Path, precision: Precision, threads: int, view: View | None = None, **config: Any) -> Any:
+    config["INFERENCE_PRECISION_HINT"] = "bf16" if precision.rest == "bf16" else "f32"
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
     try:

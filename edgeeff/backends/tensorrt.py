@@ -18,8 +18,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,11 +29,14 @@ from ..data.frames import GRAPH, View
 from ..data.images import Pixels, Predict
 from ..errors import BadInput, BuildFailed, ToolMissing
 from ..files import cache_folder, write_whole
+from ..precision import Precision
 from ..progress import SILENT, Progress
+from ..records import from_json, parse_json, to_json
+from ..sysfs import jetson_linux
 from . import LayerTime, Watch, _cuda
 from ._engine import Engine, logger
 
-PRECISIONS = ("float32", "fp16", "int8-fp16", "int8-mixed")
+PRECISIONS = (Precision.FLOAT32, Precision.FP16, Precision.INT8_FP16, Precision.INT8_MIXED)
 MODEL = "model.engine"
 JUDGE = "onnxruntime"  # runs the graphs where no TensorRT is
 
@@ -63,6 +66,28 @@ class Origin:
     @property
     def place(self) -> str:
         return f"TensorRT {self.tensorrt}, compute capability {self.compute_capability}, {self.machine}"
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What the building process is asked for: a plan of a graph with `workspace` bytes of GPU memory to choose kernels in.
+
+    `plan`: where to write it; None only tries whether it can be built. `shapes` are of inputs that the graph leaves open. `dla`:
+    the core to build for; None is the GPU. `cache`: kernel timings, read and written. `library`: the module to build with.
+    """
+
+    graph: Path
+    workspace: int
+    plan: Path | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dla: int | None = None
+    cache: Path | None = None
+    library: str = "tensorrt"
+
+    @property
+    def command(self) -> list[str]:
+        """What starts the building process."""
+        return [sys.executable, "-m", "edgeeff.backends.tensorrt", json.dumps(to_json(self))]
 
 
 @dataclass(frozen=True)
@@ -97,7 +122,7 @@ def version() -> str:
     return str(_tensorrt().__version__)
 
 
-def supported(precision: str) -> bool:
+def supported(precision: Precision) -> bool:
     return precision in PRECISIONS
 
 
@@ -109,19 +134,19 @@ def files(model: Path) -> list[Path]:
     return [model, _origin_file(model)]
 
 
-def load(model: Path, *, precision: str, threads: int = 0, throughput: bool = False) -> Predict:
+def load(model: Path, *, precision: Precision, threads: int = 0, throughput: bool = False) -> Predict:
     """A GPU runs one image after the other, however many wait: `threads` and `throughput` change nothing."""
     return Engine(*_opened(model))
 
 
-def watch(model: Path, view: View, *, precision: str, threads: int = 0) -> Watch:
+def watch(model: Path, view: View, *, precision: Precision, threads: int = 0) -> Watch:
     """Frames are shrunk on the GPU as well, by a plan of its own in front of the model's, in the same CUDA graph."""
     trt, cuda, plan = _opened(model)
     engine = Engine(trt, cuda, plan, _shrinking(trt, cuda, view), view.constants)
     return lambda frame: engine(view.part(frame)[None])
 
 
-def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0) -> list[LayerTime]:
+def layer_times(model: Path, image: Pixels, *, precision: Precision, threads: int = 0) -> list[LayerTime]:
     """None: kernels that run as one CUDA graph are not timed one by one."""
     return []
 
@@ -129,14 +154,13 @@ def layer_times(model: Path, image: Pixels, *, precision: str, threads: int = 0)
 def build(onnx: Path, folder: Path, *, dla: int | None = None, progress: Progress = SILENT) -> Path:
     """Build `model.engine` in `folder`, in a process of its own, with its origin and its layers beside it."""
     trt, cuda, plan = _tensorrt(), _cuda.runtime(), folder / MODEL
-    workspace = _workspace(Path("/proc/meminfo"))
-    job = {"onnx": str(onnx), "plan": str(plan), "workspace": workspace, "dla": dla, "cache": str(_timing_cache(trt, cuda))}
-    run_build(_command(job), onnx.name, progress)
+    request = BuildRequest(onnx, _workspace(Path("/proc/meminfo")), plan, dla=dla, cache=_timing_cache(trt, cuda))
+    run_build(request.command, onnx.name, progress)
     origin = Origin(
         **_here(trt, cuda),
         onnx_sha256=_sha256(onnx.read_bytes()),
         plan_sha256=_sha256(plan.read_bytes()),
-        workspace=workspace,
+        workspace=request.workspace,
         level=LEVEL,
         dla=dla,
     )
@@ -152,14 +176,14 @@ def _shrinking(trt: Any, cuda: Any, view: View) -> bytes:
     if not plan.exists():
         plan.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=plan.parent, prefix=".frames-") as folder:
-            job = {"onnx": str(GRAPH), "shapes": shapes, "plan": str(Path(folder) / MODEL), "workspace": 64 * MIB}
-            run_build(_command(job), GRAPH.name, SILENT)
+            request = BuildRequest(GRAPH, 64 * MIB, Path(folder) / MODEL, shapes)
+            run_build(request.command, GRAPH.name, SILENT)
             os.replace(Path(folder) / MODEL, plan)
     return plan.read_bytes()
 
 
-def _shapes(view: View) -> dict[str, Sequence[int]]:
-    part: dict[str, Sequence[int]] = {"part": (view.rows.shape[1], len(view.columns), 3)}
+def _shapes(view: View) -> dict[str, tuple[int, ...]]:
+    part: dict[str, tuple[int, ...]] = {"part": (view.rows.shape[1], len(view.columns), 3)}
     return part | {name: array.shape for name, array in view.constants.items()}
 
 
@@ -178,12 +202,8 @@ def rehearse(onnx: Path, *, view: View | None = None, progress: Progress = SILEN
 
     It chooses no kernels and is laxer than TensorRT: a graph it refuses is wrong, one it takes may still be slow, or fail there.
     """
-    job = {"onnx": str(onnx), "shapes": _shapes(view) if view else {}, "workspace": 256 * MIB, "library": REHEARSAL}
-    return [w for w in run_build(_command(job), onnx.name, progress) if not re.search(HARMLESS, w)]
-
-
-def _command(job: dict[str, Any]) -> list[str]:
-    return [sys.executable, "-m", "edgeeff.backends.tensorrt", json.dumps(job)]
+    request = BuildRequest(onnx, 256 * MIB, shapes=_shapes(view) if view else {}, library=REHEARSAL)
+    return [w for w in run_build(request.command, onnx.name, progress) if not re.search(HARMLESS, w)]
 
 
 def run_build(command: list[str], name: str, progress: Progress) -> list[str]:
@@ -214,37 +234,28 @@ def run_build(command: list[str], name: str, progress: Progress) -> list[str]:
     return warnings
 
 
-def build_plan(
-    trt: Any,
-    onnx: bytes,
-    *,
-    shapes: Mapping[str, Sequence[int]],
-    workspace: int,
-    cache: bytes,
-    dla: int | None,
-    log: Any,
-    monitor: Any,
-) -> tuple[Any, Any]:
-    """The serialized plan and the timing cache; raises BuildFailed with TensorRT's own words. `shapes` are of inputs left open."""
+def build_plan(trt: Any, request: BuildRequest, *, log: Any, monitor: Any) -> tuple[Any, Any]:
+    """The serialized plan and the timing cache; raises BuildFailed with TensorRT's own words."""
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
-    if not parser.parse(onnx):
+    if not parser.parse(request.graph.read_bytes()):
         found = [parser.get_error(i) for i in range(parser.num_errors)]
         reasons = [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in found]
         raise BuildFailed(f"TensorRT cannot read the graph: {'; '.join(reasons) or log.last()}")
     for i in range(network.num_inputs):
         tensor = network.get_input(i)
-        tensor.shape = shapes.get(tensor.name, tensor.shape)
+        tensor.shape = request.shapes.get(tensor.name, tensor.shape)
     config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace)
     config.builder_optimization_level = LEVEL
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.progress_monitor = monitor
-    config.set_timing_cache(config.create_timing_cache(cache), False)
-    if dla is not None:
+    timings = request.cache.read_bytes() if request.cache and request.cache.is_file() else b""
+    config.set_timing_cache(config.create_timing_cache(timings), False)
+    if request.dla is not None:
         config.default_device_type = trt.DeviceType.DLA
-        config.DLA_core = dla
+        config.DLA_core = request.dla
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
         _require_dla(network, config)
     if not builder.is_network_supported(network, config):
@@ -305,40 +316,30 @@ def _monitor(trt: Any, say: Callable[[str], None]) -> Any:
     return Monitor()
 
 
-def _build_process(job: dict[str, Any]) -> int:
+def _build_process(request: BuildRequest) -> int:
     """What the building process does: plan, layers and timing cache to files; progress, warnings and reasons as JSON lines."""
 
     def tell(**message: Any) -> None:
         print(json.dumps(message), flush=True)
 
-    trt = importlib.import_module(job["library"]) if "library" in job else _tensorrt()
-    log, cache = logger(trt), Path(job["cache"]) if "cache" in job else None
+    trt = _tensorrt() if request.library == "tensorrt" else importlib.import_module(request.library)
+    log, monitor = logger(trt), _monitor(trt, lambda phase: tell(phase=phase))
     try:
-        serialized, timings = build_plan(
-            trt,
-            Path(job["onnx"]).read_bytes(),
-            shapes=job.get("shapes", {}),
-            workspace=job["workspace"],
-            cache=cache.read_bytes() if cache and cache.is_file() else b"",
-            dla=job.get("dla"),
-            log=log,
-            monitor=_monitor(trt, lambda phase: tell(phase=phase)),
-        )
+        serialized, timings = build_plan(trt, request, log=log, monitor=monitor)
     except BuildFailed as error:
         tell(failed=str(error))
         return 1
     tell(warnings=sorted({message for _, message in log.messages}))
-    if "plan" in job:
-        plan = Path(job["plan"])
-        plan.write_bytes(memoryview(serialized))
+    if request.plan:
+        request.plan.write_bytes(memoryview(serialized))
         engine = trt.Runtime(log).deserialize_cuda_engine(serialized)
         if engine is not None:
             inspector = engine.create_engine_inspector()
             text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-            plan.with_name(LAYERS).write_text(text, encoding="utf-8")
-    if cache:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(cache, bytes(memoryview(timings)))
+            request.plan.with_name(LAYERS).write_text(text, encoding="utf-8")
+    if request.cache:
+        request.cache.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(request.cache, bytes(memoryview(timings)))
     return 0
 
 
@@ -363,13 +364,11 @@ def _refuse_foreign(model: Path, plan: bytes, trt: Any, cuda: Any) -> None:
 
 
 def _here(trt: Any, cuda: Any) -> dict[str, str]:
-    from ..measurement.jetson import l4t
-
     return {
         "tensorrt": str(trt.__version__),
         "compute_capability": cuda.compute_capability(),
         "machine": platform.machine(),
-        "l4t": l4t() or "",
+        "l4t": jetson_linux() or "",
         "driver": cuda.driver(),
     }
 
@@ -405,4 +404,4 @@ def _sha256(data: bytes) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(_build_process(json.loads(sys.argv[1])))
+    sys.exit(_build_process(from_json(parse_json(sys.argv[1]), BuildRequest, "build request")))

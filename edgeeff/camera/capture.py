@@ -1,6 +1,7 @@
-"""A thread that takes a source's frames and keeps the newest one only, so a slow model makes no picture old.
+"""A thread for each source, which keeps the newest frame only, so that a slow model labels no old frames.
 
-What is live drops frames that come while the model is busy, and is opened again when it fails; folders and files wait for it.
+A live source drops the frames that come while the model is busy, and is opened again when it fails; folders and files wait for the
+model.
 """
 
 from __future__ import annotations
@@ -15,112 +16,121 @@ from ..errors import EdgeeffError
 from ..progress import SILENT, Progress
 from .sources import Source
 
-PATIENCE = (0.5, 8.0)  # seconds before a source is opened again, doubled up to the second
-REMEMBERED = 1000  # outages
+REOPEN_DELAYS = (0.5, 8.0)  # seconds until a source is opened again: the first, and the longest that doubling leads to
+MAX_OUTAGES = 1000  # whose durations are kept
 
 
 @dataclass(frozen=True)
-class Shot:
-    """A frame, and the monotonic seconds at which it was there; `number` counts those before it, also what was passed over."""
+class CapturedFrame:
+    """A frame of the source with that index, and the time.monotonic of its capture. `number` counts skipped and dropped ones."""
 
     source: int
     number: int
-    at: float
+    captured_at: float
     pixels: Frame
 
 
 class Capture:
-    """Takes the frames of one source in a thread of its own. `arrived` is notified of each, and of the end."""
+    """Captures the frames of one source in a thread of its own. `arrived` is notified of each frame, and of the end.
+
+    `frames` counts all frames, `dropped` those that a newer one replaced. `ended` is set when no more will come, with `error` as
+    the reason if there was one. `last_frame_at` is a time.monotonic, as is `outage_since`, which is None unless the source is being
+    opened again.
+    """
 
     def __init__(self, index: int, source: Source, arrived: threading.Condition, progress: Progress = SILENT) -> None:
         self.index, self.source, self.arrived, self.progress = index, source, arrived, progress
-        self.taken = self.dropped = 0
-        self.lost = 0.0  # since when there is none to take, in an outage
+        self.frames = self.dropped = 0
+        self.outage_since: float | None = None
         self.error: Exception | None = None
         self.ended = False
-        self.last = time.monotonic()
-        self._newest: Shot | None = None
-        self._outages: deque[float] = deque(maxlen=REMEMBERED)
+        self.last_frame_at = time.monotonic()
+        self._newest: CapturedFrame | None = None
+        self._outages: deque[float] = deque(maxlen=MAX_OUTAGES)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"capture {source.name}", daemon=True)
 
     @property
     def outages(self) -> list[float]:
-        """Seconds each; the last may not be over."""
-        lost = self.lost
-        return [*self._outages, *([time.monotonic() - lost] if lost else [])]
+        """The seconds of each outage; the last may still last."""
+        since = self.outage_since
+        return [*self._outages, *([] if since is None else [time.monotonic() - since])]
 
     @property
-    def newer(self) -> bool:
-        """Whether another frame has come since one was taken."""
+    def has_newer_frame(self) -> bool:
+        """Whether a frame has arrived since `take`."""
         return self._newest is not None
 
     def start(self) -> None:
-        self.last = time.monotonic()
+        self.last_frame_at = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
+        """Asks the thread to end."""
         self._stop.set()
         with self.arrived:
             self.arrived.notify_all()
 
     def join(self, until: float) -> None:
-        """What hangs in a driver is left to end with the process."""
+        """Waits for the thread until that time.monotonic. A thread that hangs in a driver ends with the process."""
         if self._thread.ident:
             self._thread.join(max(0.0, until - time.monotonic()))
 
-    def give_up(self, error: Exception) -> None:
-        """Ended from outside, as its thread hangs or its frames are no use; `arrived` is held."""
+    def fail(self, error: Exception) -> None:
+        """Ends it from outside, because its thread hangs or its frames cannot be used. The caller holds `arrived`."""
         self.error, self.ended = error, True
         self._stop.set()
 
-    def take(self) -> Shot | None:
-        """The newest frame, once; `arrived` is held."""
-        shot, self._newest = self._newest, None
-        if shot and not self.source.live:
+    def take(self) -> CapturedFrame | None:
+        """The newest frame, once. The caller holds `arrived`."""
+        frame, self._newest = self._newest, None
+        if frame and not self.source.live:
             self.arrived.notify_all()
-        return shot
+        return frame
 
     def _run(self) -> None:
         try:
-            self._take_frames()
+            self._capture()
             error = None
-        except Exception as raised:  # again where the frames are asked for
+        except Exception as raised:  # raised again where frames are asked for
             error = raised
         with self.arrived:
             self.error, self.ended = self.error or error, True
             self.arrived.notify_all()
 
-    def _take_frames(self) -> None:
-        """Until the source ends for good; one that is lasting and has worked is opened again and again."""
-        pause = PATIENCE[0]
+    def _capture(self) -> None:
+        """Captures until the source ends for good; one that has given frames is opened again with exponential back-off."""
+        delay = REOPEN_DELAYS[0]
         while not self._stop.is_set():
             try:
-                for at, pixels in self.source.frames(self.progress.say):
-                    lost, self.lost = self.lost, 0.0
-                    if lost:
-                        self._outages.append(at - lost)
-                        self.progress.say(f"{self.source.name}: is back after {at - lost:.1f} s.")
-                    pause, self.last = PATIENCE[0], at
-                    if not self._put(at, pixels):
+                for captured_at, pixels in self.source.frames(self.progress.say):
+                    self._end_outage(captured_at)
+                    delay, self.last_frame_at = REOPEN_DELAYS[0], captured_at
+                    if not self._store(captured_at, pixels):
                         return
             except EdgeeffError:
-                if not self._will_return:
+                if not self._opens_again:
                     raise
-            if not self._will_return:
+            if not self._opens_again:
                 return
-            if not self.lost:
-                self.lost = self.last
+            if self.outage_since is None:
+                self.outage_since = self.last_frame_at
                 self.progress.say(f"{self.source.name}: gives no more frames; trying to open it again.")
-            self._stop.wait(pause)
-            pause = min(2 * pause, PATIENCE[1])
+            self._stop.wait(delay)
+            delay = min(2 * delay, REOPEN_DELAYS[1])
 
     @property
-    def _will_return(self) -> bool:
-        return self.source.lasting and self.taken > 0
+    def _opens_again(self) -> bool:
+        return self.source.reopens and self.frames > 0
 
-    def _put(self, at: float, pixels: Frame | None) -> bool:
-        """Whether to go on."""
+    def _end_outage(self, captured_at: float) -> None:
+        since, self.outage_since = self.outage_since, None
+        if since is not None:
+            self._outages.append(captured_at - since)
+            self.progress.say(f"{self.source.name}: is back after {captured_at - since:.1f} s.")
+
+    def _store(self, captured_at: float, pixels: Frame | None) -> bool:
+        """Makes a frame the newest one, once a file's last one has been taken. False when the thread is to end."""
         with self.arrived:
             while pixels is not None and self._newest is not None and not self.source.live and not self._stop.is_set():
                 self.arrived.wait()
@@ -128,7 +138,7 @@ class Capture:
                 return False
             if pixels is not None:
                 self.dropped += self._newest is not None
-                self._newest = Shot(self.index, self.taken, at, pixels)
+                self._newest = CapturedFrame(self.index, self.frames, captured_at, pixels)
                 self.arrived.notify_all()
-            self.taken += 1
+            self.frames += 1
         return True

@@ -1,4 +1,7 @@
-"""Where labels go beside the terminal: a file or pipe of JSON lines, MQTT, a folder of the frames that the model is unsure of."""
+"""Where labels go beside the page: the terminal, a file or pipe of JSON lines, an MQTT broker, a folder of uncertain frames.
+
+A sink is a function that takes each label (Sink), or each label with its frame (FrameSink).
+"""
 
 from __future__ import annotations
 
@@ -9,98 +12,124 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from ..data.frames import Box
 from ..errors import BadInput, ToolMissing, Unreachable
+from ..files import user_path
 from ..progress import SILENT, Progress
-from .loop import Result
-from .sources import encoded
+from .opencv import encode_jpeg
+from .options import OutputOptions
+from .result import FrameLabel, Result
 
-Outlet = Callable[[Result], None]
-
-
-def opened(stack: contextlib.ExitStack, *, json: bool, output: str | None, mqtt: str | None, progress: Progress) -> list[Outlet]:
-    """Where labels go, until the stack is left: standard output, as lines of JSON or for people, a file, a broker."""
-    outlets: list[Outlet] = [Lines(sys.stdout) if json else Changes()]
-    if output:
-        outlets.append(Lines(stack.enter_context(open(output, "a", encoding="utf-8"))))  # noqa: PTH123, SIM115
-    if mqtt:
-        outlets.append(stack.enter_context(Mqtt(mqtt, progress)))
-    return outlets
+Sink = Callable[[FrameLabel], None]
+FrameSink = Callable[[Result], None]
 
 
-class Lines:
-    """JSON lines, each written at once."""
+def open_sinks(stack: contextlib.ExitStack, options: OutputOptions, *, json: bool, progress: Progress) -> list[Sink]:
+    """The sinks that need no frames, open until the stack is left: standard output (JSON lines or text), a file, a broker."""
+    sinks: list[Sink] = [JsonLines(sys.stdout) if json else LabelChanges()]
+    if options.output:
+        with user_path(options.output, "written"):
+            file = Path(options.output).open("a", encoding="utf-8")  # noqa: SIM115 (closed with the stack)
+        stack.callback(_close, file)
+        sinks.append(JsonLines(file, options.output))
+    if options.mqtt:
+        sinks.append(stack.enter_context(MqttPublisher(options.mqtt, progress)))
+    return sinks
 
-    def __init__(self, stream: IO[str]) -> None:
-        self.stream = stream
 
-    def __call__(self, result: Result) -> None:
-        self.stream.write(json.dumps(result.to_json()) + "\n")
-        self.stream.flush()
+def _close(file: IO[str]) -> None:
+    """Each line was flushed, so an error here only repeats one that has been raised."""
+    with contextlib.suppress(OSError):
+        file.close()
 
 
-class Changes:
-    """What a person wants to read: a line when a source's label changes."""
+class JsonLines:
+    """A JSON line for each label, flushed at once, to standard output or to the file at `path`."""
+
+    def __init__(self, stream: IO[str], path: str | None = None) -> None:
+        self.stream, self.path = stream, path
+
+    def __call__(self, label: FrameLabel) -> None:
+        with user_path(self.path, "written") if self.path else contextlib.nullcontext():
+            self.stream.write(json.dumps(label.to_json()) + "\n")
+            self.stream.flush()
+
+
+class LabelChanges:
+    """A line on standard output, for people, whenever a source's label changes."""
 
     def __init__(self) -> None:
         self.labels: dict[str, str | None] = {}
 
-    def __call__(self, result: Result) -> None:
-        if result.label != self.labels.get(result.source, ""):
-            self.labels[result.source] = result.label
-            clock = time.strftime("%H:%M:%S", time.localtime(result.time))
-            name, sure = result.top[0]
-            print(
-                f"{clock}  {result.source}  {result.label or '—'}  ({name} {100 * sure:.0f}%, {result.age_ms:.1f} ms)", flush=True
-            )
+    def __call__(self, label: FrameLabel) -> None:
+        if label.label != self.labels.get(label.source, ""):
+            self.labels[label.source] = label.label
+            clock = time.strftime("%H:%M:%S", time.localtime(label.time))
+            name, probability = label.top[0]
+            facts = f"{name} {100 * probability:.0f}%, {label.age_ms:.1f} ms"
+            print(f"{clock}  {label.source}  {label.label or '—'}  ({facts})", flush=True)
 
 
-class Mqtt:
-    """Publishes each label at QoS 0. A broker that goes away costs the labels of that time; they are counted, and it is said."""
+@dataclass(frozen=True)
+class MqttAddress:
+    """[USER:PASSWORD@]HOST[:PORT]/TOPIC; raises BadInput for another form."""
 
-    def __init__(self, where: str, progress: Progress = SILENT, patience: float = 10.0) -> None:
+    host: str
+    port: int
+    topic: str
+    user: str | None
+    password: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> MqttAddress:
+        parts = re.fullmatch(r"(?:mqtt://)?(?:([^:@/]+):([^/]*)@)?([\w.-]+|\[[^\]]+\])(?::(\d+))?/([^#+]+)", text)
+        if not parts or not 0 < int(parts[4] or 1883) < 65536:
+            raise BadInput("--mqtt: expected [USER:PASSWORD@]HOST[:PORT]/TOPIC, a topic without # and +.")
+        user, password, host, port, topic = parts.groups()
+        return cls(host.strip("[]"), int(port or 1883), topic, user, password)
+
+
+class MqttPublisher:
+    """Publishes each label at QoS 0. The labels of the time without a connection to the broker are not sent, only counted.
+
+    Raises Unreachable where no broker accepts the connection at first. Later it is made again with exponential back-off.
+    """
+
+    def __init__(self, address: str, progress: Progress = SILENT, connect_timeout: float = 10.0) -> None:
         try:
             from paho.mqtt import client as mqtt
             from paho.mqtt.enums import CallbackAPIVersion
         except ModuleNotFoundError as error:
             raise ToolMissing("paho-mqtt is not installed: pip install 'edgeeff[camera]'") from error
-        parts = re.fullmatch(r"(?:mqtt://)?(?:([^:@/]+):([^/]*)@)?([\w.-]+|\[[^\]]+\])(?::(\d+))?/([^#+]+)", where)
-        if not parts or not 0 < int(parts[4] or 1883) < 65536:
-            raise BadInput("--mqtt: expected [USER:PASSWORD@]HOST[:PORT]/TOPIC, a topic without # and +.")
-        user, password, host, port, self.topic = parts.groups()
-        self.host, self.port = host.strip("[]"), int(port or 1883)
-        self.name = f"{self.host}:{self.port}"
-        self.progress, self.lost = progress, 0
+        broker = MqttAddress.parse(address)
+        self.topic, self.name = broker.topic, f"{broker.host}:{broker.port}"
+        self.progress, self.unsent = progress, 0
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2)
-        if user:
-            self.client.username_pw_set(user, password)
+        if broker.user:
+            self.client.username_pw_set(broker.user, broker.password)
         self.client.reconnect_delay_set(1, 8)
-        self.client.on_connect = self._connected
-        self.client.on_disconnect = self._disconnected
-        self._worked, self._gone, self._refused = False, 0.0, ""
+        self.client.on_connect = self._on_connect
+        self.client.on_disconnect = self._on_disconnect
+        self._was_connected, self._refusal = False, ""
+        self._disconnected_at: float | None = None
         try:
-            self.client.connect(self.host, self.port, keepalive=10)
+            self.client.connect(broker.host, broker.port, keepalive=10)
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise Unreachable(f"--mqtt: no broker answers at {self.name} ({reason}).") from error
-        self.client.loop_start()
-        deadline = time.monotonic() + patience
-        while not self.client.is_connected():
-            if self._refused or time.monotonic() > deadline:
-                self.client.loop_stop()
-                raise Unreachable(f"--mqtt: {self.name} {self._refused or 'does not answer as an MQTT broker'}.")
-            time.sleep(0.01)
+        self._wait_until_connected(connect_timeout)
 
-    def __call__(self, result: Result) -> None:
+    def __call__(self, label: FrameLabel) -> None:
         if self.client.is_connected():
-            self.client.publish(self.topic, json.dumps(result.to_json()))
+            self.client.publish(self.topic, json.dumps(label.to_json()))
         else:
-            self.lost += 1
+            self.unsent += 1
 
-    def __enter__(self) -> Mqtt:
+    def __enter__(self) -> MqttPublisher:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -108,27 +137,38 @@ class Mqtt:
         self.client.disconnect()
         self.client.loop_stop()
 
-    def _connected(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        refused, self._refused = self._refused, f"refuses: {reason}" if reason.is_failure else ""
-        if self._refused:
-            if self._worked and self._refused != refused:
-                self.progress.say(f"{self.name}: the broker {self._refused}.")
+    def _wait_until_connected(self, timeout: float) -> None:
+        self.client.loop_start()
+        deadline = time.monotonic() + timeout
+        while not self.client.is_connected():
+            if self._refusal or time.monotonic() > deadline:
+                self.client.loop_stop()
+                raise Unreachable(f"--mqtt: {self.name} {self._refusal or 'does not answer as an MQTT broker'}.")
+            time.sleep(0.01)
+
+    def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        previous, self._refusal = self._refusal, f"refuses: {reason}" if reason.is_failure else ""
+        if self._refusal:
+            if self._was_connected and self._refusal != previous:
+                self.progress.say(f"{self.name}: the broker {self._refusal}.")
             return
-        if self._gone:
-            away = time.monotonic() - self._gone
-            self.progress.say(f"{self.name}: the broker is back after {away:.1f} s; at least {self.lost} labels were not sent.")
-        self._worked, self._gone = True, 0.0
+        if self._disconnected_at is not None:
+            seconds = time.monotonic() - self._disconnected_at
+            self.progress.say(
+                f"{self.name}: the broker is back after {seconds:.1f} s; at least {self.unsent} labels were not sent."
+            )
+        self._was_connected, self._disconnected_at = True, None
 
-    def _disconnected(self, *_: Any) -> None:
-        if self._worked and not self._gone:
-            self._gone = time.monotonic()
-            self.progress.say(f"{self.name}: the broker is gone; going on without.")
+    def _on_disconnect(self, *_: Any) -> None:
+        if self._was_connected and self._disconnected_at is None:
+            self._disconnected_at = time.monotonic()
+            self.progress.say(f"{self.name}: the connection to the broker is lost; labels are not sent until it is back.")
 
 
-class Collector:
-    """Keeps frames whose surest class is less likely than `uncertain`: at most one in `seconds`, and `megabytes` in all.
+class FrameCollector:
+    """Keeps frames whose most likely class has a probability below `uncertain`: one in `seconds` at most, and `megabytes` in all.
 
-    Of a `region` only that: what the model saw. The folder is ready to calibrate on and recover from: `edgeeff fit --calib DIR`.
+    Of a `region`, only that part is kept, which is what the model saw. The folder can be given to `edgeeff fit --calib`.
     """
 
     def __init__(
@@ -144,29 +184,30 @@ class Collector:
         if not 0 < uncertain <= 1:
             raise BadInput(f"--uncertain {uncertain:g}: expected a probability above 0, at most 1.")
         self.folder, self.uncertain, self.seconds, self.region, self.progress = folder, uncertain, seconds, region, progress
-        folder.mkdir(parents=True, exist_ok=True)
-        self.room = megabytes * 1e6 - sum(p.stat().st_size for p in folder.iterdir() if p.is_file())
-        self.kept, self._last = 0, float("-inf")
+        with user_path(folder, "written"):
+            folder.mkdir(parents=True, exist_ok=True)
+            self.bytes_left = megabytes * 1e6 - sum(p.stat().st_size for p in folder.iterdir() if p.is_file())
+        self.kept, self._last_kept_at = 0, float("-inf")
 
     def __call__(self, result: Result) -> None:
         now = time.monotonic()
-        if result.top[0][1] >= self.uncertain or now - self._last < self.seconds or self.room <= 0:
+        if result.top[0][1] >= self.uncertain or now - self._last_kept_at < self.seconds or self.bytes_left <= 0:
             return
-        self._last = now
-        jpeg = encoded(result.pixels, 95, self.region)
-        self.room -= len(jpeg)
-        if self.room <= 0:
-            self.progress.say(f"{self.folder}: holds as much as it may; collecting no more. --collect-mb raises that.")
+        self._last_kept_at = now
+        jpeg = encode_jpeg(result.pixels, 95, self.region)
+        self.bytes_left -= len(jpeg)
+        if self.bytes_left <= 0:
+            self.progress.say(f"{self.folder}: is full; collecting no more frames. --collect-mb raises the limit.")
             return
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(result.time)) + f"-{int(result.time % 1 * 1000):03d}"
-        whole = self.folder / f"{stamp}-{re.sub(r'[^A-Za-z0-9]+', '-', result.source).strip('-')[:40]}.jpg"
-        unfinished = whole.with_name(f".{whole.name}")
+        path = self.folder / f"{stamp}-{re.sub(r'[^A-Za-z0-9]+', '-', result.source).strip('-')[:40]}.jpg"
+        unfinished = path.with_name(f".{path.name}")
         try:
             unfinished.write_bytes(jpeg)
-            os.replace(unfinished, whole)
+            os.replace(unfinished, path)
             self.kept += 1
         except OSError as error:
-            self.room = 0.0
+            self.bytes_left = 0.0
             with contextlib.suppress(OSError):
                 unfinished.unlink()
-            self.progress.say(f"{self.folder}: cannot be written ({error.strerror}); collecting no more.")
+            self.progress.say(f"{self.folder}: cannot be written ({error.strerror}); collecting no more frames.")

@@ -1,284 +1,352 @@
-"""Where frames come from.
+"""Where frames come from: one class for each kind of source, which recognizes its own addresses.
 
-    0, /dev/video0, /dev/v4l/…  a V4L2 camera                   csi://0       a Jetson's camera
-    rtsp://…, http://…          a stream                        -             JPEG after JPEG on standard input
-    photos/                     a folder, in the order of names clip.mp4      a file
-    "… ! videoconvert ! appsink"                                a GStreamer pipeline, where OpenCV was built with it
-
-What is live drops frames that come while the model is busy, and is opened again when it fails; folders and files wait for it.
+A new kind is one subclass of Source, and its place in SOURCES. A live source drops the frames that come while the model is busy,
+and is opened again when it fails; folders and files wait for the model.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..data.frames import Box, Frame
+from ..data.frames import Frame
 from ..data.images import SUFFIXES
-from ..errors import BadInput, ToolMissing, Unreachable
+from ..errors import BadInput, EdgeeffError, ToolMissing, Unreachable
+from ..files import user_path
+from .jpeg_stream import split_jpegs
+from .opencv import decode_photo, opencv, to_bgr
 
-STALLED = 5.0  # seconds without a frame
-LARGEST = 64 << 20  # bytes of a JPEG
-UNRELATED = 1e9  # seconds between photos, to whatever looks at frames over time
-SECRETS = (r"(://[^:/@]*):[^/]*@", r"\1:…@"), (r"(?i)\b((?:user-pw|pwd|pass|password|token)=)[^&\s]+", r"\1…")
-CSI = (
-    "nvarguscamerasrc sensor-id={} ! video/x-raw(memory:NVMM){} ! nvvidconv ! video/x-raw,format={} ! "
-    "appsink drop=true max-buffers=1"
-)
+STALL_TIMEOUT = 5.0  # seconds without a frame after which a live source is reported
+OPEN_TIMEOUT = 10.0  # seconds for a stream to answer
+PASSWORDS = (r"(://[^:/@]*):[^/]*@", r"\1:…@"), (r"(?i)\b((?:user-pw|pwd|pass|password|token)=)[^&\s]+", r"\1…")
 
-
-def opencv() -> Any:
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "flags;low_delay|rtsp_transport;tcp")
-    try:
-        import cv2
-    except ModuleNotFoundError as error:
-        raise ToolMissing("opencv is not installed: pip install 'edgeeff[camera]'") from error
-    except ImportError as error:  # JetPack's and Debian's are built for NumPy 1
-        beside = f"opencv cannot be loaded beside NumPy {np.__version__} ({error})"
-        raise ToolMissing(f"{beside}. Where it is JetPack's, or the system's: pip install 'numpy<2'") from error
-    return cv2
+Say = Callable[[str], None]
+TimedFrames = Iterator[tuple[float, Frame | None]]
 
 
-class Source:
-    """One camera, stream, file or folder; its `name` is the address without a password.
+def accepted_addresses() -> str:
+    """An example of an address of every kind of source, for help and error messages."""
+    return ", ".join(f"{source.example} ({source.kind})" for source in SOURCES)
 
-    `size` (width, height) is asked of a V4L2 or CSI camera, which gives what it likes otherwise; `nv12` takes its raw NV12 frames.
+
+class Source(ABC):
+    """One camera, stream, file or folder. Make one of an address by `Source.of`.
+
+    `name` is the address without passwords. `every` takes each Nth frame only. `size` (width, height) is asked of the camera, and
+    `nv12` takes its raw NV12 frames: both are refused (BadInput) by a source that cannot.
     """
+
+    example: ClassVar[str]
+    kind: ClassVar[str]
+    takes_size: ClassVar[bool] = False
+    takes_nv12: ClassVar[bool] = False
+    separate_photos: ClassVar[bool] = False  # frames are photos of any sizes, which have nothing to do with each other
+    live: bool = True
 
     def __init__(self, address: str, *, every: int = 1, nv12: bool = False, size: tuple[int, int] | None = None) -> None:
         self.address, self.every, self.nv12, self.size = address, every, nv12, size
+        self.name = without_passwords(address) if self.live else address
         self.unreadable = 0
-        self.pace = UNRELATED  # seconds from frame to frame of what is not live
-        self.csi, self.pipeline = address.startswith("csi://"), " ! " in address
-        self.stream = address == "-" or self.pipeline or bool(re.match(r"(?i)(?!file:)[a-z]+://", address))
-        name = address
-        for secret, shown in SECRETS if self.stream else ():
-            name = re.sub(secret, shown, name)
-        self.name = name
-        self.folder = Path(name).is_dir()
-        self.device = name.isdecimal() or name.startswith(("/dev/video", "/dev/v4l/"))
-        self.live = self.device or self.stream
-        if nv12 and not (self.device or self.csi or self.pipeline):
-            raise BadInput(f"{name}: gives decoded pictures. --nv12 is for V4L2 and CSI cameras and GStreamer pipelines.")
-        if size and not (self.device or self.csi):
-            raise BadInput(f"{name}: has a size of its own. --size is for V4L2 and CSI cameras.")
-        if not self.live and not Path(name).exists():
-            raise BadInput(
-                f"{name}: no such file. Expected a camera (0, /dev/video0, csi://0), a stream (rtsp://, http://), a video file, "
-                "a folder of photos, - for standard input, or a GStreamer pipeline."
-            )
-        if self.device and not Path(self.path).exists():
-            raise Unreachable(f"{name}: no such camera: there is no {self.path}.")
+        self.frame_seconds = 0.0  # from one frame to the next, where the source is not live
+        if nv12 and not self.takes_nv12:
+            takers = ", ".join(source.kind for source in SOURCES if source.takes_nv12)
+            raise BadInput(f"{self.name}: gives decoded pictures, not NV12. --nv12 is for: {takers}.")
+        if size and not self.takes_size:
+            takers = ", ".join(source.kind for source in SOURCES if source.takes_size)
+            raise BadInput(f"{self.name}: has a size of its own. --size is for: {takers}.")
+
+    @staticmethod
+    def of(address: str, *, every: int = 1, nv12: bool = False, size: tuple[int, int] | None = None) -> Source:
+        """The source at an address. Raises BadInput for an unknown address or option, Unreachable for a missing camera."""
+        for source in SOURCES:
+            if source.accepts(address):
+                return source(address, every=every, nv12=nv12, size=size)
+        raise BadInput(f"{address}: no such file, nor another source. Expected one like: {accepted_addresses()}.")
+
+    @classmethod
+    def accepts(cls, address: str) -> bool:
+        """Whether `of` makes this class of an address that none before it in SOURCES accepts."""
+        return False
 
     @property
-    def path(self) -> str:
-        return f"/dev/video{self.name}" if self.name.isdecimal() else self.name
+    def reopens(self) -> bool:
+        """Whether to open it again after it has ended or failed."""
+        return self.live
 
-    @property
-    def lasting(self) -> bool:
-        """Whether it is worth opening again when it fails."""
-        return self.live and self.name != "-"
+    @abstractmethod
+    def frames(self, say: Say) -> TimedFrames:
+        """Each frame, BGR or NV12, with the time.monotonic at which it was captured; None for a frame that is skipped.
 
-    def frames(self, say: Callable[[str], None]) -> Iterator[tuple[float, Frame | None]]:
-        """Each frame with the time at which it was there, until the source ends or fails; None for one that is passed over."""
-        cv2 = opencv()
-        if self.folder:
-            return self._photos(cv2, say)
-        return self._piped(cv2, say) if self.name == "-" else self._video(cv2, say)
+        Ends with the source. Raises Unreachable or BadInput when the source fails. `say` is told of frames that cannot be used.
+        """
 
-    def leave_out(self, say: Callable[[str], None], what: str) -> None:
-        """Counts a frame that is no use, and says so of the first, or of every photo."""
+    def skip(self, say: Say, reason: str) -> None:
+        """Counts a frame that cannot be used, and says so once; of photos, each time."""
         self.unreadable += 1
-        if self.folder or self.unreadable == 1:
-            say(f"{what}; left out." if self.folder else f"{self.name}: {what}; left out, as others like it will be.")
+        if self.separate_photos:
+            say(f"{reason}; skipped.")
+        elif self.unreadable == 1:
+            say(f"{self.name}: {reason}; skipped, as later ones will be without a message.")
 
-    def _video(self, cv2: Any, say: Callable[[str], None]) -> Iterator[tuple[float, Frame | None]]:
-        capture = self._opened(cv2)
+
+def without_passwords(address: str) -> str:
+    """The address with … in place of passwords and tokens."""
+    for password, shown in PASSWORDS:
+        address = re.sub(password, shown, address)
+    return address
+
+
+class Video(Source):
+    """Whatever OpenCV's VideoCapture reads."""
+
+    @abstractmethod
+    def _open(self, cv2: Any) -> Any:
+        """A cv2.VideoCapture, opened or not."""
+
+    @abstractmethod
+    def _open_error(self) -> EdgeeffError:
+        """What to raise where it could not be opened."""
+
+    def frames(self, say: Say) -> TimedFrames:
+        cv2 = opencv()
+        capture = self._open(cv2)
         try:
-            self.pace = 1 / (capture.get(cv2.CAP_PROP_FPS) or 25.0)
-            number, read = 0, False
+            if not capture.isOpened():
+                raise self._open_error()
+            self.frame_seconds = 1 / (capture.get(cv2.CAP_PROP_FPS) or 25.0)
+            number, decoded = 0, False
             while capture.grab():
-                at, number, pixels = time.monotonic(), number + 1, None
-                if (number - 1) % self.every == 0:
-                    pixels = self._picture(cv2, capture)
+                captured_at, pixels = time.monotonic(), None
+                if number % self.every == 0:
+                    pixels = self._decode(cv2, capture)
                     if pixels is None:
-                        self.leave_out(say, "a frame that holds no picture")
-                    read = read or pixels is not None
-                yield at, pixels
+                        self.skip(say, "a frame could not be decoded")
+                decoded = decoded or pixels is not None
+                number += 1
+                yield captured_at, pixels
         finally:
             capture.release()
-        if not read:
-            kind = Unreachable if self.live else BadInput
-            raise kind(f"{self.name}: no frame could be read. Is it a video, in a format that OpenCV reads here?")
+        if not decoded:
+            failure = Unreachable if self.live else BadInput
+            raise failure(f"{self.name}: no frame could be read. Is it a video, in a format that OpenCV reads here?")
 
-    def _picture(self, cv2: Any, capture: Any) -> Frame | None:
-        """The frame grabbed last; None for one that is damaged. Raises BadInput for a kind of frames that is no use here."""
+    def _decode(self, cv2: Any, capture: Any) -> Frame | None:
+        """The frame grabbed last; None for a damaged one. Raises BadInput for frames in another pixel format."""
         got, raw = capture.retrieve()
         if not got or raw is None or raw.size == 0:
             return None
         planar = raw.ndim == 2 and 2 * len(raw) == 3 * int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        pixels = np.ascontiguousarray(raw) if planar else tidy(cv2, raw)
+        pixels = np.ascontiguousarray(raw) if planar else to_bgr(cv2, raw)
         if pixels is None or planar != self.nv12:
-            kind = "raw NV12 or I420" if planar else f"{raw.dtype} {raw.shape}"
-            wanted = (
-                "NV12, for --nv12"
-                if self.nv12
-                else "BGR or grey (… ! videoconvert ! video/x-raw,format=BGR ! appsink), or NV12 with --nv12"
-            )
-            raise BadInput(f"{self.name}: gives frames of {kind}. Expected {wanted}.")
+            found = "raw NV12 or I420" if planar else f"{raw.dtype} {raw.shape}"
+            wanted = "BGR or grey (… ! videoconvert ! video/x-raw,format=BGR ! appsink), or NV12 with --nv12"
+            raise BadInput(f"{self.name}: gives frames of {found}. Expected {'NV12, for --nv12' if self.nv12 else wanted}.")
         return pixels
 
-    def _photos(self, cv2: Any, say: Callable[[str], None]) -> Iterator[tuple[float, Frame | None]]:
-        photos = sorted(p for p in Path(self.name).iterdir() if p.suffix.lower() in SUFFIXES)
-        if not photos:
-            raise BadInput(f"{self.name}: no photos in it. Expected {', '.join(SUFFIXES)}.")
-        for number, photo in enumerate(photos):
-            at, pixels = time.monotonic(), None
-            if number % self.every == 0:
-                with contextlib.suppress(OSError):
-                    pixels = decoded(cv2, photo.read_bytes())
-                if pixels is None:
-                    self.leave_out(say, f"{photo}: cannot be read")
-            yield at, pixels
 
-    def _piped(self, cv2: Any, say: Callable[[str], None]) -> Iterator[tuple[float, Frame | None]]:
-        read = False
-        for number, jpeg in enumerate(jpegs(FileIO(0, closefd=False))):
-            at, pixels = time.monotonic(), None
-            if number % self.every == 0:
-                pixels = decoded(cv2, jpeg)
-                if pixels is None:
-                    self.leave_out(say, "a JPEG that cannot be read")
-                read = read or pixels is not None
-            yield at, pixels
-        if not read:
-            raise BadInput("-: no JPEG on standard input. Expected one after the other: ffmpeg -i SRC -c:v mjpeg -f mjpeg - | …")
+class V4l2Camera(Video):
+    """A camera of Linux' Video4Linux2, by its number or path."""
 
-    def _opened(self, cv2: Any) -> Any:
-        if self.csi or self.pipeline:
-            capture = self._gstreamer(cv2)
-        elif self.device:
-            capture = self._v4l2(cv2)
-        else:
-            wait = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 10_000, cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(1000 * STALLED)]
-            capture = cv2.VideoCapture(self.address, cv2.CAP_FFMPEG, wait)
-        if capture.isOpened():
-            return capture
-        capture.release()
-        if self.stream:
-            raise Unreachable(f"{self.name}: does not answer, or sends no video. Is the address right, and the camera on?")
-        if self.device:
-            raise Unreachable(f"{self.name}: cannot be opened as a camera. Is it one, and free?")
-        raise BadInput(f"{self.name}: cannot be opened as video. Is it one, in a format that OpenCV reads here?")
+    example, kind = "0 or /dev/video0", "V4L2 camera"
+    takes_size = takes_nv12 = True
 
-    def _gstreamer(self, cv2: Any) -> Any:
-        if not any("GStreamer" in line and "YES" in line for line in cv2.getBuildInformation().splitlines()):
-            raise ToolMissing(f"{self.name}: this OpenCV was built without GStreamer. JetPack's own has it, PyPI's has not.")
-        pipeline = self.address
-        if self.csi:
-            asked = ",width={},height={}".format(*self.size) if self.size else ""
-            pipeline = CSI.format(
-                self.name.removeprefix("csi://"), asked, "NV12" if self.nv12 else "BGRx ! videoconvert ! video/x-raw,format=BGR"
-            )
-        return cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
+    def __init__(self, address: str, *, every: int = 1, nv12: bool = False, size: tuple[int, int] | None = None) -> None:
+        super().__init__(address, every=every, nv12=nv12, size=size)
+        self.path = f"/dev/video{address}" if address.isdecimal() else address
+        if not Path(self.path).exists():
+            raise Unreachable(f"{self.name}: no such camera: there is no {self.path}.")
 
-    def _v4l2(self, cv2: Any) -> Any:
+    @classmethod
+    def accepts(cls, address: str) -> bool:
+        return address.isdecimal() or address.startswith(("/dev/video", "/dev/v4l/"))
+
+    def _open(self, cv2: Any) -> Any:
         capture = cv2.VideoCapture(self.path, cv2.CAP_V4L2)
         if not capture.isOpened():
             return capture
+        try:
+            self._configure(cv2, capture)
+        except BadInput:
+            capture.release()
+            raise
+        return capture
+
+    def _configure(self, cv2: Any, capture: Any) -> None:
+        """Asks the driver for size and pixel format. Raises BadInput where it sets others."""
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
         for side, pixels in zip(sides, self.size or (), strict=False):
             capture.set(side, pixels)
         if self.nv12:
-            wanted = cv2.VideoWriter.fourcc(*"NV12")
-            capture.set(cv2.CAP_PROP_FOURCC, wanted)
+            nv12 = cv2.VideoWriter.fourcc(*"NV12")
+            capture.set(cv2.CAP_PROP_FOURCC, nv12)
             capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
-            if int(capture.get(cv2.CAP_PROP_FOURCC)) != wanted:
-                capture.release()
-                raise BadInput(f"{self.name}: gives no NV12. Without --nv12 its frames are converted here.")
-        given = tuple(int(capture.get(side)) for side in sides)
-        if self.size and given != self.size:
-            capture.release()
+            if int(capture.get(cv2.CAP_PROP_FOURCC)) != nv12:
+                raise BadInput(f"{self.name}: gives no NV12. Without --nv12, its frames are converted here.")
+        width, height = (int(capture.get(side)) for side in sides)
+        if self.size and (width, height) != self.size:
             raise BadInput(
-                "{}: asked for {}×{} pixels, it gives {}×{}. --size: one that it has.".format(self.name, *self.size, *given)
+                "{}: asked for {}×{} pixels, it gives {}×{}. --size: one that it has.".format(self.name, *self.size, width, height)
             )
-        return capture
+
+    def _open_error(self) -> EdgeeffError:
+        return Unreachable(f"{self.name}: cannot be opened as a camera. Is it one, and not used by another program?")
 
 
-def jpegs(stream: FileIO) -> Iterator[bytes]:
-    """Each picture of a stream of them as soon as it is whole; what is between them is passed over, and what is cut off."""
-    data, ended = b"", False
-    while not ended:
-        chunk = stream.read(1 << 20)
-        data, ended = data + chunk, not chunk
-        while (start := data.find(b"\xff\xd8\xff")) >= 0:
-            data = data[start:]
-            whole, end = _first_jpeg(data)
-            if not end and not ended:
-                break
-            if whole:
-                yield data[:end]
-            data = data[end or 2 :]
-        if len(data) > LARGEST:
-            raise BadInput(f"-: no end of a JPEG within {LARGEST >> 20} MB.")
+class GStreamerPipeline(Video):
+    """A pipeline that ends in an appsink, where OpenCV was built with GStreamer."""
+
+    example, kind = '"… ! videoconvert ! appsink"', "GStreamer pipeline"
+    takes_nv12 = True
+
+    @classmethod
+    def accepts(cls, address: str) -> bool:
+        return " ! " in address
+
+    def _pipeline(self) -> str:
+        return self.address
+
+    def _open(self, cv2: Any) -> Any:
+        if not any("GStreamer" in line and "YES" in line for line in cv2.getBuildInformation().splitlines()):
+            raise ToolMissing(f"{self.name}: this OpenCV was built without GStreamer. JetPack's own has it, PyPI's has not.")
+        return cv2.VideoCapture(self._pipeline(), cv2.CAP_GSTREAMER)
+
+    def _open_error(self) -> EdgeeffError:
+        return Unreachable(f"{self.name}: the pipeline does not start. Is the camera connected, and each element installed?")
 
 
-def _first_jpeg(data: bytes) -> tuple[bool, int]:
-    """Whether it is whole, and where to look for another, past segments that may hold JPEGs themselves; 0: its end is not there."""
-    at = 2
-    while at + 4 <= len(data):
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if data[at] != 0xFF or marker < 0xC0 or 0xD0 <= marker <= 0xD9:
-            return False, 2  # no segment: the one before was cut off
-        at += 1 if marker == 0xFF else 2 + length
-        if marker == 0xDA:  # start of scan: only markers hold FF without a zero after it
-            end, another = data.find(b"\xff\xd9", at), data.find(b"\xff\xd8\xff", at)
-            if another >= 0 and not 0 <= end < another:
-                return False, another
-            return end >= 0, end + 2 if end >= 0 else 0
-    return False, 0
+class CsiCamera(GStreamerPipeline):
+    """A camera at the CSI connector of a Jetson, through NVIDIA's nvarguscamerasrc."""
+
+    example, kind = "csi://0", "CSI camera of a Jetson"
+    takes_size = True
+
+    @classmethod
+    def accepts(cls, address: str) -> bool:
+        return address.startswith("csi://")
+
+    def _pipeline(self) -> str:
+        size = ",width={},height={}".format(*self.size) if self.size else ""
+        pixels = "NV12" if self.nv12 else "BGRx ! videoconvert ! video/x-raw,format=BGR"
+        return (
+            f"nvarguscamerasrc sensor-id={self.address.removeprefix('csi://')} ! video/x-raw(memory:NVMM){size} ! "
+            f"nvvidconv ! video/x-raw,format={pixels} ! appsink drop=true max-buffers=1"
+        )
 
 
-def decoded(cv2: Any, data: bytes) -> Frame | None:
-    """BGR; None for what is no picture, or one larger than OpenCV takes."""
-    try:
-        pixels: Frame | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error:
-        return None
-    return pixels
+class NetworkStream(Video):
+    """A stream that FFmpeg reads: RTSP, HTTP and others."""
+
+    example, kind = "rtsp://… or http://…", "network stream"
+
+    @classmethod
+    def accepts(cls, address: str) -> bool:
+        return bool(re.match(r"(?i)(?!file:)[a-z]+://", address))
+
+    def _open(self, cv2: Any) -> Any:
+        return ffmpeg_capture(cv2, self.address)
+
+    def _open_error(self) -> EdgeeffError:
+        return Unreachable(f"{self.name}: does not answer, or sends no video. Is the address right, and the camera on?")
 
 
-def tidy(cv2: Any, pixels: Any) -> Frame | None:
-    """Frames of whatever depth and channels as 8-bit BGR; None where there is no picture."""
-    if pixels is None or pixels.size == 0 or pixels.ndim not in (2, 3):
-        return None
-    if pixels.dtype != np.uint8:
-        pixels = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else np.clip(pixels, 0, 255).astype(np.uint8)
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    if channels in (1, 4):
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR)
-    return pixels if pixels.shape[2] == 3 else None
+class VideoFile(Video):
+    """A file that FFmpeg reads, each frame of it."""
+
+    example, kind = "clip.mp4", "video file"
+    live = False
+
+    @classmethod
+    def accepts(cls, address: str) -> bool:
+        return Path(address).exists()
+
+    def _open(self, cv2: Any) -> Any:
+        return ffmpeg_capture(cv2, self.address)
+
+    def _open_error(self) -> EdgeeffError:
+        return BadInput(f"{self.name}: cannot be opened as video. Is it one, in a format that OpenCV reads here?")
 
 
-def encoded(frame: Frame, quality: int, region: Box | None = None, widest: int = 8192) -> bytes:
-    """A frame, BGR or NV12, or a region of it, as JPEG of at most so many pixels across."""
-    cv2 = opencv()
-    pixels = cv2.cvtColor(frame, cv2.COLOR_YUV2BGR_NV12) if frame.ndim == 2 else frame
-    if region:
-        left, top, width, height = region
-        pixels = pixels[top : top + height, left : left + width]
-    height, width = pixels.shape[:2]
-    if width > widest:
-        pixels = cv2.resize(pixels, (widest, round(height * widest / width)), interpolation=cv2.INTER_AREA)
-    return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
+def ffmpeg_capture(cv2: Any, address: str) -> Any:
+    """A cv2.VideoCapture that reads a file or a stream by FFmpeg, and does not wait for it without end."""
+    timeouts = {cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: OPEN_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC: STALL_TIMEOUT}
+    return cv2.VideoCapture(address, cv2.CAP_FFMPEG, [n for name, seconds in timeouts.items() for n in (name, int(1000 * seconds))])
+
+
+class PhotoFolder(Source):
+    """The photos of a folder, in the order of their names."""
+
+    example, kind = "photos/", "folder of photos"
+    separate_photos = True
+    live = False
+
+    def __init__(self, address: str, *, every: int = 1, nv12: bool = False, size: tuple[int, int] | None = None) -> None:
+        super().__init__(address, every=every, nv12=nv12, size=size)
+        self.frame_seconds = 1e9  # long enough that labels are not smoothed from one photo to the next
+
+    @classmethod
+    def accepts(cls, address: str) -> bool:
+        return Path(address).is_dir()
+
+    def frames(self, say: Say) -> TimedFrames:
+        cv2 = opencv()
+        with user_path(self.address, "read"):
+            photos = sorted(p for p in Path(self.address).iterdir() if p.suffix.lower() in SUFFIXES)
+        if not photos:
+            raise BadInput(f"{self.name}: no photos in it. Expected {', '.join(SUFFIXES)}.")
+        for number, photo in enumerate(photos):
+            captured_at, pixels = time.monotonic(), None
+            if number % self.every == 0:
+                with contextlib.suppress(OSError):
+                    pixels = decode_photo(cv2, photo.read_bytes())
+                if pixels is None:
+                    self.skip(say, f"{photo}: cannot be read")
+            yield captured_at, pixels
+
+
+class JpegPipe(Source):
+    """JPEG after JPEG on standard input."""
+
+    example, kind = "-", "JPEG after JPEG on standard input"
+
+    @classmethod
+    def accepts(cls, address: str) -> bool:
+        return address == "-"
+
+    @property
+    def reopens(self) -> bool:
+        return False
+
+    def frames(self, say: Say) -> TimedFrames:
+        cv2 = opencv()
+        decoded = False
+        for number, jpeg in enumerate(split_jpegs(FileIO(0, closefd=False))):
+            captured_at, pixels = time.monotonic(), None
+            if number % self.every == 0:
+                pixels = decode_photo(cv2, jpeg)
+                if pixels is None:
+                    self.skip(say, "a JPEG could not be decoded")
+            decoded = decoded or pixels is not None
+            yield captured_at, pixels
+        if not decoded:
+            raise BadInput("-: no JPEG on standard input. Expected one after the other: ffmpeg -i SRC -c:v mjpeg -f mjpeg - | …")
+
+
+SOURCES: tuple[type[Source], ...] = (
+    V4l2Camera,
+    CsiCamera,
+    GStreamerPipeline,
+    JpegPipe,
+    NetworkStream,
+    PhotoFolder,
+    VideoFile,
+)
+"""In the order in which they are asked for an address: the first that accepts it is taken."""

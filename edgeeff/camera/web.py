@@ -1,7 +1,8 @@
-"""The picture with its label in a browser: one page that asks for the newest frame and the figures, again and again.
+"""The newest frame, its label and the statistics as a page for a browser, which asks for them again and again.
 
-Nothing is pushed, and one thread answers however many ask, so a client that is slow, or gone, costs the camera nothing. Pictures
-and figures are made ten times a second at most, and only where somebody asks for them. Beyond this machine a token is needed.
+Nothing is pushed to the browser. One thread answers all clients, so a slow client does not hold up the camera. A frame is encoded,
+and the statistics are collected, only when a client asks, and ten times a second at most, however many clients there are. A server
+that other machines can reach answers only requests that carry its token.
 """
 
 from __future__ import annotations
@@ -9,41 +10,55 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from ..errors import BadInput
-from .loop import Camera, Result
-from .sources import encoded
+from ..errors import BadInput, ToolMissing
+from .loop import Camera
+from .opencv import encode_jpeg
+from .result import Result
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-FRESH = 0.1  # seconds for which a picture and figures will do
-WIDEST = 960  # pixels of the picture sent
-IDLE = 10.0  # seconds after which a connection that asks for nothing is closed
-LONGEST = 16384  # bytes of a request's head
-UNREAD = 8 << 20  # bytes of answers that a client may leave unread
+CACHE_SECONDS = 0.1  # a frame and statistics are made again after that
+MAX_WIDTH = 960  # pixels of the frame that is sent
+IDLE_TIMEOUT = 10.0  # seconds until a connection without a complete request is closed
+SEND_TIMEOUT = 10.0  # seconds that a client has for reading one answer
 PAGE = Path(__file__).with_name("camera.html")
+LOG = logging.getLogger(__name__)  # silent unless the program configures logging
+LOG.addHandler(logging.NullHandler())
 
 
-class Web:
-    """A server in a thread of its own; give it every result. `where` is PORT or HOST:PORT, `url` what to open."""
+class PageServer:
+    """Serves the page in a thread of its own, from construction until `with` is left. Call it with every result.
+
+    `where` is PORT or HOST:PORT; HOST is 127.0.0.1 by default, and port 0 is any free one. `url` is the address of the page.
+    Raises BadInput for an address that is malformed or taken, and ToolMissing without aiohttp.
+    """
 
     def __init__(self, where: str, camera: Camera) -> None:
         host, _, port = where.rpartition(":")
         host = host.strip("[]") or "127.0.0.1"
         if not port.isdecimal() or not 0 <= int(port) < 65536:
             raise BadInput(f"--web {where}: expected PORT or HOST:PORT.")
+        try:
+            import aiohttp  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise ToolMissing("aiohttp is not installed: pip install 'edgeeff[camera]'") from error
         self.camera = camera
         self.token = "" if host in LOOPBACK else secrets.token_urlsafe(16)
         self.newest: list[Result | None] = [None] * len(camera.captures)
-        self.clients: set[_Client] = set()
         self.page = PAGE.read_bytes()
-        self._made: dict[str, tuple[float, float, bytes]] = {}
+        self._cache: dict[str, tuple[float, float, bytes]] = {}
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             listening = socket.create_server((host, int(port)), family=family, backlog=128)
@@ -52,7 +67,7 @@ class Web:
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?token={self.token}" if self.token else "")
         self._loop = asyncio.new_event_loop()
-        self._server = self._loop.run_until_complete(self._loop.create_server(lambda: _Client(self), sock=listening))
+        self._requests, self._server = self._loop.run_until_complete(self._serve(listening))
         self._thread = threading.Thread(target=self._loop.run_forever, name="web", daemon=True)
         self._thread.start()
 
@@ -60,99 +75,87 @@ class Web:
         index = next(i for i, c in enumerate(self.camera.captures) if c.source.name == result.source)
         self.newest[index] = result
 
-    def __enter__(self) -> Web:
+    def __enter__(self) -> PageServer:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._server.close()
-        for client in list(self.clients):
-            client.transport.abort()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(self._stop())
         self._loop.close()
 
-    def answer(self, head: bytes) -> tuple[str, str, bytes]:
-        """Status, type and body for the head of a request. Raises ValueError for what is none."""
-        method, target, _ = head.decode("latin-1").partition("\r\n")[0].split(" ")
+    async def _serve(self, listening: socket.socket) -> tuple[web.Server, asyncio.Server]:
+        """Answers requests on a listening socket from now on."""
+        from aiohttp import web
+
+        async def answer(request: web.BaseRequest) -> web.Response:
+            try:
+                status, content_type, body = self._answer(request.method, request.raw_path)
+            except ValueError:
+                status, content_type, body = 400, "text/plain", b"not a request"
+            headers = {"Content-Type": content_type, "Cache-Control": "no-store", "Server": "edgeeff"}
+            response = web.Response(status=status, body=body, headers=headers)
+            if (transport := request.transport) is None:
+                return response  # the client is gone
+            timeout = self._loop.call_later(SEND_TIMEOUT, transport.abort)
+            try:
+                await response.prepare(request)
+                await response.write_eof()
+            except ConnectionError:
+                pass  # the client is gone, which aiohttp notices too
+            finally:
+                timeout.cancel()
+            return response
+
+        requests = web.Server(answer, access_log=None, logger=LOG, keepalive_timeout=IDLE_TIMEOUT, lingering_time=0.0)
+        return requests, await self._loop.create_server(requests, sock=listening)
+
+    async def _stop(self) -> None:
+        """Closes every connection, also where a client has not read its answers."""
+        self._server.close()
+        for connection in self._requests.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0)
+        await self._requests.shutdown(1.0)
+
+    def _answer(self, method: str, target: str) -> tuple[int, str, bytes]:
+        """Status, content type and body. Raises ValueError for a malformed target."""
         url = urlsplit(target)
-        asked = {name: values[0] for name, values in parse_qs(url.query).items()}
-        if self.token and not hmac.compare_digest(asked.get("token", "").encode(), self.token.encode()):
-            return "403 Forbidden", "text/plain", b"the address needs its token"
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        if self.token and not hmac.compare_digest(query.get("token", "").encode(), self.token.encode()):
+            return 403, "text/plain", b"the address needs its token"
         if method != "GET":
-            return "405 Method Not Allowed", "text/plain", b"only GET"
+            return 405, "text/plain", b"only GET"
         if url.path == "/":
-            return "200 OK", "text/html; charset=utf-8", self.page
+            return 200, "text/html; charset=utf-8", self.page
         if url.path == "/state.json":
-            return "200 OK", "application/json", self.state()
-        index = asked.get("source", "0")
+            return 200, "application/json", self.state()
+        index = query.get("source", "0")
         if url.path == "/frame.jpg" and index.isdecimal() and (jpeg := self.jpeg(int(index))):
-            return "200 OK", "image/jpeg", jpeg
-        return "404 Not Found", "text/plain", b"no such page"
+            return 200, "image/jpeg", jpeg
+        return 404, "text/plain", b"no such page"
 
     def state(self) -> bytes:
-        """The newest labels and the figures, as JSON."""
+        """The newest labels and the statistics, as JSON."""
 
-        def made() -> bytes:
+        def make() -> bytes:
             labels = [result and result.to_json() for result in self.newest]
-            return json.dumps({"newest": labels, "summary": self.camera.summary()}).encode()
+            return json.dumps({"newest": labels, "summary": self.camera.summary().to_json()}).encode()
 
-        return self._recent("state", time.monotonic(), made)
+        return self._cached("state", time.monotonic(), make)
 
     def jpeg(self, index: int) -> bytes | None:
-        """The newest frame of a source."""
+        """The newest frame of a source; None where there is none."""
         result = self.newest[index] if 0 <= index < len(self.newest) else None
         if result is None:
             return None
-        return self._recent(str(index), result.frame, lambda: encoded(result.pixels, 80, self.camera.region, WIDEST))
+        return self._cached(str(index), result.frame, lambda: encode_jpeg(result.pixels, 80, self.camera.options.region, MAX_WIDTH))
 
-    def _recent(self, what: str, of: float, make: Callable[[], bytes]) -> bytes:
-        """Made anew only where it is of something else and older than FRESH, however many ask."""
-        at, before, body = self._made.get(what, (float("-inf"), -1, b""))
-        if of != before and time.monotonic() - at > FRESH:
+    def _cached(self, key: str, version: float, make: Callable[[], bytes]) -> bytes:
+        """What `make` gives: called again only for another version, and CACHE_SECONDS after the last time at the earliest."""
+        made_at, made_version, body = self._cache.get(key, (float("-inf"), -1, b""))
+        if version != made_version and time.monotonic() - made_at > CACHE_SECONDS:
             body = make()
-            self._made[what] = time.monotonic(), of, body
+            self._cache[key] = time.monotonic(), version, body
         return body
-
-
-class _Client(asyncio.Protocol):
-    """One connection: GET requests, one after the other."""
-
-    def __init__(self, web: Web) -> None:
-        self.web, self.asked = web, b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        self.web.clients.add(self)
-        self._wait()
-
-    def _wait(self) -> None:
-        self.end = asyncio.get_running_loop().call_later(IDLE, self._idle)
-
-    def _idle(self) -> None:
-        if self.transport.get_write_buffer_size():
-            self._wait()  # it reads slowly
-        else:
-            self.transport.abort()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.end.cancel()
-        self.web.clients.discard(self)
-
-    def data_received(self, data: bytes) -> None:
-        self.asked += data
-        while b"\r\n\r\n" in self.asked and not self.transport.is_closing():
-            head, _, self.asked = self.asked.partition(b"\r\n\r\n")
-            try:
-                code, kind, body = self.web.answer(head)
-            except ValueError:
-                code, kind, body = "400 Bad Request", "text/plain", b"not a request"
-            fields = f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\nCache-Control: no-store\r\n\r\n"
-            self.transport.write(f"HTTP/1.1 {code}\r\n{fields}".encode() + body)
-            if self.transport.get_write_buffer_size() > UNREAD:
-                self.transport.abort()
-            self.end.cancel()
-            self._wait()
-        if len(self.asked) > LONGEST:
-            self.transport.abort()

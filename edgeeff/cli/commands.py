@@ -1,353 +1,212 @@
-"""The command line: one function a verb. Each parses, calls and prints; heavy libraries load inside the calls."""
+"""The verbs: a function each, which calls the library, prints tables for people, and returns what --json prints.
+
+Heavy libraries are imported inside the functions.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import math
-import os
-import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import fields
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..errors import BadInput, EdgeeffError, ToolMissing
+from ..errors import BadInput, EdgeeffError
+from ..job import BenchmarkJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob
+from ..machine import LOCAL, Machine
 from ..progress import TerminalProgress
-from ..report import tables as report
-from .options import parser
+from ..records import to_json
+from . import tables
+from .options import filled
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..pipeline import Fit
+    from ..selection.search import Choice
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(argv)
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return _answer(options)
-    from ..network import distributed as parallel
+def _fit(options: argparse.Namespace) -> object:
+    from ..pipeline import fit
 
-    if not parallel.join():
-        return 0
+    job = filled(Job, options)
+    with _machine(options) as machine:
+        result = fit(job, machine=machine, progress=TerminalProgress())
+    graphs = bool(result.manifest.forms)
+    if not options.json:
+        tables.fit(result)
+        if graphs and not result.compiled and not options.on:
+            name = result.bundle.path.name
+            print(f"Copy it to the device, and there: edgeeff compile {name} --val PHOTOS; or from here, with --on USER@HOST")
+    told = fit_json(result)
+    if not (options.on and graphs):
+        return told
+    from .remote import compile_on
+
     try:
-        return _answer(options)
-    finally:
-        parallel.leave()
-
-
-def _answer(options: argparse.Namespace) -> int:
-    try:
-        _print(VERBS[options.verb](options), options)
+        compiled = compile_on(CompileJob(job.out, val=job.val, max_corrupt=job.max_corrupt), options)
     except EdgeeffError as error:
-        _print(error.result, options)
-        return _refuse(str(error), error.exit_code)
-    except ModuleNotFoundError as error:
-        return _refuse(f"{error.name} is not installed: pip install 'edgeeff[fit]'", ToolMissing.exit_code)
-    except KeyboardInterrupt:
-        return _refuse("interrupted; the same command goes on from what was done.", 130)
-    except OSError as error:
-        return _refuse(f"{error.filename or 'output'}: {error.strerror or error}.", BadInput.exit_code)
-    return 0
+        error.result = {**told, "compiled": error.result}
+        raise
+    return {**told, "compiled": compiled}
 
 
-def _print(result: dict[str, Any] | None, options: argparse.Namespace) -> None:
-    if options.json and result is not None:
-        print(json.dumps(result, indent=options.indent))
+def fit_json(result: Fit) -> dict[str, object]:
+    """A fit as --json prints it."""
+    facts = result.manifest.to_json()
+    names = ["variant", "resolution", "precision", "activation", "remedy", "ladder", "steps", "latency_ms"]
+    if result.manifest.forms:
+        names += ["forms", "rehearsals"]
+    else:
+        names += [*(result.manifest.metrics.to_json() if result.manifest.metrics else ()), "conditions", "disturbed", "siblings"]
+        names += ["reverted_layers"]
+    return {
+        **{name: facts[name] for name in names},
+        "compiled": compilation_json(result.compiled) if result.compiled else None,
+        "bundle": str(result.bundle.path),
+        "page": str(result.bundle.report),
+        "verdict": facts["verdict"],
+    }
 
 
-def _refuse(line: str, code: int) -> int:
-    print(f"edgeeff: {line}", file=sys.stderr)
-    return code
+def compilation_json(result: Any) -> dict[str, object]:
+    facts = {"bundle": str(result.bundle.path), "precision": str(result.shipped.precision)}
+    return {**facts, "engines": to_json(result.engines), "verdict": result.verdict}
 
 
-def _filled(kind: type[Any], options: argparse.Namespace, **others: Any) -> Any:
-    """A dataclass whose fields are the options of the same names."""
-    return kind(**others, **{f.name: getattr(options, f.name) for f in fields(kind) if f.name not in others})
+def _pick(options: argparse.Namespace) -> object:
+    from ..selection.candidates import Search
+    from ..selection.search import pick
 
-
-def _fit(options: argparse.Namespace) -> dict[str, Any]:
-    from ..bundle import PAGE
-    from ..pipeline import Job, fit
-    from ..target import Budget
-    from .remote import compile_elsewhere
-
-    job: Job = _filled(Job, options, budget=_filled(Budget, options))
-    with _machine(options) as on:
-        result = fit(job, on=on, progress=TerminalProgress())
+    search = Search.of(filled(PickJob, options))
+    with _machine(options) as machine:
+        choice = pick(search, machine=machine, progress=TerminalProgress())
     if not options.json:
-        if result.choice:
-            report.choice(result.choice)
-        outcome = result.outcome
-        report.steps(result.steps, shipped=outcome.shipped.report.step)
-        if len(result.ladder) > 1:
-            report.ladder(result.ladder)
-        if outcome.siblings:
-            report.siblings(outcome.siblings, outcome.shipped)
-            report.hosts(next(s.figures for s in outcome.siblings if s.form is outcome.shipped), options.percentile)
-        path = result.bundle.path
-        print(f"{outcome.verdict}\n\nbundle: {path}    check it again: edgeeff verify {path}")
-        print(f"report: {path / PAGE}")
-        if result.compiled:
-            report.engines(result.compiled)
-        elif result.bundle.manifest.get("forms") and not options.on:
-            print(f"Copy it to the device, and there: edgeeff compile {path.name} --val PHOTOS; or from here, with --on USER@HOST")
-    if options.on and result.bundle.manifest.get("forms"):
-        there = argparse.Namespace(**{**vars(options), "bundle": options.out, "dla": None})
-        try:
-            return {**result.to_json(), "compiled": compile_elsewhere(there)}
-        except EdgeeffError as error:
-            error.result = {**result.to_json(), "compiled": error.result}
-            raise
-    return result.to_json()
-
-
-def _pick(options: argparse.Namespace) -> dict[str, Any]:
-    from ..network.variants import grid
-    from ..selection.search import activations, pick
-    from ..target import Budget, Target
-
-    target = Target.load(options.target)
-    budget = target.budget(_filled(Budget, options))
-    with _machine(options) as on:
-        choice = pick(
-            target,
-            budget,
-            grid(options.variants, options.resolution),
-            classes=options.classes,
-            activations=activations(target, options.activation),
-            exhaustive=options.all,
-            on=on,
-            progress=TerminalProgress(),
-        )
-    if not options.json:
-        report.choice(choice)
-        if choice.chosen.forms:
-            report.hosts(choice.chosen.forms[0].figures, budget.percentile)
+        tables.choice(choice)
+        if choice.chosen.fastest:
+            tables.hosts(choice.chosen.fastest.metrics, search.budget.percentile)
         chosen = choice.chosen.variant
-        print(f"{chosen.name} at {chosen.resolution} px is the largest within {budget} on {target.name}.{_doubts(choice)}")
+        within = f"{search.budget} on {search.target.name}"
+        print(f"{chosen.name} at {chosen.resolution} px is the largest within {within}.{_doubts(choice)}")
     return {
         "chosen": choice.chosen.to_json(),
         "candidates": [c.to_json() for c in choice.table],
         "frontier": [[c.variant.name, c.variant.resolution] for c in choice.frontier],
-        "budget": str(budget),
-        "disturbed": list(choice.disturbed),
+        "budget": str(search.budget),
+        "disturbed": list(choice.noise),
     }
 
 
-def _machine(options: argparse.Namespace) -> Any:
-    """Where to measure: here, or the hosts of --on, for as long as they are needed."""
-    from ..measurement.latency import HERE
-    from ..target import Target
+def _doubts(choice: Choice) -> str:
+    if choice.chosen.predicted:
+        return " Predicted from other networks on that device, not measured."
+    why = "; ".join(choice.noise)
+    return f" The machine is too noisy to rely on that: {why}. Repeat it when it is idle." if why else ""
 
+
+def _profile(options: argparse.Namespace) -> object:
+    from ..selection import latency_model
+    from ..selection.candidates import Search
+    from ..selection.search import profile
+
+    search = Search.everything(filled(ProfileJob, options))
+    path = latency_model.path(search.target.name)
+    with _machine(options) as machine:
+        models = profile(search, path, machine=machine, progress=TerminalProgress())
+    if not options.json:
+        tables.latency_models(models)
+        print(path)
+    forms = {f"{form.precision} {form.activation}": {"median": m.median, "worst": m.worst} for form, m in models.items()}
+    return {"file": str(path), "forms": forms}
+
+
+def _machine(options: argparse.Namespace) -> contextlib.AbstractContextManager[Machine]:
+    """Where to measure: here, or the hosts of --on, for as long as they are needed."""
     if not options.on:
-        return contextlib.nullcontext(HERE)
+        return contextlib.nullcontext(LOCAL)
     from ..remote.host import machine
+    from ..target import Target
 
     return machine(options.on, Target.load(options.target).backend, TerminalProgress())
 
 
-def _measure(options: argparse.Namespace) -> dict[str, Any]:
-    from pathlib import Path
+def _measure(options: argparse.Namespace) -> object:
+    from ..measurement.benchmark import BenchmarkRequest, benchmark
 
-    from ..measurement.latency import answer
-
-    return answer(options.backend, Path(options.request) if options.request else None, TerminalProgress())
-
-
-def _doubts(choice: Any) -> str:
-    if choice.chosen.predicted:
-        return " Predicted from other networks on that device, not measured."
-    why = "; ".join(choice.disturbed)
-    return f" The machine is too noisy to rely on that: {why}. Repeat it when it is idle." if why else ""
+    facts = to_json(LOCAL.facts(options.backend))
+    if not options.request:
+        return facts
+    result = benchmark(BenchmarkRequest.read(Path(options.request)), TerminalProgress())
+    return {**facts, "figures": result.metrics, "conditions": result.states, "disturbed": result.noise}
 
 
-def _profile(options: argparse.Namespace) -> dict[str, Any]:
-    from ..network.variants import grid
-    from ..selection import latency_model as predict
-    from ..selection.search import profile
-    from ..target import Target
-
-    target = Target.load(options.target)
-    path = predict.path(target.name)
-    with _machine(options) as on:
-        models = profile(target, grid(options.variants, options.resolution), path=path, on=on, progress=TerminalProgress())
-    if not options.json:
-        rows = [[form, f"{100 * m.median:.1f}", f"{100 * m.worst:.1f}", str(len(m.errors))] for form, m in models.items()]
-        report.table(["form", "median error %", "worst %", "networks"], rows, title="each network predicted from the others")
-        print(path)
-    return {"file": str(path), "forms": {form: {"median": m.median, "worst": m.worst} for form, m in models.items()}}
-
-
-def _variants(options: argparse.Namespace) -> dict[str, Any]:
+def _variants(options: argparse.Namespace) -> object:
     from ..network.variants import VARIANTS, variant
 
-    rows: list[dict[str, Any]] = []
-    for name in options.variant or VARIANTS:
-        v = variant(name).at(options.resolution)
-        cost = v.cost(options.classes)
-        facts = {"variant": v.name, "resolution": v.resolution, "top1": v.top1, "padding": v.padding, "activation": v.activation}
-        rows.append({**facts, "params": cost.params, "flops": cost.flops, "activations": cost.activations})
+    networks = [variant(name).at(options.resolution) for name in options.variant or VARIANTS]
     if not options.json:
-        lines = [
-            [
-                r["variant"],
-                str(r["resolution"]),
-                f"{r['params'] / 1e6:.2f}",
-                f"{r['flops'] / 1e9:.3f}",
-                f"{r['activations'] / 1e6:.2f}",
-                f"{r['top1']:.1f}" if r["top1"] else "",
-                r["activation"],
-                r["padding"],
-            ]
-            for r in rows
-        ]
-        report.table(["variant", "px", "M params", "GFLOPs", "M activations", "ImageNet %", "activation", "padding"], lines)
+        tables.variants(networks, options.classes)
+    rows = []
+    for v in networks:
+        facts = {"variant": v.name, "resolution": v.resolution, "top1": v.top1, "padding": v.padding, "activation": v.activation}
+        rows.append({**facts, **asdict(v.cost(options.classes))})
     return {"variants": rows}
 
 
-def _targets(options: argparse.Namespace) -> dict[str, Any]:
-    from dataclasses import asdict
-
+def _targets(options: argparse.Namespace) -> object:
     from ..target import all_targets
 
     found = all_targets()
     if not options.json:
-        lines = [
-            [t.name, t.backend, f"{t.latency_ms:g}" if t.latency_ms else "", ", ".join(t.precisions), t.description] for t in found
-        ]
-        report.table(["target", "backend", "default ms", "precisions", "device"], lines)
-    return {"targets": [asdict(t) for t in found]}
+        tables.targets(found)
+    return {"targets": found}
 
 
-def _eval(options: argparse.Namespace) -> dict[str, Any]:
-    from ..bundle import Bundle
-    from ..data.images import ImageSet, PixelFile
-    from ..measurement.accuracy import Gate
-    from .remote import elsewhere
+def _eval(options: argparse.Namespace) -> object:
+    from ..evaluation import evaluate
 
-    bundle = Bundle.open(options.bundle)
-    images = ImageSet.open(options.val).labelled_for(bundle.manifest["classes"], bundle.labels)
-    if images.labels is None:
-        raise BadInput(f"{options.val}: unlabelled photos. Expected DIR/CLASS/*.jpg or labels.txt.")
+    job = filled(EvaluateJob, options)
     if options.on:
-        return elsewhere(options, ["eval", "bundle", "--val", "val", "--max-corrupt", str(options.max_corrupt)], bundle)
-    progress = TerminalProgress()
-    start = time.monotonic()
-    pixels = PixelFile(images, bundle.preprocess, max_corrupt=options.max_corrupt, progress=progress)
-    decoding = time.monotonic() - start
-    result = Gate(pixels, max_drop=100, progress=progress).judge("bundle", bundle.load(throughput=True))
-    facts = {
-        "bundle": options.bundle,
-        "precision": bundle.manifest["precision"],
-        "top1": result.top1,
-        "top5": result.top5,
-        "images": result.images,
-        "decode_seconds": decoding,
-        "seconds": result.seconds,
-        "images_per_second": result.images / (decoding + result.seconds),
-    }
+        from .remote import evaluate_on
+
+        return evaluate_on(job, options)
+    result = evaluate(job, progress=TerminalProgress())
     if not options.json:
-        speed = f"{facts['images_per_second']:.0f} a second with decoding"
+        speed = f"{result.images_per_second:.0f} a second with decoding"
         print(f"top-1 {result.top1:.2f}%  top-5 {result.top5:.2f}%  {result.images} photos, {speed}")
-    return facts
+    return result
 
 
-def _bench(options: argparse.Namespace) -> dict[str, Any]:
-    from ..bundle import Bundle
-    from ..measurement.latency import HERE, Compiled, Request
-    from ..measurement.system_state import device
-    from ..target import Budget
-    from .remote import elsewhere
+def _bench(options: argparse.Namespace) -> object:
+    from ..evaluation import benchmark_bundle
 
-    if options.rounds < 2:
-        raise BadInput("--rounds: expected 2 or more, for an interval.")
-    bundle = Bundle.open(options.bundle)
+    job = filled(BenchmarkJob, options)
     if options.on:
-        return elsewhere(options, ["bench", "bundle", "--rounds", str(options.rounds)], bundle)
-    facts = bundle.manifest
-    form = Compiled(facts["backend"], bundle.path / facts["model"], facts["precision"], bundle.preprocess.resolution)
-    everything = Budget(fps=1, memory_mb=1e9)
-    costs = HERE.costs(Request({"": form}, everything, facts["threads"], options.rounds), TerminalProgress())
-    figures, timed = costs.figures[""], costs.figures[""].latency
+        from .remote import benchmark_on
+
+        return benchmark_on(job, options)
+    result = benchmark_bundle(job, progress=TerminalProgress())
     if not options.json:
-        print(f"p50 {timed.p50:.2f} ms ({timed.ci[0]:.2f} to {timed.ci[1]:.2f})  p90 {timed.p90:.2f}  p99 {timed.p99:.2f}", end="")
-        print(f"  first {timed.first:.2f}  {figures.fps:.0f} frames per second  {figures.memory_mb:.0f} MB of memory")
-        if costs.disturbed:
-            print(f"Not a sound measurement, twice: {'; '.join(costs.disturbed)}.")
-    result = {"bundle": options.bundle, "precision": facts["precision"], **figures.to_json(), "device": device()}
-    return {**result, "conditions": costs.conditions, "disturbed": list(costs.disturbed)}
+        tables.benchmark(result)
+    facts = to_json(result)
+    return {**facts, **facts.pop("metrics")}
 
 
-def _compile(options: argparse.Namespace) -> dict[str, Any]:
-    from ..compilation import compile
-    from .remote import compile_elsewhere
+def _compile(options: argparse.Namespace) -> object:
+    from ..compilation import compile_bundle
 
+    job = filled(CompileJob, options)
     if options.on:
-        return compile_elsewhere(options)
-    compiled = compile(
-        options.bundle, val=options.val, dla=options.dla, max_corrupt=options.max_corrupt, progress=TerminalProgress()
-    )
+        from .remote import compile_on
+
+        return compile_on(job, options)
+    compiled = compile_bundle(job, progress=TerminalProgress())
     if not options.json:
-        report.engines(compiled)
-    return compiled.to_json()
+        tables.engines(compiled)
+    return compilation_json(compiled)
 
 
-def _camera(options: argparse.Namespace) -> dict[str, Any]:
-    import signal
-    from pathlib import Path
-
-    from ..bundle import Bundle
-    from ..camera import sinks as outlets
-    from ..camera.loop import Camera
-    from ..camera.web import Web
-    from .remote import camera_elsewhere
-
-    if options.on:
-        return camera_elsewhere(options)
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    progress = TerminalProgress()
-    asked = {name: getattr(options, name) for name in ("region", "every", "nv12", "size", "smooth", "threshold", "top")}
-    asked["seconds"] = options.seconds or math.inf
-    with contextlib.ExitStack() as stack:
-        camera = stack.enter_context(Camera(Bundle.open(options.bundle), options.sources, **asked, progress=progress))
-        sinks = outlets.opened(stack, json=options.json, output=options.output, mqtt=options.mqtt, progress=progress)
-        if options.collect:
-            sinks.append(
-                outlets.Collector(
-                    Path(options.collect), options.uncertain, megabytes=options.collect_mb, region=options.region, progress=progress
-                )
-            )
-        if options.web:
-            web = stack.enter_context(Web(options.web, camera))
-            progress.say(f"watch at {web.url}")
-            sinks.append(web)
-        failed: Exception | None = None
-        try:
-            for result in camera:
-                for sink in sinks:
-                    sink(result)
-        except KeyboardInterrupt:
-            pass  # how a camera is switched off
-        except Exception as error:  # raised again below, once the figures are told
-            failed = error
-        summary, failed = camera.summary(), failed or camera.failed
-    if not options.json and (not failed or any(row["labels"] for row in summary["sources"])):
-        report.cameras(summary)
-    if isinstance(failed, EdgeeffError):
-        failed.result = {"summary": summary}
-    if failed:
-        raise failed
-    if options.budget_ms:
-        camera.hold(options.budget_ms)
-    return {"summary": summary}
-
-
-def _lint(options: argparse.Namespace) -> dict[str, Any]:
-    from dataclasses import asdict
-    from pathlib import Path
-
+def _lint(options: argparse.Namespace) -> object:
     from ..export.tensorrt_lint import RULES, lint
 
     findings = lint(Path(options.model), options.tensorrt)
@@ -355,20 +214,18 @@ def _lint(options: argparse.Namespace) -> dict[str, Any]:
     version = ".".join(map(str, options.tensorrt))
     if not options.json:
         if findings:
-            report.findings(findings)
+            tables.findings(findings)
         print(f"{options.model}: {len(RULES)} rules for TensorRT {version}, {errors} errors, {len(findings) - errors} warnings.")
-    result = {"model": options.model, "tensorrt": version, "findings": [asdict(f) for f in findings]}
+    result = {"model": options.model, "tensorrt": version, "findings": findings}
     if errors:
         raise BadInput(f"{options.model}: TensorRT {version} would refuse or misread it: {errors} errors.", result)
     return result
 
 
-def _inspect(options: argparse.Namespace) -> dict[str, Any]:
-    from dataclasses import asdict
-    from pathlib import Path
-
+def _inspect(options: argparse.Namespace) -> object:
     from ..bundle import Bundle
     from ..data.images import ImageSet, PixelFile
+    from ..diagnostics import erring
     from ..quantization.layer_error import inspect, plot
 
     bundle, progress = Bundle.open(options.bundle), TerminalProgress()
@@ -381,13 +238,11 @@ def _inspect(options: argparse.Namespace) -> dict[str, Any]:
     if options.plot:
         plot(errors, Path(options.plot))
     if not options.json:
-        report.layers(errors[: options.top])
-    return {"bundle": options.bundle, "layers": [{**asdict(e), "adds": e.adds} for e in errors]}
+        tables.layers(errors[: options.top])
+    return {"bundle": options.bundle, "layers": [erring(e) for e in errors]}
 
 
-def _inspect_engine(bundle: Any, options: argparse.Namespace) -> dict[str, Any]:
-    from dataclasses import asdict
-
+def _inspect_engine(bundle: Bundle, options: argparse.Namespace) -> object:
     from ..backends import tensorrt
 
     file = bundle.path / tensorrt.LAYERS
@@ -395,36 +250,59 @@ def _inspect_engine(bundle: Any, options: argparse.Namespace) -> dict[str, Any]:
         raise BadInput(f"{options.bundle}: holds no TensorRT engine. On the device, edgeeff compile makes one.")
     layers = tensorrt.read_layers(file.read_text(encoding="utf-8"))
     if not options.json:
-        report.engine_layers(layers)
+        tables.engine_layers(layers)
     return {"bundle": options.bundle, "layers": [{**asdict(layer), "reformat": layer.reformat} for layer in layers]}
 
 
-def _verify(options: argparse.Namespace) -> dict[str, Any]:
+def _verify(options: argparse.Namespace) -> object:
     from ..bundle import Bundle
 
     bundle = Bundle.open(options.bundle)
-    off = bundle.verify()
+    off, files = bundle.verify(), len(bundle.manifest.files)
     if not options.json:
-        files = len(bundle.manifest["files"])
         differences = f"golden images differ by {off['images']:.4f} standard deviations, the camera's path by {off['frames']:.3f}"
         print(f"{options.bundle}: {files} files match; {differences}. Good.")
-    return {"bundle": options.bundle, "files": len(bundle.manifest["files"]), "golden_difference": off, "ok": True}
+    return {"bundle": options.bundle, "files": files, "golden_difference": off, "ok": True}
 
 
-def _doctor(options: argparse.Namespace) -> dict[str, Any]:
-    from dataclasses import asdict
+def _report(options: argparse.Namespace) -> object:
+    from ..report.html import redraw
 
+    path = redraw(Path(options.bundle))
+    if not options.json:
+        print(path)
+    return {"bundle": options.bundle, "page": str(path)}
+
+
+def _doctor(options: argparse.Namespace) -> object:
     from .doctor import examine
 
     findings = examine()
     if not options.json:
-        report.table(
-            ["", "found", "", "what to do"], [[f.what, f.found, "ok" if f.ok else "!", "" if f.ok else f.remedy] for f in findings]
-        )
-    return {"findings": [asdict(f) for f in findings]}
+        tables.examination(findings)
+    return {"findings": findings}
 
 
-VERBS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+def _completion(options: argparse.Namespace) -> object:
+    from .completion import script
+
+    text = script(options.shell)
+    if not options.json:
+        print(text)
+    return {"shell": options.shell, "script": text}
+
+
+def _camera(options: argparse.Namespace) -> object:
+    if options.on:
+        from .remote import watch_on
+
+        return watch_on(options)
+    from .camera import watch
+
+    return watch(options)
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], object]] = {
     "fit": _fit,
     "pick": _pick,
     "profile": _profile,
@@ -437,6 +315,8 @@ VERBS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "lint": _lint,
     "inspect": _inspect,
     "verify": _verify,
+    "report": _report,
     "measure": _measure,
     "doctor": _doctor,
+    "completion": _completion,
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from .. import config as settings
+from .. import config
 from ..errors import BadInput
 from .images import ImageSet
 
-ESTIMATORS = ("largest", "percentile", "least squared error")
-KEYS = ("description", "images", "draw", "ranges")
+Estimator = Literal["largest", "percentile", "least squared error"]
+ESTIMATORS: tuple[Estimator, ...] = ("largest", "percentile", "least squared error")
 
 
 @dataclass(frozen=True)
@@ -20,21 +21,18 @@ class Calibration:
     name: str
     description: str
     images: int
-    draw: str
-    ranges: tuple[str, ...]
+    draw: Literal["even", "random"]
+    ranges: tuple[Estimator, ...]
 
     @classmethod
     def load(cls, name: str | Path) -> Calibration:
-        """A recipe by its name in calib/, or from the path of a YAML file."""
-        path, data = settings.read("calib", "calibration recipe", name, KEYS, KEYS)
-        images, draw, ranges = data["images"], data["draw"], data["ranges"]
-        if type(images) is not int or images < 1:
-            raise BadInput(f"{path}: images {images!r}: expected a whole number, 1 or more.")
-        if draw not in ("even", "random"):
-            raise BadInput(f"{path}: draw {draw!r}: expected even or random.")
-        if not isinstance(ranges, list) or not ranges or not set(map(str, ranges)) <= set(ESTIMATORS):
-            raise BadInput(f"{path}: ranges {ranges!r}: expected a list of {', '.join(ESTIMATORS)}.")
-        return cls(path.stem, str(data["description"]), images, draw, tuple(ranges))
+        """A recipe by its name in calib/, or from the path of a YAML file; raises BadInput with the file and the key."""
+        recipe = config.read("calib", "calibration recipe", name, cls)
+        if recipe.images < 1:
+            raise BadInput(f"{name}: images {recipe.images}: expected a whole number, 1 or more.")
+        if not recipe.ranges:
+            raise BadInput(f"{name}: ranges: expected a list of {', '.join(ESTIMATORS)}.")
+        return recipe
 
     def take(self, images: ImageSet, seed: int) -> ImageSet:
         """The photos to calibrate on."""

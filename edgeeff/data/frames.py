@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadInput
-from .images import PixelFile, Pixels, Preprocess
+from .images import PixelFile, Pixels
+from .preprocess import Preprocess
 
 Frame = NDArray[np.uint8]  # (H, W, 3), or NV12's (H · 3/2, W)
 Box = tuple[int, int, int, int]  # left, top, width, height
@@ -133,8 +134,8 @@ class View:
         return {"rows": self.rows, "columns": self.columns, "order": order}
 
 
-class Footage:
-    """Photos as frames of which the network sees just those photos: what is judged is the path, not what a camera blurs."""
+class SyntheticFrames:
+    """Photos as frames that shrink to just those photos: what is judged is the path, not the blur of enlarging them."""
 
     def __init__(self, pixels: PixelFile, view: View) -> None:
         self.pixels, self.view = pixels, view

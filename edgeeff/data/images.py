@@ -1,12 +1,11 @@
-"""Labelled photos, how they become pixels, and which of them calibrate.
+"""Sets of photos on disk, with or without labels, and their decoded pixels. How one becomes pixels is in `preprocess.py`.
 
-Numpy and Pillow only: the device side reads photos with this file too.
+Numpy and Pillow only: the device reads photos with this file too.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import random
 import tempfile
@@ -14,17 +13,19 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..errors import BadInput
+from ..files import user_path
 from ..progress import SILENT, Progress
+from .preprocess import Preprocess
 
 Pixels = NDArray[np.uint8]  # (N, H, W, 3)
 Logits = NDArray[np.float32]  # (N, classes)
@@ -32,89 +33,17 @@ Predict = Callable[[Pixels], Logits]
 R = TypeVar("R")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 LOSSY_CORRUPTION = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """How a photo becomes the network's input, written once: stored with the weights and in the bundle.
-
-    The photo is shrunk until its short side is `resize`, and its centre `resolution` × `resolution` is cropped. A photo already
-    smaller than `resize` is not enlarged, but to reach the crop: datasets stored at the network's size were cropped before.
-    `mean` and `std` are in pixels (0–255), in RGB order. They are applied, as is the colour order, inside the compiled graph,
-    whose input is uint8 in `colour` order.
-    """
-
-    resolution: int
-    resize: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    colour: Literal["RGB", "BGR"] = "RGB"
-
-    @classmethod
-    def standard(cls, resolution: int, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Preprocess:
-        """The usual evaluation crop: the centre 7/8 of the short side (224 of 256)."""
-        return cls(resolution, round(resolution * 8 / 7), mean, std)
-
-    def __post_init__(self) -> None:
-        whole = isinstance(self.resolution, int) and isinstance(self.resize, int)
-        if not (whole and 32 <= self.resolution <= self.resize <= 4096):
-            raise BadInput(f"preprocess: expected 32 <= resolution <= resize <= 4096, got {self.resolution} and {self.resize}.")
-        if self.interpolation not in INTERPOLATIONS or self.colour not in ("RGB", "BGR"):
-            raise BadInput(f"preprocess: unknown interpolation {self.interpolation!r} or colour order {self.colour!r}.")
-        numbers = all(isinstance(x, (int, float)) and math.isfinite(x) for x in (*self.mean, *self.std))
-        if not numbers or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise BadInput("preprocess: mean and std need three numbers each, std above 0.")
-
-    def __call__(self, image: Image.Image) -> Pixels:
-        """A photo of any mode and orientation → `(resolution, resolution, 3)` uint8."""
-        image = upright_rgb(image)
-        size, (left, top) = self.window(*image.size)
-        if size != image.size:
-            image = image.resize(size, INTERPOLATIONS[self.interpolation])
-        pixels = np.asarray(image.crop((left, top, left + self.resolution, top + self.resolution)))
-        return pixels if self.colour == "RGB" else pixels[..., ::-1]
-
-    def window(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The size to which a photo is resized, and the left and top of the crop in that."""
-        short = max(self.resolution, min(self.resize, width, height))
-        new = (width, height)
-        if short != min(new):
-            new = (max(short, round(width * short / min(width, height))), max(short, round(height * short / min(width, height))))
-        return new, ((new[0] - self.resolution) // 2, (new[1] - self.resolution) // 2)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Preprocess:
-        try:
-            return cls(**{**data, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
-        except (KeyError, TypeError) as error:
-            raise BadInput(f"preprocess: {error}.") from error
-
-
 def noise(resolution: int) -> Pixels:
-    """One picture of nothing, `(1, resolution, resolution, 3)`."""
+    """One image of uniform random pixels, the same at every call: `(1, resolution, resolution, 3)` uint8."""
     return np.random.default_rng(0).integers(0, 256, (1, resolution, resolution, 3), np.uint8)
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Turned as the camera's EXIF says, in RGB; transparent parts on white, 16-bit grey scaled to 8."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode == "I":
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Photos on disk. `labels` index `classes` (or, where the list gave numbers, the network's outputs); None: unlabelled."""
+    """Photos on disk. `labels` index `classes`, or the network's outputs where the list gave numbers; None: not labelled."""
 
     root: Path
     paths: tuple[Path, ...]
@@ -125,24 +54,33 @@ class ImageSet:
         return len(self.paths)
 
     def take(self, indices: Iterable[int]) -> ImageSet:
+        """The photos at these positions, in this order, with their labels."""
         rows = list(indices)
         labels = None if self.labels is None else tuple(self.labels[i] for i in rows)
         return ImageSet(self.root, tuple(self.paths[i] for i in rows), labels, self.classes)
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
-        """SHA-256 of each file."""
-        return tuple(_threads(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), self.paths))
+        """SHA-256 of each file's contents, in hexadecimal."""
+        with user_path(self.root, "read"):
+            return tuple(_threads(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), self.paths))
 
     @cached_property
     def sha256(self) -> str:
-        """One digest of the whole: contents, order and labels."""
+        """One digest of the whole set: contents, order and labels, in hexadecimal."""
         return hashlib.sha256(repr((self.digests, self.labels, self.classes)).encode()).hexdigest()
 
     @classmethod
     def open(cls, path: str | Path) -> ImageSet:
-        """Read `DIR/CLASS/*.jpg`, a folder with `labels.txt` (file, tab, class), or a plain folder of unlabelled photos."""
-        root = Path(path)
+        """Read `DIR/CLASS/*.jpg`, a folder with `labels.txt` (file, tab, class a line), or a plain folder of photos without labels.
+
+        Raises BadInput for a folder of another layout.
+        """
+        with user_path(path, "read"):
+            return cls._read(Path(path))
+
+    @classmethod
+    def _read(cls, root: Path) -> ImageSet:
         if not root.is_dir():
             raise BadInput(f"{root}: no such folder. Expected DIR/CLASS/*.jpg, a folder with labels.txt, or a folder of photos.")
         if (root / "labels.txt").is_file():
@@ -192,7 +130,7 @@ class ImageSet:
         return cls(root, paths, tuple(classes.index(label) for _, label in rows), classes)
 
     def labelled_for(self, classes: int, names: tuple[str, ...] = ()) -> ImageSet:
-        """The same set with labels that index a network's outputs; refuses what cannot be matched."""
+        """The same set with labels that index a network's outputs. Raises BadInput where classes and outputs do not match."""
         if self.labels is None:
             return self
         if self.classes and names and set(self.classes) <= set(names):
@@ -210,7 +148,7 @@ class ImageSet:
         return self
 
     def draw(self, count: int, seed: int = 0) -> ImageSet:
-        """`count` photos spread evenly over the classes, the same ones for the same seed."""
+        """At most `count` photos, spread evenly over the classes; the same ones for the same seed."""
         groups: dict[int, list[int]] = defaultdict(list)
         for i in range(len(self)):
             groups[self.labels[i] if self.labels is not None else 0].append(i)
@@ -224,7 +162,7 @@ class ImageSet:
 
 
 def class_names(names: Iterable[str], source: object) -> tuple[str, ...]:
-    """The names, as a bundle keeps them: UTF-8 text, a line each. Refuses others, naming their `source`."""
+    """The names as a bundle stores them, one line of UTF-8 text each. Raises BadInput, with their `source`, for others."""
     found = tuple(names)
     for name in found:
         try:
@@ -241,7 +179,7 @@ def _photos(folder: Path) -> list[Path]:
 
 
 def _threads(function: Callable[[Path], R], paths: Iterable[Path]) -> Iterator[R]:
-    """Apply in order on all cores (Pillow and hashlib release the interpreter lock), a bounded number ahead."""
+    """The results in order, computed on all cores (Pillow and hashlib release the interpreter lock), at most 4 a core ahead."""
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         pending: list[Any] = []
@@ -254,16 +192,16 @@ def _threads(function: Callable[[Path], R], paths: Iterable[Path]) -> Iterator[R
 
 
 def unseen(images: ImageSet, validation: ImageSet, *, allowed: float = 0.0, progress: Progress = SILENT) -> ImageSet:
-    """`images` without those that also judge, by content: accuracy on photos that a step has seen proves nothing.
+    """`images` without those that are, by their contents, also validation photos: accuracy on photos seen before proves nothing.
 
-    They are named and left out, or refused where they are more than the `allowed` share of the validation photos.
+    What is left out is reported. Raises BadInput where it is more than the `allowed` share of the validation photos.
     """
-    judging = dict(zip(validation.digests, validation.paths, strict=True))
-    common = [i for i, digest in enumerate(images.digests) if digest in judging]
+    validating = dict(zip(validation.digests, validation.paths, strict=True))
+    common = [i for i, digest in enumerate(images.digests) if digest in validating]
     if not common:
         return images
     first = common[0]
-    example = f"{images.paths[first]} is {judging[images.digests[first]]}"
+    example = f"{images.paths[first]} is {validating[images.digests[first]]}"
     if len(common) > allowed * len(validation):
         raise BadInput(
             f"{len(common)} of {images.root}'s photos also occur in {validation.root}: {example}. Give disjoint folders."
@@ -282,14 +220,15 @@ def _decode(preprocess: Preprocess, path: Path) -> Pixels | str:
 
 
 class PixelFile:
-    """A set decoded once, into an anonymous temporary file: every later step reads it at the speed of memory, in bounded memory.
+    """A set decoded once, into an anonymous temporary file, from which every later step reads it quickly and in bounded memory.
 
-    `images` holds the photos that could be read. Corrupt ones are reported by name; more than `max_corrupt` of the set is refused.
+    `images` holds the photos that could be read. Corrupt ones are reported by name. Raises BadInput where they are more than the
+    share `max_corrupt` of the set, or where the temporary folder is full.
     """
 
     def __init__(self, images: ImageSet, preprocess: Preprocess, *, max_corrupt: float = 0.01, progress: Progress = SILENT) -> None:
         self.preprocess = preprocess
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="edgeeff-")  # noqa: SIM115 (lives as long as this object)
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="edgeeff-")  # noqa: SIM115 (it is open as long as this object exists)
         weakref.finalize(self, self._file.close)
         good, corrupt = [], []
         decoded = _threads(partial(_decode, preprocess), images.paths)
@@ -312,14 +251,14 @@ class PixelFile:
         return len(self.images)
 
     def rows(self, start: int, count: int) -> Pixels:
-        """`(≤ count, H, W, 3)` uint8: the photos from `start` on."""
+        """The photos from `start` on: `(≤ count, H, W, 3)` uint8."""
         side = self.preprocess.resolution
         batch = np.empty((min(count, len(self) - start), side, side, 3), np.uint8)
         os.preadv(self._file.fileno(), [batch.data.cast("B")], start * side * side * 3)
         return batch
 
     def batches(self, size: int) -> Iterator[Pixels]:
-        """`(≤ size, H, W, 3)` uint8 arrays, in order; the next one is read while the caller works on this one."""
+        """All photos in order, in arrays `(≤ size, H, W, 3)` uint8; each is read while the caller works on the one before."""
 
         def read(start: int) -> Pixels:
             return self.rows(start, size)
@@ -334,7 +273,7 @@ class PixelFile:
 
 
 def readable(images: ImageSet, *, max_corrupt: float = 0.01, progress: Progress = SILENT) -> ImageSet:
-    """The set without its corrupt files, which are reported by name; more than `max_corrupt` of the set is refused."""
+    """The set without its corrupt files, which are reported by name. Raises BadInput for more than the share `max_corrupt`."""
     tiny = Preprocess(32, 32, (0, 0, 0), (1, 1, 1), "bilinear")
     checked = progress.track(_threads(partial(_decode, tiny), images.paths), f"check {images.root.name}", len(images))
     reasons = {i: result for i, result in enumerate(checked) if isinstance(result, str)}
@@ -344,6 +283,7 @@ def readable(images: ImageSet, *, max_corrupt: float = 0.01, progress: Progress 
 
 
 def report_corrupt(corrupt: list[str], total: int, root: Path, max_corrupt: float, progress: Progress) -> None:
+    """Name the first ten corrupt files. Raises BadInput where they are more than the share `max_corrupt` of `total`."""
     if not corrupt:
         return
     named = "; ".join(corrupt[:10]) + (" …" if len(corrupt) > 10 else "")

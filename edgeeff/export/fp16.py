@@ -6,7 +6,7 @@ Stays float32: what comes before the first convolution (it works on pixels), poo
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
         graph.node.remove(n)
 
 
-def _singles(graph: onnx.GraphProto, constants: dict[str, Any], keep: set[str]) -> set[str]:
+def _singles(graph: onnx.GraphProto, constants: Mapping[str, Any], keep: set[str]) -> set[str]:
     """Names of the nodes that stay float32."""
     singles = keep | {n.name for n in graph.node if n.op_type in POOLS}
     pixels = {i.name for i in graph.input}

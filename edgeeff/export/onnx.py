@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import torch
 
-from ..data.images import Preprocess
+from ..data.preprocess import Preprocess
 from ..files import write_whole
 from ..network.model import Deployed, EfficientNet, SameConv2d
 

@@ -1,11 +1,12 @@
 """The symmetric INT8 scheme as a graph: explicit QuantizeLinear/DequantizeLinear pairs in ONNX, where TensorRT fuses them.
 
 Pairs stand on the data input and the weights of each quantized convolution, and on the skip of a residual addition; none on a
-convolution's output. `lint.py` checks a graph against TensorRT's rules.
+convolution's output. `tensorrt_lint.py` checks a graph against TensorRT's rules.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +18,33 @@ from onnx import helper, numpy_helper
 from ..files import write_whole
 from .onnx import module_path
 
-Steps = dict[str, tuple[float, NDArray[np.float32]]]
-"""For each quantized module its activation's step and its weights', `(channels,)`."""
+Scales = Mapping[str, tuple[float, NDArray[np.float32]]]
+"""For each quantized module the scale of its input, and the scales of its weights, `(channels,)`."""
 
 
-def write(float_model: Path, steps: Steps, path: Path) -> Path:
+def write(float_model: Path, scales: Scales, path: Path) -> Path:
     """Put the pairs into an exported float graph."""
     model = onnx.load(float_model)
     graph = model.graph
     constants = {i.name: i for i in graph.initializer}
     for node in [n for n in graph.node if n.op_type in ("Conv", "Gemm")]:
         name = module_path(node.name).removeprefix("model.")
-        if name not in steps:
+        if name not in scales:
             continue
-        step, weight_steps = steps[name]
+        scale, weight_scales = scales[name]
         weight = numpy_helper.to_array(constants[node.input[1]])
-        by_channel = weight_steps.reshape(-1, *[1] * (weight.ndim - 1))
+        by_channel = weight_scales.reshape(-1, *[1] * (weight.ndim - 1))
         integers = np.clip(np.rint(weight / by_channel), -127, 127).astype(np.int8)
         graph.initializer.remove(constants.pop(node.input[1]))
         graph.initializer.append(numpy_helper.from_array(integers, node.input[1]))
         position = list(graph.node).index(node)
-        graph.node.insert(position, _dequantize(graph, node.input[1], weight_steps, axis=0))
+        graph.node.insert(position, _dequantize(graph, node.input[1], weight_scales, axis=0))
         data, weights = node.input[0], node.input[1]
         node.input[1] = f"{weights}_dequantized"
         if not any(n.name == f"{data}_quantize" for n in graph.node):
             pair = [
-                _quantize(graph, data, step),
-                _dequantize(graph, f"{data}_quantized", np.float32(step), output=f"{data}_dequantized"),
+                _quantize(graph, data, scale),
+                _dequantize(graph, f"{data}_quantized", np.float32(scale), output=f"{data}_dequantized"),
             ]
             for n in graph.node:
                 if n.op_type in ("Conv", "Gemm", "Add"):
@@ -61,23 +62,23 @@ def _after(graph: onnx.GraphProto, tensor: str) -> int:
     return next((i + 1 for i, n in enumerate(graph.node) if tensor in n.output), 0)
 
 
-def _quantize(graph: onnx.GraphProto, tensor: str, step: float) -> onnx.NodeProto:
-    parameters = _parameters(graph, tensor, np.float32(step))
+def _quantize(graph: onnx.GraphProto, tensor: str, scale: float) -> onnx.NodeProto:
+    parameters = _parameters(graph, tensor, np.float32(scale))
     return helper.make_node("QuantizeLinear", [tensor, *parameters], [f"{tensor}_quantized"], f"{tensor}_quantize")
 
 
-def _dequantize(graph: onnx.GraphProto, tensor: str, steps: Any, *, axis: int | None = None, output: str = "") -> onnx.NodeProto:
-    parameters = _parameters(graph, tensor, np.asarray(steps, np.float32))
-    attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
-    return helper.make_node(
-        "DequantizeLinear", [tensor, *parameters], [output or f"{tensor}_dequantized"], f"{tensor}_dequantize", **attributes
-    )
+def _dequantize(graph: onnx.GraphProto, tensor: str, scales: Any, *, axis: int | None = None, output: str = "") -> onnx.NodeProto:
+    parameters = _parameters(graph, tensor, np.asarray(scales, np.float32))
+    node = helper.make_node("DequantizeLinear", [tensor, *parameters], [output or f"{tensor}_dequantized"], f"{tensor}_dequantize")
+    if axis is not None:
+        node.attribute.append(helper.make_attribute("axis", axis))
+    return node
 
 
-def _parameters(graph: onnx.GraphProto, tensor: str, steps: Any) -> list[str]:
+def _parameters(graph: onnx.GraphProto, tensor: str, scales: Any) -> list[str]:
     scale, zero = f"{tensor}_scale", f"{tensor}_zero_point"
-    graph.initializer.append(numpy_helper.from_array(np.asarray(steps, np.float32), scale))
-    graph.initializer.append(numpy_helper.from_array(np.zeros(np.shape(steps), np.int8), zero))
+    graph.initializer.append(numpy_helper.from_array(np.asarray(scales, np.float32), scale))
+    graph.initializer.append(numpy_helper.from_array(np.zeros(np.shape(scales), np.int8), zero))
     return [scale, zero]
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import BadInput
+from ..files import user_path
 
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -45,10 +46,13 @@ Findings = Iterator[Finding]
 
 def lint(path: Path, tensorrt: tuple[int, ...] = (10, 3)) -> list[Finding]:
     """What in a graph that version of TensorRT would refuse, misread or run slowly, errors first."""
-    try:
-        graph = Graph(onnx.load(path), tensorrt)
-    except Exception as error:  # protobuf and onnx raise a dozen kinds over a damaged file
-        raise BadInput(f"{path}: not an ONNX model ({str(error).splitlines()[0][:120]}).") from error
+    with user_path(path, "read"):
+        try:
+            graph = Graph(onnx.load(path), tensorrt)
+        except OSError:
+            raise
+        except Exception as error:  # protobuf and onnx raise a dozen kinds over a damaged file
+            raise BadInput(f"{path}: not an ONNX model ({str(error).splitlines()[0][:120]}).") from error
     return sorted((f for rule in RULES for f in rule(graph)), key=lambda f: not f.error)
 
 

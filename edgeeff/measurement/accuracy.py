@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,10 @@ class StepReport:
     needed: int | None
     seconds: float
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    @property
+    def loss(self) -> float:
+        """What is lost against the float model: points of top-1, without labels of agreement."""
+        return 100 - self.agreement if self.drop is None else self.drop
 
 
 @dataclass(frozen=True)

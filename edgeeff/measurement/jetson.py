@@ -1,6 +1,6 @@
-"""The state of a Jetson: software, power mode, clocks, temperatures, power rails, and what made it slow down. Read, never set.
+"""The state of a Jetson: software, power mode, clocks, temperatures, power rails, and what slowed it down. Read, never set.
 
-Where things stand is from NVIDIA's Jetson Linux developer guide, "Platform Power and Performance":
+The paths are from NVIDIA's Jetson Linux developer guide, "Platform Power and Performance":
 https://docs.nvidia.com/jetson/archives/r36.4/DeveloperGuide/SD/PlatformPowerAndPerformance.html
 """
 
@@ -9,20 +9,20 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-ROOT = Path("/")
+from ..sysfs import ROOT, jetson_linux, number, text
+
 GPU_NAMES = ("ga10b", "gb10b", "gpu")  # Orin's, Thor's
 JETPACKS = ((39, "7.2"), (38, "7.0 or 7.1"), (36, "6"), (35, "5"), (32, "4"))  # by L4T's first number
 
 
 @dataclass(frozen=True)
-class Board:
-    """One look. Clocks are in MHz, temperatures in °C, power in W by rail; `throttle_events` counts since the start.
+class JetsonState:
+    """The state at one moment. Clocks are in MHz, temperatures in °C, power in W by rail; `throttle_events` counts since the start.
 
-    `slowed_by` names what holds clocks down at this moment.
+    `slowed_by` names the cooling devices that lower clocks at this moment; `total_power` is that of the whole module.
     """
 
     model: str
@@ -37,22 +37,17 @@ class Board:
     slowed_by: tuple[str, ...] = ()
     memory_gb: float = 0.0
     swap_gb: float = 0.0
-
-    @property
-    def jetpack(self) -> str:
-        return next((name for major, name in JETPACKS if self.l4t.startswith(f"{major}.")), "of unknown version")
+    jetpack: str = "of unknown version"
+    total_power: float | None = None
 
     @property
     def clocks_locked(self) -> bool:
         return self.gpu_clock_limits is not None and self.gpu_clock_limits[0] == self.gpu_clock_limits[1]
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "jetpack": self.jetpack, "total_power": _total(self.power)}
 
-
-def read(root: Path = ROOT, query: Callable[[], str] | None = None) -> Board | None:
+def read(root: Path = ROOT, query: Callable[[], str] | None = None) -> JetsonState | None:
     """The Jetson this runs on; None on anything else. `query` gives what `nvpmodel -q` prints."""
-    version = l4t(root)
+    version = jetson_linux(root)
     if version is None:
         return None
     modes = tuple(re.findall(r"POWER_MODEL ID=\d+ NAME=(\S+)", text(root / "etc/nvpmodel.conf")))
@@ -61,7 +56,8 @@ def read(root: Path = ROOT, query: Callable[[], str] | None = None) -> Board | N
     clock = number(gpu / "cur_freq") if gpu else None
     low, high = limits if limits else (None, None)
     meminfo = text(root / "proc/meminfo")
-    return Board(
+    power = dict(_rails(root))
+    return JetsonState(
         model=text(root / "proc/device-tree/model"),
         l4t=version,
         power_mode=_power_mode((query or _nvpmodel)()),
@@ -69,16 +65,18 @@ def read(root: Path = ROOT, query: Callable[[], str] | None = None) -> Board | N
         gpu_clock=clock / 1e6 if clock is not None else None,
         gpu_clock_limits=(low / 1e6, high / 1e6) if low is not None and high is not None else None,
         temperatures=dict(_temperatures(root)),
-        power=dict(_rails(root)),
+        power=power,
         throttle_events=int(sum(number(f) or 0 for f in root.glob("sys/class/hwmon/hwmon*/oc*_event_cnt"))),
         slowed_by=tuple(_slowed_by(root)),
         memory_gb=_kilobytes(meminfo, "MemTotal") / 1e6,
         swap_gb=_kilobytes(meminfo, "SwapTotal") / 1e6,
+        jetpack=next((name for major, name in JETPACKS if version.startswith(f"{major}.")), "of unknown version"),
+        total_power=_total(power),
     )
 
 
-def disturbed(before: Board, after: Board) -> list[str]:
-    """What makes the time between two looks no measurement."""
+def noise_reasons(before: JetsonState, after: JetsonState) -> list[str]:
+    """Why latencies measured between two states cannot be relied on; empty where they can."""
     reasons = []
     if after.power_mode != before.power_mode:
         reasons.append(f"the power mode changed from {before.power_mode} to {after.power_mode}")
@@ -92,17 +90,11 @@ def disturbed(before: Board, after: Board) -> list[str]:
     return reasons
 
 
-def l4t(root: Path = ROOT) -> str | None:
-    """Jetson Linux's version, like 36.4.3; None where it is not that."""
-    found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text(root / "etc/nv_tegra_release"))
-    return f"{found[1]}.{found[2]}" if found else None
-
-
 def _nvpmodel() -> str:
     try:
         return subprocess.run(["nvpmodel", "-q"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return ""  # said by the power mode, which is then unknown
+        return ""  # the power mode is then reported as unknown
 
 
 def _power_mode(answer: str) -> str:
@@ -150,16 +142,3 @@ def _slowed_by(root: Path) -> Iterator[str]:
 def _kilobytes(meminfo: str, key: str) -> int:
     found = re.search(rf"{key}:\s+(\d+) kB", meminfo)
     return int(found[1]) if found else 0
-
-
-def text(path: Path) -> str:
-    """A file's text, "" where there is none: boards differ in what they have."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
-    except OSError:
-        return ""
-
-
-def number(path: Path) -> float | None:
-    found = text(path)
-    return float(found) if re.fullmatch(r"-?\d+(\.\d+)?", found) else None

@@ -1,4 +1,4 @@
-"""What machine this is, what it does while something is timed on it, and what makes that time no measurement. Read, never set."""
+"""What machine this is, its state while something is measured, and what makes a measurement unreliable. Read, never set."""
 
 from __future__ import annotations
 
@@ -6,66 +6,80 @@ import os
 import platform
 import re
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from . import jetson as board
-from .jetson import ROOT, Board, number, text
+from ..sysfs import ROOT, number, text
+from . import jetson
+from .jetson import JetsonState
 
-OTHERS = 0.15  # cores' worth of foreign work that a measurement stands
-SATURATED = 0.85  # of the cores: below that, foreign work has found room beside ours
+OTHERS = 0.15  # cores' worth of work of other programs that a measurement tolerates
+SATURATED = 0.85  # of the cores: below that, other programs have found room beside this one
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+USEFUL_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16")
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """One look. `busy` and `stolen` are seconds of our cores since the start, `own` those of this process; clocks are in MHz.
+class Device:
+    """What tells one machine from another: processor, cores, and the instructions that decide which precision pays.
 
-    `board` has a Jetson's own state.
+    `hosts` has those of several machines that were measured as one.
     """
 
-    at: float
+    machine: str
+    cpu: str
+    family: str
     cores: int
-    busy: float
-    stolen: float
-    own: float
+    flags: tuple[str, ...]
+    os: str
+    hosts: Mapping[str, Device] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SystemState:
+    """Clocks are in MHz, temperatures in °C; `power_mode` is the CPU's frequency governor. `board` has a Jetson's own state."""
+
+    cores: int
     load: float
     clock: float | None = None
     temperature: float | None = None
     power_mode: str = ""
     throttle_events: int = 0
-    board: Board | None = field(default=None, compare=False)
-
-    def to_json(self) -> dict[str, Any]:
-        facts = asdict(self)
-        del facts["at"], facts["busy"], facts["stolen"], facts["own"]
-        return {**facts, "board": self.board.to_json() if self.board else None}
+    board: JetsonState | None = None
 
 
-def device(root: Path = ROOT) -> dict[str, Any]:
-    """What tells one machine from another: processor, cores, and the instructions that decide which precision pays.
+@dataclass(frozen=True)
+class Snapshot:
+    """The state at one moment, and counters that two snapshots compare: `busy` and `stolen` are seconds of the cores that this
+    process may use, `own` those that it used itself."""
 
-    The processor goes by its board's name where it has none of its own.
-    """
+    at: float
+    busy: float
+    stolen: float
+    own: float
+    state: SystemState
+
+
+def device(root: Path = ROOT) -> Device:
+    """This machine. A processor without a name goes by its board's."""
     first = text(root / "proc/cpuinfo").split("\n\n")[0]
-    fields = {key.strip(): value.strip() for key, value in (line.split(":", 1) for line in first.splitlines() if ":" in line)}
-    flags = set(fields.get("flags", fields.get("Features", "")).split())
-    useful = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16")
-    arm = f"ARM {fields.get('CPU implementer')}/{fields.get('CPU part')}" if "CPU part" in fields else ""
-    return {
-        "machine": platform.machine(),
-        "cpu": fields.get("model name") or text(root / "proc/device-tree/model") or arm or platform.processor() or "unknown",
-        "family": f"{fields.get('cpu family', '')}/{fields.get('model', '')}".strip("/"),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "flags": [f for f in useful if f in flags],
-        "os": platform.system(),
-    }
+    facts = {key.strip(): value.strip() for key, value in (line.split(":", 1) for line in first.splitlines() if ":" in line)}
+    flags = set(facts.get("flags", facts.get("Features", "")).split())
+    arm = f"ARM {facts.get('CPU implementer')}/{facts.get('CPU part')}" if "CPU part" in facts else ""
+    return Device(
+        machine=platform.machine(),
+        cpu=facts.get("model name") or text(root / "proc/device-tree/model") or arm or platform.processor() or "unknown",
+        family=f"{facts.get('cpu family', '')}/{facts.get('model', '')}".strip("/"),
+        cores=len(_cores()),
+        flags=tuple(f for f in USEFUL_FLAGS if f in flags),
+        os=platform.system(),
+    )
 
 
-def look(root: Path = ROOT) -> Conditions:
-    """The machine now: /proc/stat of the cores this process may use, cpufreq, thermal zones; a Jetson's sysfs beside."""
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+def snapshot(root: Path = ROOT) -> Snapshot:
+    """The machine now: /proc/stat of the cores this process may use, cpufreq, thermal zones, and a Jetson's sysfs."""
+    cores = _cores()
     busy = stolen = 0.0
     for core, line in re.findall(r"^cpu(\d+) (.*)$", text(root / "proc/stat"), re.MULTILINE):
         if int(core) in cores:
@@ -75,48 +89,50 @@ def look(root: Path = ROOT) -> Conditions:
     cpus = [root / f"sys/devices/system/cpu/cpu{core}" for core in sorted(cores)]
     clocks = [n for cpu in cpus if (n := number(cpu / "cpufreq/scaling_cur_freq")) is not None]
     zones = [n / 1000 for zone in root.glob("sys/class/thermal/thermal_zone*/temp") if (n := number(zone)) and n > -100_000]
-    return Conditions(
-        at=time.monotonic(),
+    state = SystemState(
         cores=len(cores),
-        busy=busy,
-        stolen=stolen,
-        own=time.process_time(),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
         clock=sum(clocks) / len(clocks) / 1000 if clocks else None,
         temperature=max(zones, default=None),
         power_mode=text(cpus[0] / "cpufreq/scaling_governor"),
         throttle_events=int(sum(number(cpu / "thermal_throttle/core_throttle_count") or 0 for cpu in cpus)),
-        board=board.read(root),
+        board=jetson.read(root),
     )
+    return Snapshot(time.monotonic(), busy, stolen, time.process_time(), state)
 
 
-def disturbed(before: Conditions, after: Conditions) -> list[str]:
-    """What makes the time between two looks no measurement; nothing where it is one."""
+def noise_reasons(before: Snapshot, after: Snapshot) -> list[str]:
+    """Why latencies measured between two snapshots cannot be relied on; empty where they can."""
     reasons = []
-    seconds = after.at - before.at
+    seconds, cores = after.at - before.at, after.state.cores
     stolen = (after.stolen - before.stolen) / seconds
     own = (after.own - before.own) / seconds
     others = (after.busy - before.busy) / seconds - own - stolen
-    if others > OTHERS and others + own > SATURATED * after.cores:
-        reasons.append(f"other programs used {others:.1f} of {after.cores} cores")
+    if others > OTHERS and others + own > SATURATED * cores:
+        reasons.append(f"other programs used {others:.1f} of {cores} cores")
     if stolen > OTHERS:
-        reasons.append(f"the hypervisor took away {stolen:.1f} of {after.cores} cores")
-    return reasons + throttled(before, after)
+        reasons.append(f"the hypervisor took away {stolen:.1f} of {cores} cores")
+    return reasons + throttling_reasons(before.state, after.state)
 
 
-def throttled(before: Conditions, after: Conditions) -> list[str]:
-    """What held the machine itself down between two looks."""
+def throttling_reasons(before: SystemState, after: SystemState) -> list[str]:
+    """What lowered the machine's own clocks between two states."""
     reasons = []
     if events := after.throttle_events - before.throttle_events:
         reasons.append(f"the CPU throttled {events} times at {after.temperature or 0:.0f} °C: cool it")
     if after.power_mode != before.power_mode:
         reasons.append(f"the power mode changed from {before.power_mode} to {after.power_mode}")
     if before.board and after.board:
-        reasons += board.disturbed(before.board, after.board)
+        reasons += jetson.noise_reasons(before.board, after.board)
     return reasons
 
 
 def rapl(root: Path = ROOT) -> float | None:
-    """Joules since some start, of all CPU packages; None without that counter, or without the right to read it (root)."""
+    """Joules counted by RAPL, of all CPU packages; None without that counter, or without the right to read it (root)."""
     counters = [n / 1e6 for f in root.glob("sys/class/powercap/*-rapl:?/energy_uj") if (n := number(f)) is not None]
     return sum(counters) if counters else None
+
+
+def _cores() -> set[int]:
+    """The cores that this process may use."""
+    return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))

@@ -1,44 +1,68 @@
-"""Swap a network's activations for ones that integer hardware computes cheaply.
+"""The activations that a network can have, as a table. An activation more is a row more, and nothing elsewhere.
 
-Weights stay as they are; `distil` recovers the accuracy.
+No torch here: the command line and target files are checked against the same table. `swap.py` replaces one by another.
 """
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
-
-from torch import nn
+import difflib
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from ..errors import BadInput
-from .model import EfficientNet
-from .variants import Activation
 
-# Howard et al. 2019, arXiv:1905.02244, §5.2: x · ReLU6(x + 3) / 6 follows Swish closely, ReLU6(x + 3) / 6 the sigmoid.
-SWAPS: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
-    "hardswish": {nn.SiLU: nn.Hardswish, nn.Sigmoid: nn.Hardsigmoid},
-    "relu6": {nn.SiLU: nn.ReLU6, nn.Sigmoid: nn.Hardsigmoid},
-    "relu": {nn.SiLU: nn.ReLU, nn.Sigmoid: nn.Hardsigmoid},
+Activation = str
+"""The name of a row of the table. Names that come from outside are checked by `check` or `get`."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a network is distilled, in photos (each counted as often as it is seen), and at what peak learning rate."""
+
+    samples: int
+    peak_lr: float
+
+
+@dataclass(frozen=True)
+class ActivationFunction:
+    """`module` and `gate` are classes of torch.nn: the function itself, and squeeze-and-excitation's gate in its networks.
+
+    `recovery` is how a network swapped to it is distilled until it is as accurate as before: the closer the function is to Swish,
+    the less it takes. None: networks are not swapped to it.
+    """
+
+    name: str
+    module: str
+    gate: str
+    recovery: Schedule | None = None
+
+
+ACTIVATIONS = {
+    row.name: row
+    for row in (
+        ActivationFunction("silu", "SiLU", "Sigmoid"),  # Swish, which most published weights were trained with
+        # Howard et al. 2019, arXiv:1905.02244, §5.2: x · ReLU6(x + 3) / 6 follows Swish closely, ReLU6(x + 3) / 6 the sigmoid.
+        ActivationFunction("hardswish", "Hardswish", "Hardsigmoid", Schedule(3000, 5e-5)),
+        ActivationFunction("relu6", "ReLU6", "Hardsigmoid", Schedule(28_000, 3e-4)),
+        ActivationFunction("relu", "ReLU", "Hardsigmoid", Schedule(28_000, 3e-4)),
+    )
 }
+SWAPS = {name: row.recovery for name, row in ACTIVATIONS.items() if row.recovery}
+"""The activations that networks with Swish can be swapped to, with how they are distilled afterwards."""
+
+CHOICES = ("keep", *SWAPS, "auto")
+"""What can be asked of a fit: no swap, a swap to one of them, or whichever the measurements on the device favour."""
 
 
-def swap(module: nn.Module, activation: str) -> int:
-    """Replace every Swish and Sigmoid inside `module`; returns how many there were."""
-    if activation not in SWAPS:
-        raise BadInput(f"activation {activation!r}: expected one of {', '.join(SWAPS)}.")
-    count = 0
-    for parent in module.modules():
-        for name, child in parent.named_children():
-            if replacement := SWAPS[activation].get(type(child)):
-                inplace = {"inplace": child.inplace} if isinstance(child, nn.SiLU) else {}
-                setattr(parent, name, replacement(**inplace))
-                count += 1
-    return count
+def get(name: str) -> ActivationFunction:
+    """The row of that name. Raises BadInput for any other."""
+    return ACTIVATIONS[check(name, ACTIVATIONS)]
 
 
-def swapped(model: EfficientNet, activation: Activation) -> EfficientNet:
-    """A copy of a network of the family with the other activation."""
-    other = copy.deepcopy(model)
-    swap(other, activation)
-    other.variant = replace(model.variant, activation=activation)
-    return other
+def check(name: object, names: Collection[str], what: str = "activation") -> str:
+    """The name, which is one of `names`. Raises BadInput with the nearest of them if it is not; `what` is its key or option."""
+    if isinstance(name, str) and name in names:
+        return name
+    close = difflib.get_close_matches(str(name), names, 1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise BadInput(f"{what} {name!r}: expected one of {', '.join(names)}.{hint}")

@@ -1,61 +1,124 @@
-"""Weights from files: safetensors, `.pth`, the Hugging Face hub; timm's, torchvision's and lukemelas' names.
+"""Weights from files: safetensors, `.pth`, the Hugging Face hub; under the names of timm, torchvision or lukemelas.
 
-Nothing in a file is executed: pickles load with `weights_only=True`. A file that does not fit the network is refused with the list
-of what is missing and surplus.
+Nothing in a file is executed: pickles are loaded with `weights_only=True`. A file that does not fit the network is refused with the
+names of missing and surplus tensors.
 """
 
 from __future__ import annotations
 
-import json
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated
 
+import msgspec
 import torch
 from torch import Tensor
 
-from ..data.images import Preprocess, class_names
+from ..data.images import class_names
+from ..data.preprocess import Preprocess
 from ..errors import BadInput, Unreachable
-from ..files import write_whole
+from ..files import user_path, write_whole
+from ..progress import debugging
+from . import activations
+from .activations import Activation
+from .architecture import ConvSpec, Padding, SqueezeExciteSpec, Variant
 from .model import EfficientNet, create
-from .variants import VARIANTS, Activation, Padding, Variant
+from .variants import VARIANTS
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """Tensors under this project's (timm's) names, and what the file says about how they were trained (None: it does not say)."""
+class Conventions:
+    """How weights were trained and are to be used. None, or empty, is what the file does not say."""
 
-    tensors: dict[str, Tensor]
     padding: Padding | None = None
     bn_eps: float | None = None
     preprocess: Preprocess | None = None
     class_names: tuple[str, ...] = ()
+    classes: int | None = None
     variant: str | None = None
     activation: Activation | None = None
 
-    @property
-    def classes(self) -> int | None:
-        for name in ("classifier.weight", "classifier.bias"):
-            if name in self.tensors and self.tensors[name].ndim:
-                return len(self.tensors[name])
-        return None
+    def updated(self, later: Conventions) -> Conventions:
+        """These, replaced by what `later` does say."""
+        return Conventions(
+            padding=later.padding or self.padding,
+            bn_eps=self.bn_eps if later.bn_eps is None else later.bn_eps,
+            preprocess=later.preprocess or self.preprocess,
+            class_names=later.class_names or self.class_names,
+            classes=self.classes if later.classes is None else later.classes,
+            variant=later.variant or self.variant,
+            activation=later.activation or self.activation,
+        )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors under timm's names, which are those of `model.py`, and the conventions that the file states."""
+
+    tensors: dict[str, Tensor]
+    conventions: Conventions
+
+
+class TimmPretrained(msgspec.Struct, frozen=True):
+    """The part of timm's `pretrained_cfg` that matters here, with timm's defaults. `mean` and `std` are of pixels from 0 to 1."""
+
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    crop_pct: Annotated[float, msgspec.Meta(gt=0)] = 0.875
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    interpolation: str = "bicubic"
+
+
+class TimmConfig(msgspec.Struct, frozen=True):
+    """The part that matters here of the config.json in a timm repository."""
+
+    architecture: str = ""
+    pretrained_cfg: TimmPretrained = TimmPretrained()
+
+    def conventions(self) -> Conventions:
+        """Those of its weights: ported from TensorFlow if the name says so, otherwise trained in PyTorch."""
+        tensorflow = self.architecture.startswith("tf_")
+        cfg = self.pretrained_cfg
+        resolution = cfg.input_size[-1]
+        return Conventions(
+            padding="same" if tensorflow else "symmetric",
+            bn_eps=1e-3 if tensorflow else 1e-5,
+            preprocess=Preprocess(
+                resolution,
+                max(resolution, int(resolution / cfg.crop_pct)),
+                _in_pixels(cfg.mean),
+                _in_pixels(cfg.std),
+                "bilinear" if cfg.interpolation == "bilinear" else "bicubic",
+            ),
+        )
+
+
+class Metadata(msgspec.Struct, frozen=True):
+    """What `save` writes beside the tensors."""
+
+    variant: str
+    padding: Padding
+    bn_eps: float
+    preprocess: Preprocess
+    class_names: tuple[str, ...]
+    activation: Activation | None = None
 
 
 def read(source: str | Path, variant: Variant) -> Checkpoint:
-    """Read a local file or `hf-hub:owner/name`, with its tensors renamed for `variant`."""
-    hub = str(source).startswith("hf-hub:")
-    path, config = _download(str(source).removeprefix("hf-hub:")) if hub else (Path(source), {})
+    """Read a local file or `hf-hub:owner/name`, with its tensors renamed for `variant`. Raises BadInput or Unreachable."""
+    stated = Conventions()
+    path = Path(source)
+    if str(source).startswith("hf-hub:"):
+        path, config = _download(str(source).removeprefix("hf-hub:"))
+        stated = config.conventions()
     tensors, metadata = _tensors(path)
-    tensors, layout = _rename(tensors, variant)
-    checkpoint = Checkpoint(tensors)
-    if layout == "torchvision":
-        checkpoint = replace(checkpoint, **_torchvision_conventions(variant))
-    if layout == "lukemelas":
-        checkpoint = replace(checkpoint, padding="same", bn_eps=1e-3)
-    if config:
-        checkpoint = replace(checkpoint, **_from_timm_config(config))
-    return replace(checkpoint, **_from_own_metadata(path, metadata["edgeeff"])) if "edgeeff" in metadata else checkpoint
+    tensors, layout = _renamed(tensors, variant)
+    conventions = Conventions(classes=_classes(tensors)).updated(_layout_conventions(layout, variant)).updated(stated)
+    if "edgeeff" in metadata:
+        conventions = conventions.updated(_own_conventions(path, metadata["edgeeff"]))
+    return Checkpoint(tensors, conventions)
 
 
 def load(
@@ -65,73 +128,56 @@ def load(
     classes: int | None = None,
     padding: Padding | None = None,
     resolution: int | None = None,
-) -> tuple[EfficientNet, Checkpoint, list[str]]:
-    """The network with the file's weights, what the file says, and the names of tensors left freshly initialised.
+) -> tuple[EfficientNet, Conventions, list[str]]:
+    """The network with the file's weights, the file's conventions, and the names of tensors that are freshly initialised.
 
     All tensors must match, unless `classes` differs from the file's: then the classifier is new, and a missing tensor of the last
-    stage or the head is initialised as well.
+    stage or the head is initialised as well. Raises BadInput otherwise.
     """
     checkpoint = read(source, variant)
-    if checkpoint.variant not in (None, variant.name):
-        raise BadInput(f"{source}: holds {checkpoint.variant}, not {variant.name}. Give --variant {checkpoint.variant}.")
-    variant = replace(variant, activation=checkpoint.activation or variant.activation)
-    if resolution is None and checkpoint.preprocess is not None:
-        resolution = checkpoint.preprocess.resolution
+    conventions = checkpoint.conventions
+    if conventions.variant not in (None, variant.name):
+        raise BadInput(f"{source}: holds {conventions.variant}, not {variant.name}. Give --variant {conventions.variant}.")
+    variant = replace(variant, activation=conventions.activation or variant.activation)
+    if resolution is None and conventions.preprocess is not None:
+        resolution = conventions.preprocess.resolution
     model = create(
         variant,
-        classes=classes or checkpoint.classes or 1000,
-        padding=padding or checkpoint.padding,
-        bn_eps=checkpoint.bn_eps,
+        classes=classes or conventions.classes or 1000,
+        padding=padding or conventions.padding,
+        bn_eps=conventions.bn_eps,
         resolution=resolution,
     )
-    wanted = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
-    given = {k: v for k, v in checkpoint.tensors.items() if not k.endswith("num_batches_tracked")}
+    wanted, given = _without_counters(model.state_dict()), _without_counters(checkpoint.tensors)
     fresh: list[str] = []
-    if classes is not None and classes != checkpoint.classes:
-        head = (f"blocks.{len(variant.stages) - 1}.", "conv_head.", "bn2.", "classifier.")
+    if classes is not None and classes != conventions.classes:
+        head = (f"blocks.{len(variant.stages) - 1}.", f"{variant.head_conv.name}.", f"{variant.head_conv.bn}.", "classifier.")
         given = {k: v for k, v in given.items() if not k.startswith("classifier.")}
         fresh = [k for k in wanted if k not in given and k.startswith(head)]
-    missing = [k for k in wanted if k not in given and k not in fresh]
-    surplus = [k for k in given if k not in wanted]
-    shapes = [
-        f"{k} {tuple(given[k].shape)} for {tuple(wanted[k].shape)}"
-        for k in given
-        if k in wanted and given[k].shape != wanted[k].shape
-    ]
-    if missing or surplus or shapes:
-        parts = [
-            f"{len(names)} {what} ({', '.join(names[:4])}{' …' if len(names) > 4 else ''})"
-            for what, names in (("missing", missing), ("surplus", surplus), ("of another shape", shapes))
-            if names
-        ]
-        hint = _fitting(given)
-        raise BadInput(f"{source}: not a checkpoint of {variant.name}: {', '.join(parts)}.{hint}")
-    bad = [k for k, v in given.items() if not torch.isfinite(v.float()).all()]
-    if bad:
+    if differences := _differences(given, wanted, fresh):
+        raise BadInput(f"{source}: not a checkpoint of {variant.name}: {', '.join(differences)}.{_fitting(given)}")
+    if bad := [k for k, v in given.items() if not torch.isfinite(v.float()).all()]:
         raise BadInput(f"{source}: {bad[0]} holds NaN or infinity.")
     model.load_state_dict({k: v.float() for k, v in given.items()}, strict=False)
-    return model, checkpoint, fresh
+    return model, conventions, fresh
 
 
 def save(model: EfficientNet, path: Path, preprocess: Preprocess, class_names: tuple[str, ...]) -> None:
     """Write safetensors with everything needed to use the weights again; the file appears whole or not at all."""
     from safetensors.torch import save as to_bytes
 
-    own = {
-        "variant": model.variant.name,
-        "activation": model.variant.activation,
-        "padding": model.padding,
-        "bn_eps": model.bn_eps,
-        "preprocess": preprocess.to_json(),
-        "class_names": class_names,
-    }
-    tensors = {k: v.contiguous() for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
-    write_whole(path, to_bytes(tensors, {"edgeeff": json.dumps(own)}))
+    variant = model.variant
+    metadata = Metadata(variant.name, model.padding, model.bn_eps, preprocess, class_names, variant.activation)
+    tensors = {k: v.contiguous() for k, v in _without_counters(model.state_dict()).items()}
+    write_whole(path, to_bytes(tensors, {"edgeeff": msgspec.json.encode(metadata).decode()}))
 
 
 def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise BadInput(f"{path}: no such checkpoint. Expected a .safetensors or .pth file, or hf-hub:owner/name.")
+    """A local file's tensors, and of safetensors the metadata."""
+    with user_path(path, "read"):
+        if not path.exists():
+            raise BadInput(f"{path}: no such checkpoint. Expected a .safetensors or .pth file, or hf-hub:owner/name.")
+        path.open("rb").close()  # the libraries below report a path that cannot be read in words of their own
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
@@ -158,72 +204,74 @@ def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return {str(k).removeprefix("module."): v for k, v in data.items()}, {}
 
 
-def _download(repository: str) -> tuple[Path, dict[str, Any]]:
+def _download(repository: str) -> tuple[Path, TimmConfig]:
     from huggingface_hub import hf_hub_download, logging
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its retries are not worth six lines
+    if not debugging():
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it would log six lines for each attempt that fails
 
     try:
-        config = json.loads(Path(hf_hub_download(repository, "config.json")).read_text(encoding="utf-8"))
-        return Path(hf_hub_download(repository, "model.safetensors")), config
+        text = Path(hf_hub_download(repository, "config.json")).read_bytes()
+        path = Path(hf_hub_download(repository, "model.safetensors"))
     except HFValidationError as error:
         raise BadInput(f"hf-hub:{repository}: expected hf-hub:owner/name.") from error
-    except ValueError as error:
-        raise BadInput(f"hf-hub:{repository}: config.json is damaged.") from error
-    except Exception as error:  # its transports raise types of their own
+    except Exception as error:  # each of its transports raises types of its own
         if isinstance(error, HfHubHTTPError) and error.response is not None and error.response.status_code in (401, 403, 404):
             raise BadInput(f"hf-hub:{repository}: no such public model with model.safetensors on the hub.") from error
         raise Unreachable(
             f"hf-hub:{repository}: the hub cannot be reached and no copy is cached. Download the file and give its path."
         ) from error
+    try:
+        return path, msgspec.json.decode(text, type=TimmConfig)
+    except ValueError as error:
+        raise BadInput(f"hf-hub:{repository}: config.json is damaged ({error}).") from error
 
 
-def _from_own_metadata(path: Path, text: str) -> dict[str, Any]:
+def _own_conventions(path: Path, text: str) -> Conventions:
     """What `save` wrote beside the tensors."""
     try:
-        own = json.loads(text)
-        facts = {key: own[key] for key in ("padding", "bn_eps", "variant")} | {"activation": own.get("activation")}
-        if own["padding"] not in ("symmetric", "same"):
-            raise ValueError(f"padding {own['padding']!r}")
-        if facts["activation"] not in (None, *get_args(Activation)):
-            raise ValueError(f"activation {facts['activation']!r}")
-        return {
-            **facts,
-            "preprocess": Preprocess.from_json(own["preprocess"]),
-            "class_names": class_names(own["class_names"], path),
-        }
-    except (ValueError, KeyError, TypeError) as error:
+        own = msgspec.json.decode(text, type=Metadata)
+        if own.activation is not None:
+            activations.get(own.activation)
+    except (ValueError, BadInput) as error:
         raise BadInput(f"{path}: damaged edgeeff metadata ({error}).") from error
+    names = class_names(own.class_names, path)
+    return Conventions(own.padding, own.bn_eps, own.preprocess, names, None, own.variant, own.activation)
 
 
-def _from_timm_config(config: dict[str, Any]) -> dict[str, Any]:
-    """What a timm repository's config.json says of padding, batch norm and preprocessing."""
-    pretrained = config.get("pretrained_cfg", {})
-    resolution = int(pretrained.get("input_size", (3, 224, 224))[-1])
-    mean = tuple(255 * m for m in pretrained.get("mean", (0.485, 0.456, 0.406)))
-    std = tuple(255 * s for s in pretrained.get("std", (0.229, 0.224, 0.225)))
-    interpolation = "bilinear" if pretrained.get("interpolation") == "bilinear" else "bicubic"
-    resize = max(resolution, int(resolution / pretrained.get("crop_pct", 0.875)))
-    tensorflow = str(config.get("architecture", "")).startswith("tf_")
-    return {
-        "padding": "same" if tensorflow else "symmetric",
-        "bn_eps": 1e-3 if tensorflow else 1e-5,
-        "preprocess": Preprocess(resolution, resize, mean, std, interpolation),  # type: ignore[arg-type]
-    }
+def _layout_conventions(layout: str, v: Variant) -> Conventions:
+    """What is known of the published weights of the library whose names the tensors have."""
+    if layout == "lukemelas":
+        return Conventions(padding="same", bn_eps=1e-3)
+    if layout != "torchvision":
+        return Conventions()
+    # torchvision trained B5–B7 and V2 with eps 1e-3, and V2-S and V2-M with ImageNet's mean and standard deviation.
+    imagenet = VARIANTS["b0"]
+    preprocess = Preprocess.standard(v.resolution, imagenet.mean, imagenet.std) if v.name in ("v2-s", "v2-m") else None
+    return Conventions(padding="symmetric", bn_eps=1e-3 if v.series == "v2" else v.bn_eps, preprocess=preprocess)
 
 
-def _torchvision_conventions(v: Variant) -> dict[str, Any]:
-    """It pads symmetrically; B5–B7 and V2 were trained with eps 1e-3, V2-S and V2-M there with ImageNet's mean and deviation."""
-    facts: dict[str, Any] = {"padding": "symmetric", "bn_eps": 1e-3 if v.series == "v2" else v.bn_eps}
-    if v.name in ("v2-s", "v2-m"):
-        b0 = VARIANTS["b0"]
-        facts["preprocess"] = Preprocess.standard(v.resolution, b0.mean, b0.std)
-    return facts
+def _in_pixels(shares: tuple[float, float, float]) -> tuple[float, float, float]:
+    red, green, blue = shares
+    return 255 * red, 255 * green, 255 * blue
 
 
-def _rename(tensors: dict[str, Tensor], variant: Variant) -> tuple[dict[str, Tensor], str]:
-    """The tensors under timm's names, and whose names they had."""
+def _classes(tensors: Mapping[str, Tensor]) -> int | None:
+    """The number of classes, by the classifier's shape."""
+    for name in ("classifier.weight", "classifier.bias"):
+        if name in tensors and tensors[name].ndim:
+            return len(tensors[name])
+    return None
+
+
+def _without_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All but the batch norms' counts of batches, which some checkpoints have and nothing reads."""
+    return {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
+
+
+def _renamed(tensors: dict[str, Tensor], variant: Variant) -> tuple[dict[str, Tensor], str]:
+    """The tensors under timm's names, and the library whose names they had."""
     if any(k.startswith("features.") for k in tensors):
         layout, prefixes = "torchvision", _torchvision_names(variant)
     elif any(k.startswith("_blocks.") for k in tensors):
@@ -237,52 +285,58 @@ def _rename(tensors: dict[str, Tensor], variant: Variant) -> tuple[dict[str, Ten
     return renamed, layout
 
 
-# Each block's layers in the order in which all three libraries run them: (convolution, batch norm) pairs.
-_PAIRS = {
-    "conv": [("conv", "bn1")],
-    "fused": [("conv_exp", "bn1"), ("conv_pwl", "bn2")],
-    "separable": [("conv_dw", "bn1"), ("conv_pw", "bn2")],
-    "mbconv": [("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")],
-}
-
-
 def _torchvision_names(variant: Variant) -> dict[str, str]:
-    last = len(variant.stages) + 1
+    """timm's name of each module by torchvision's, which numbers a block's layers in the order in which they run."""
+    stem, head, last = variant.stem_conv, variant.head_conv, len(variant.stages) + 1
     names = {
-        "features.0.0": "conv_stem",
-        "features.0.1": "bn1",
-        f"features.{last}.0": "conv_head",
-        f"features.{last}.1": "bn2",
+        "features.0.0": stem.name,
+        "features.0.1": stem.bn,
+        f"features.{last}.0": head.name,
+        f"features.{last}.1": head.bn,
         "classifier.1": "classifier",
     }
     for b in variant.blocks():
-        _, s, i = b.name.split(".")
-        block = f"features.{int(s) + 1}.{i}.block"
-        pairs = _PAIRS[b.kind]
-        for p, (conv, bn) in enumerate(pairs):
-            position = p + (1 if b.squeezed and p == len(pairs) - 1 else 0)
-            names[f"{block}.{position}.0"] = f"{b.name}.{conv}"
-            names[f"{block}.{position}.1"] = f"{b.name}.{bn}"
-        names[f"{block}.{len(pairs) - 1}.fc1"] = f"{b.name}.se.conv_reduce"
-        names[f"{block}.{len(pairs) - 1}.fc2"] = f"{b.name}.se.conv_expand"
+        for position, layer in enumerate(b.layers()):
+            theirs, ours = f"features.{b.stage + 1}.{b.index}.block.{position}", f"{b.name}.{layer.name}"
+            if isinstance(layer, ConvSpec):
+                names |= {f"{theirs}.0": ours, f"{theirs}.1": f"{b.name}.{layer.bn}"}
+            else:
+                names |= {f"{theirs}.fc{n}": f"{ours}.{conv.name}" for n, conv in enumerate(layer.convs, 1)}
     return names
 
 
 def _lukemelas_names(variant: Variant) -> dict[str, str]:
-    names = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    foreign = [("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
+    """timm's name of each module by lukemelas', which counts blocks through all stages; a block's last convolution is `project`."""
+    stem, head = variant.stem_conv, variant.head_conv
+    names = {"_conv_stem": stem.name, "_bn0": stem.bn, "_conv_head": head.name, "_bn1": head.bn, "_fc": "classifier"}
     for n, b in enumerate(variant.blocks()):
-        pairs = _PAIRS[b.kind]
-        for (conv, bn), (their_conv, their_bn) in zip(pairs, foreign[3 - len(pairs) :], strict=True):
-            names[f"_blocks.{n}.{their_conv}"] = f"{b.name}.{conv}"
-            names[f"_blocks.{n}.{their_bn}"] = f"{b.name}.{bn}"
-        names[f"_blocks.{n}._se_reduce"] = f"{b.name}.se.conv_reduce"
-        names[f"_blocks.{n}._se_expand"] = f"{b.name}.se.conv_expand"
+        convs = [layer for layer in b.layers() if isinstance(layer, ConvSpec)]
+        roles = [("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")][-len(convs) :]
+        for layer, (their_conv, their_bn) in zip(convs, roles, strict=True):
+            names |= {f"_blocks.{n}.{their_conv}": f"{b.name}.{layer.name}", f"_blocks.{n}.{their_bn}": f"{b.name}.{layer.bn}"}
+        for gate in (layer for layer in b.layers() if isinstance(layer, SqueezeExciteSpec)):
+            for theirs, conv in zip(("_se_reduce", "_se_expand"), gate.convs, strict=True):
+                names[f"_blocks.{n}.{theirs}"] = f"{b.name}.{gate.name}.{conv.name}"
     return names
 
 
+def _differences(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], fresh: list[str]) -> list[str]:
+    """What of a checkpoint does not fit the network, with the first four names of each kind."""
+    shapes = [
+        f"{k} {tuple(given[k].shape)} for {tuple(wanted[k].shape)}"
+        for k in given
+        if k in wanted and given[k].shape != wanted[k].shape
+    ]
+    kinds = {
+        "missing": [k for k in wanted if k not in given and k not in fresh],
+        "surplus": [k for k in given if k not in wanted],
+        "of another shape": shapes,
+    }
+    return [f"{len(n)} {what} ({', '.join(n[:4])}{' …' if len(n) > 4 else ''})" for what, n in kinds.items() if n]
+
+
 def _fitting(tensors: dict[str, Tensor]) -> str:
-    """A hint naming the variants whose backbone the tensors do fit."""
+    """A hint that names the variants whose layers, but for the classifier, the tensors do fit; empty where there is none."""
     shapes = {k: v.shape for k, v in tensors.items() if k.endswith("weight") and not k.startswith("classifier")}
     names = []
     for name, v in VARIANTS.items():

@@ -1,7 +1,8 @@
 """Distillation from the float network: after an activation swap, and as quantization-aware training. Labels are not needed.
 
-The student's blocks are matched to the teacher's, output by output, and the logits' distribution beside them. Matching logits alone
-made V2-B0 worse on 1000 photos (82.0 → 79.7); matching blocks recovered it whole. Batch norms keep their statistics.
+The output of each of the student's blocks is matched to that of the teacher's, and so is the distribution of the logits. Matching
+the logits alone made V2-B0 less accurate on 1000 photos (82.0 → 79.7); matching the blocks as well recovered all of it. Batch norms
+keep their statistics.
 
 Sources: Romero et al. 2014, arXiv:1412.6550 (matching hidden layers); Hinton et al. 2015, arXiv:1503.02531 (matching logits).
 """
@@ -9,40 +10,44 @@ Sources: Romero et al. 2014, arXiv:1412.6550 (matching hidden layers); Hinton et
 from __future__ import annotations
 
 import copy
-import io
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.images import ImageSet, PixelFile, Preprocess
+from ..data.images import ImageSet, PixelFile
+from ..data.preprocess import Preprocess
 from ..errors import BadInput
-from ..files import write_whole
 from ..progress import SILENT, Progress
 from . import distributed as parallel
+from .learner import Learner
 from .model import Deployed, EfficientNet, MBBlock, channels_last
-from .train import _follow
 
-FEWEST = 32  # photos
+MIN_PHOTOS = 32
+EVALUATION_BATCH = 32
 
-Look = tuple[int, bool]
-"""A photo's index, and whether it is mirrored."""
+
+class Sample(NamedTuple):
+    """A photo by its index, and whether it is mirrored."""
+
+    photo: int
+    mirrored: bool
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """How to distil. `lr` is the peak of one cycle; `flip` mirrors photos; the averaged weights lag by `average` steps.
+    """How to distil. `lr` is the peak of one cycle; `flip` mirrors photos at random; the averaged weights lag by `average` steps.
 
     `held_back` is the share of the photos that no step learns from: the epoch that does best on them is kept. `labels` is the
-    weight of the photos' own labels beside the teacher's answers.
+    weight of the photos' own labels beside the teacher's logits.
     """
 
     epochs: int = 3
@@ -66,6 +71,25 @@ class Recovery:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class PhotoSource:
+    """Photos that are not decoded yet, as another process can be sent them."""
+
+    images: ImageSet
+    preprocess: Preprocess
+    max_corrupt: float = 0.01
+
+
+@dataclass
+class _State:
+    """Finished epochs, the loss on the held-back photos at first and at its least, and the weights with the least."""
+
+    epochs: int
+    before: float
+    least: float
+    best: dict[str, Tensor]
+
+
 def distil(
     student: EfficientNet,
     teacher: EfficientNet,
@@ -76,107 +100,110 @@ def distil(
     seconds: float = math.inf,
     progress: Progress = SILENT,
 ) -> Recovery:
-    """Train `student` in place to answer as `teacher` does; it ends as the best of its epochs, at worst as it began.
+    """Train `student` in place to give the teacher's outputs. It ends as the best of its epochs, and at worst as it began.
 
-    `checkpoint` holds the state between epochs. After `seconds` it stops, the rate having gone down to zero.
+    `checkpoint` stores the state between epochs. After `seconds` it stops, the learning rate having gone down to zero by then.
+    Raises BadInput for too few photos, and for a teacher whose blocks have other shapes.
     """
-    if len(photos) < FEWEST:
+    if len(photos) < MIN_PHOTOS:
         raise BadInput(
-            f"{photos.images.root}: {len(photos)} photos are too few to distil from: expected {FEWEST}, unlabelled will do."
+            f"{photos.images.root}: {len(photos)} photos are too few to distil from: expected {MIN_PHOTOS}, unlabelled will do."
         )
     progress = progress if parallel.rank() == 0 else SILENT
     start = time.monotonic()
     torch.manual_seed(recipe.seed)
-    order = random.Random(recipe.seed).sample(range(len(photos)), len(photos))
-    held = max(FEWEST // 2, round(recipe.held_back * len(photos)))
-    held_back, learning = [(i, False) for i in order[:held]], order[held:]
-    size = min(recipe.batch, len(learning))
-    batches = len(learning) // size
+    held_back, learning = _split(len(photos), recipe)
     matching = Matching(student, teacher, photos, recipe.labels)
     matching.measure(held_back)
-    average = copy.deepcopy(student)
-    optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=recipe.lr, weight_decay=0.0)
-    state: dict[str, Any] = {"student": student, "average": average, "optimizer": optimizer}
+    weights = [p for p in student.parameters() if p.requires_grad]
+    learner = Learner(student, torch.optim.AdamW(weights, lr=recipe.lr, weight_decay=0.0), 1 - 1 / recipe.average)
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        done, before, least, best = saved["epochs"], saved["before"], saved["least"], saved["best"]
-        for name, part in state.items():
-            part.load_state_dict(saved[name])
-        progress.say(f"distil: resumed after epoch {done} of {recipe.epochs}")
+        saved = learner.resume(checkpoint)
+        state = _State(saved["epochs"], saved["before"], saved["least"], saved["best"])
+        progress.say(f"distil: resumed after epoch {state.epochs} of {recipe.epochs}")
     else:
-        done, best = 0, copy.deepcopy(student.state_dict())
-        before = least = matching.judge(student, held_back)
-        progress.say(f"distil: {len(learning)} photos; on {held} others the loss is {before:.4f}")
-    replica = parallel.replicate(matching)
+        loss = matching.evaluate(student, held_back)
+        state = _State(0, loss, loss, copy.deepcopy(student.state_dict()))
+        progress.say(f"distil: {len(learning)} photos; on {len(held_back)} others the loss is {loss:.4f}")
+    run = _Run(learner, parallel.replicate(matching), learning, recipe, start, seconds, progress)
     note = ""
-    for epoch in range(done, recipe.epochs):
-        rng = random.Random(f"{recipe.seed}-{epoch}")
-        looks = [(i, recipe.flip and rng.random() < 0.5) for i in rng.sample(learning, len(learning))]
-        for i in progress.track(range(batches), f"distil {epoch + 1}/{recipe.epochs}", batches):
-            step, spent = epoch * batches + i, (time.monotonic() - start) / seconds
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * _one_cycle(max(step / (recipe.epochs * batches), spent))
-            chunk = looks[i * size : (i + 1) * size]
-            own = parallel.share(chunk)
-            loss = replica(own) * (len(own) * parallel.world() / size)
-            late, broken = parallel.total([spent > 1, not math.isfinite(loss.item())])
-            if late or broken:
-                note = "the time was up" if late else f"the loss became {loss.item()} in epoch {epoch + 1}"
-                break
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(student.parameters(), 5.0)
-            optimizer.step()
-            _follow(average, student, min(1 - 1 / recipe.average, (1 + step) / (10 + step)))
-        loss_now = matching.judge(average, held_back)
-        if loss_now < least:
-            least, best = loss_now, copy.deepcopy(average.state_dict())
+    while state.epochs < recipe.epochs:
+        note = run.epoch(state.epochs)
+        loss = matching.evaluate(learner.averaged, held_back)
+        if loss < state.least:
+            state.least, state.best = loss, copy.deepcopy(learner.averaged.state_dict())
         if note:
-            progress.say(f"distil: {note}; kept the best so far, {least:.4f}")
+            progress.say(f"distil: {note}; kept the best so far, {state.least:.4f}")
             break
-        done = epoch + 1
-        progress.say(f"distil {done}/{recipe.epochs}: {loss_now:.4f} on the held-back photos")
+        state.epochs += 1
+        progress.say(f"distil {state.epochs}/{recipe.epochs}: {loss:.4f} on the held-back photos")
         if parallel.rank() == 0:
-            facts = {"epochs": done, "before": before, "least": least, "best": best}
-            buffer = io.BytesIO()
-            torch.save({**facts, **{name: part.state_dict() for name, part in state.items()}}, buffer)
-            write_whole(checkpoint, buffer.getvalue())
-    student.load_state_dict(best)
-    return Recovery(before, least, done, time.monotonic() - start, note)
+            learner.save(checkpoint, vars(state))
+    student.load_state_dict(state.best)
+    return Recovery(state.before, state.least, state.epochs, time.monotonic() - start, note)
 
 
 def distilled(
     teacher: EfficientNet,
     student: Callable[[EfficientNet], EfficientNet],
-    photos: ImageSet,
-    preprocess: Preprocess,
+    source: PhotoSource,
     recipe: Distillation,
     checkpoint: Path,
     *,
     seconds: float,
-    max_corrupt: float = 0.01,
     progress: Progress = SILENT,
 ) -> tuple[EfficientNet, Recovery]:
-    """`distil`, from what every process can be handed; `student` makes one of the teacher."""
+    """`distil` from what every process can be sent; `student` makes one of the teacher."""
     learner = student(teacher)
-    pixels = PixelFile(photos, preprocess, max_corrupt=max_corrupt, progress=progress if parallel.rank() == 0 else SILENT)
-    return learner, distil(learner, teacher, pixels, recipe, checkpoint, seconds=seconds, progress=progress)
+    quiet = progress if parallel.rank() == 0 else SILENT
+    photos = PixelFile(source.images, source.preprocess, max_corrupt=source.max_corrupt, progress=quiet)
+    return learner, distil(learner, teacher, photos, recipe, checkpoint, seconds=seconds, progress=progress)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The epochs of one distillation. `loss` is the network's Matching, in as many processes as there are."""
+
+    learner: Learner[EfficientNet]
+    loss: nn.Module
+    photos: list[int]
+    recipe: Distillation
+    start: float
+    seconds: float
+    progress: Progress
+
+    def epoch(self, number: int) -> str:
+        """Learn once from every photo; returns why it ended early, or an empty string."""
+        recipe, size = self.recipe, min(self.recipe.batch, len(self.photos))
+        batches = len(self.photos) // size
+        rng = random.Random(f"{recipe.seed}-{number}")
+        samples = [Sample(i, recipe.flip and rng.random() < 0.5) for i in rng.sample(self.photos, len(self.photos))]
+        for i in self.progress.track(range(batches), f"distil {number + 1}/{recipe.epochs}", batches):
+            step, spent = number * batches + i, (time.monotonic() - self.start) / self.seconds
+            lr = recipe.lr * _one_cycle(max(step / (recipe.epochs * batches), spent))
+            own = parallel.share(samples[i * size : (i + 1) * size])
+            loss = self.loss(own) * (len(own) * parallel.world() / size)
+            late, broken = parallel.total([spent > 1, not math.isfinite(loss.item())])
+            if late or broken:
+                return "the time was up" if late else f"the loss became {loss.item()} in epoch {number + 1}"
+            self.learner.step(loss, lr)
+        return ""
 
 
 class Matching(nn.Module):
-    """The loss: `[(photo, mirrored)]` → the sum over blocks of MSE / the teacher's variance, plus KL divergence of the logits."""
+    """The loss of some samples: the sum over blocks of MSE / the teacher's variance, plus the KL divergence of the logits."""
 
     def __init__(self, student: EfficientNet, teacher: EfficientNet, photos: PixelFile, labels: float) -> None:
         super().__init__()
         self.student = _frozen_statistics(student, photos)
-        self._teacher = (_frozen_statistics(teacher, photos),)  # a tuple, lest its parameters count as this module's
+        self._teacher = (_frozen_statistics(teacher, photos),)  # in a tuple, so that its parameters are not this module's
         self.photos, self.labels = photos, labels
         self.variances: list[float] = []
 
     @torch.no_grad()
-    def measure(self, looks: list[Look]) -> None:
-        """Set the scale of each block from some photos; refuses a teacher whose blocks have other shapes."""
-        images = self._images(looks[:FEWEST])
+    def measure(self, samples: Sequence[Sample]) -> None:
+        """Set the scale of each block from some samples. Raises BadInput for a teacher whose blocks have other shapes."""
+        images = self._images(samples[:EVALUATION_BATCH])
         theirs, ours = (_outputs(network, images) for network in (self._teacher[0], self.student))
         shapes = [[tuple(o.shape[1:]) for o in outputs] for outputs in (ours, theirs)]
         if shapes[0] != shapes[1]:
@@ -186,8 +213,8 @@ class Matching(nn.Module):
             raise BadInput(f"the teacher has another shape than the student: {differ[0]}. Expected the same variant and classes.")
         self.variances = [float(output.var()) for output in theirs[:-1]]
 
-    def forward(self, looks: list[Look], student: nn.Module | None = None) -> Tensor:
-        images = self._images(looks)
+    def forward(self, samples: Sequence[Sample], student: nn.Module | None = None) -> Tensor:
+        images = self._images(samples)
         with torch.no_grad():
             *blocks, logits = _outputs(self._teacher[0], images)
         *mine, answer = _outputs(student or self.student, images)
@@ -195,27 +222,34 @@ class Matching(nn.Module):
         for a, b, variance in zip(mine, blocks, self.variances, strict=True):
             loss = loss + F.mse_loss(a, b) / variance
         if self.labels:
-            truth = self.photos.images.labels
-            assert truth is not None
-            loss = loss + self.labels * F.cross_entropy(answer, torch.tensor([truth[i] for i, _ in looks]))
+            labels = self.photos.images.labels
+            assert labels is not None
+            loss = loss + self.labels * F.cross_entropy(answer, torch.tensor([labels[i] for i, _ in samples]))
         return loss
 
     @torch.no_grad()
-    def judge(self, student: EfficientNet, looks: list[Look]) -> float:
-        """The mean loss of `student`; every photo counts once, whatever the number of processes."""
+    def evaluate(self, student: EfficientNet, samples: Sequence[Sample]) -> float:
+        """The mean loss of `student`; each sample counts once, whatever the number of processes."""
         network = _frozen_statistics(student, self.photos)
-        own = parallel.share(looks)
-        chunks = [own[i : i + FEWEST] for i in range(0, len(own), FEWEST)]
+        own = parallel.share(samples)
+        chunks = [own[i : i + EVALUATION_BATCH] for i in range(0, len(own), EVALUATION_BATCH)]
         losses, counted = parallel.total([sum(float(self(c, network)) * len(c) for c in chunks), len(own)])
         return losses / counted
 
-    def _images(self, looks: list[Look]) -> Tensor:
-        images = [self.photos.rows(i, 1)[0][:, ::-1] if mirrored else self.photos.rows(i, 1)[0] for i, mirrored in looks]
-        return torch.from_numpy(np.stack(images))
+    def _images(self, samples: Sequence[Sample]) -> Tensor:
+        rows = [(self.photos.rows(photo, 1)[0], mirrored) for photo, mirrored in samples]
+        return torch.from_numpy(np.stack([row[:, ::-1] if mirrored else row for row, mirrored in rows]))  # (N, H, W, 3)
+
+
+def _split(photos: int, recipe: Distillation) -> tuple[list[Sample], list[int]]:
+    """The samples that judge every epoch, and the indices of the photos to learn from; the same ones for the same seed."""
+    order = random.Random(recipe.seed).sample(range(photos), photos)
+    held_back = max(MIN_PHOTOS // 2, round(recipe.held_back * photos))
+    return [Sample(i, False) for i in order[:held_back]], order[held_back:]
 
 
 def _frozen_statistics(network: EfficientNet, photos: PixelFile) -> Deployed:
-    """With its normalisation in front; in eval mode, so that batch norms keep their statistics and nothing is dropped."""
+    """The network with its normalisation in front, in eval mode: batch norms keep their statistics, and nothing is dropped."""
     return channels_last(Deployed(network, photos.preprocess).eval())
 
 
@@ -233,7 +267,7 @@ def _outputs(network: nn.Module, images: Tensor) -> list[Tensor]:
 
 
 def _one_cycle(share: float) -> float:
-    """Share of the peak rate: up over the first three tenths, then half a cosine to zero.
+    """Share of the peak learning rate at a share of the run: linearly up over the first three tenths, then half a cosine to zero.
 
     Source: Smith & Topin 2017, arXiv:1708.07120.
     """

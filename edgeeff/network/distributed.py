@@ -1,29 +1,33 @@
-"""More than one process: under `torchrun` the first runs the pipeline, and all of them train.
+"""More than one process: under `torchrun` the first one runs the pipeline, and all of them train.
 
 `together(function, …)` calls a function in every process with the first one's arguments; the others wait for it in `serve`.
-Alone, all of this does nothing.
+In a single process all of this does nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from ..errors import EdgeeffError
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+# The other processes wait this long while the first one quantizes, evaluates and measures latency.
+TIMEOUT = timedelta(hours=1)
 
 
 def join() -> bool:
-    """Join the processes of `torchrun`; true in the first. In the others it returns when the first is done."""
-    # Of each kind of tensor its own. An hour: the others wait this long while the first one quantizes, judges and times.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=1))
+    """Join the processes of `torchrun`; true in the first one. In the others it returns when the first one is done."""
+    # gloo carries tensors in main memory, nccl those on a GPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // world()))
     if rank() > 0:
         serve()
@@ -31,39 +35,41 @@ def join() -> bool:
 
 
 def leave() -> None:
-    """Send the other processes home."""
+    """End the other processes' `serve`."""
     with contextlib.suppress(RuntimeError):  # one that died cannot be reached, and torchrun ends the others
         dist.broadcast_object_list([None])
 
 
 def rank() -> int:
+    """This process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def together(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """Call in every process; returns the first one's result."""
+def together(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """Call in every process; returns the first one's result. Raises EdgeeffError where another process ends meanwhile."""
     if world() == 1:
         return function(*arguments, **options)
     dist.broadcast_object_list([(function, arguments, options)])
-    return _or_say_who_died(function, *arguments, **options)
+    return _called(function, *arguments, **options)
 
 
 def serve() -> None:
-    """What every process but the first does: its calls, until it sends them home."""
+    """What every process but the first one does: make its calls with it, until it calls `leave`."""
     while True:
         message: list[Any] = [None]
         dist.broadcast_object_list(message)
         if message[0] is None:
             return
         function, arguments, options = message[0]
-        _or_say_who_died(function, *arguments, **options)
+        _called(function, *arguments, **options)
 
 
-def _or_say_who_died(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+def _called(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
     try:
         return function(*arguments, **options)
     except dist.DistError as error:
@@ -73,8 +79,8 @@ def _or_say_who_died(function: Callable[..., T], *arguments: Any, **options: Any
         ) from error
 
 
-def share(items: list[T]) -> list[T]:
-    """This process's part of `items`; together the parts hold each once."""
+def share(items: Sequence[T]) -> Sequence[T]:
+    """This process's part of `items`; the parts of all processes together hold each item once."""
     return items[rank() :: world()]
 
 

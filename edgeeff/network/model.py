@@ -1,33 +1,41 @@
-"""The network itself: a torch module built from a Variant, with timm's parameter names.
+"""The network as a torch module, built from a Variant, with timm's parameter names.
 
-Also the module that is exported, which takes photos as they come (uint8, NHWC) and normalises them inside.
+Also the module that is exported (`Deployed`): it takes photos as they are read (uint8, NHWC) and normalises them inside.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.images import Preprocess
-from .variants import Block, Padding, Variant, variant
+from ..data.images import Logits, Pixels, Predict
+from ..data.preprocess import Preprocess
+from . import activations
+from .activations import Activation
+from .architecture import Block, ConvSpec, Padding, SqueezeExciteSpec, Variant
+from .variants import variant
 
-# The activation, and the gate of squeeze-and-excitation beside it.
-ACTIVATIONS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
-    "silu": (nn.SiLU, nn.Sigmoid),
-    "hardswish": (nn.Hardswish, nn.Hardsigmoid),
-    "relu6": (nn.ReLU6, nn.Hardsigmoid),
-    "relu": (nn.ReLU, nn.Hardsigmoid),
-}
+
+def activation_modules(name: Activation) -> tuple[type[nn.Module], type[nn.Module]]:
+    """The classes of an activation and of squeeze-and-excitation's gate beside it. Raises BadInput for an unknown name."""
+    row = activations.get(name)
+    return getattr(nn, row.module), getattr(nn, row.gate)
+
+
+def activation_module(kind: type[nn.Module], *, inplace: bool) -> nn.Module:
+    """One of that class, which overwrites its input if it can and is to."""
+    return kind(inplace=inplace) if "inplace" in inspect.signature(kind).parameters else kind()
 
 
 class SameConv2d(nn.Conv2d):
-    """TensorFlow's SAME padding. `pads` (left, right, top, bottom) are those of the latest input; the export makes them static.
+    """A convolution with TensorFlow's SAME padding.
 
     A stride-2 convolution on an even size pads one more pixel at the right and bottom than at the left and top.
+    `pads` (left, right, top, bottom) are those of the latest input; the export turns them into attributes.
     """
 
     pads = (0, 0, 0, 0)
@@ -41,12 +49,13 @@ class SameConv2d(nn.Conv2d):
 
 
 class SqueezeExcite(nn.Module):
-    def __init__(self, channels: int, squeezed: int, activation: nn.Module, gate: nn.Module) -> None:
+    def __init__(self, spec: SqueezeExciteSpec, make: Builder) -> None:
         super().__init__()
-        self.conv_reduce = nn.Conv2d(channels, squeezed, 1)
-        self.act = activation
-        self.conv_expand = nn.Conv2d(squeezed, channels, 1)
-        self.gate = gate
+        reduce, expand = spec.convs
+        self.conv_reduce = make.conv(reduce)
+        self.act = make.act()
+        self.conv_expand = make.conv(expand)
+        self.gate = make.gate()
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = x.mean((2, 3), keepdim=True)  # (N, C, 1, 1)
@@ -55,62 +64,52 @@ class SqueezeExcite(nn.Module):
 
 
 class Builder:
-    """Makes the layers of one network, so that padding, batch-norm eps and activation are said once."""
+    """Makes the modules of one network, all with the same padding, batch-norm eps and activation."""
 
-    def __init__(self, padding: Padding, bn_eps: float, activation: str) -> None:
+    def __init__(self, padding: Padding, bn_eps: float, activation: Activation) -> None:
         self.padding = padding
         self.bn_eps = bn_eps
-        self.activation, self.gate = ACTIVATIONS[activation]
+        self.activation, self.gate = activation_modules(activation)
 
-    def conv(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-        if self.padding == "same" and stride > 1:
-            return SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
-        return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    def conv(self, spec: ConvSpec) -> nn.Conv2d:
+        sizes, bias = (spec.inputs, spec.outputs, spec.kernel, spec.stride), not spec.bn
+        if self.padding == "same" and spec.stride > 1:
+            return SameConv2d(*sizes, groups=spec.groups, bias=bias)
+        return nn.Conv2d(*sizes, spec.kernel // 2, groups=spec.groups, bias=bias)
 
-    def bn(self, channels: int) -> nn.BatchNorm2d:
-        return nn.BatchNorm2d(channels, eps=self.bn_eps)
+    def bn(self, spec: ConvSpec) -> nn.BatchNorm2d:
+        return nn.BatchNorm2d(spec.outputs, eps=self.bn_eps)
 
     def act(self) -> nn.Module:
-        return self.activation(inplace=True)
+        return activation_module(self.activation, inplace=True)
+
+    def modules(self, spec: ConvSpec) -> dict[str, nn.Module]:
+        """A convolution, its batch norm and its activation, if it has one, by name and in the order in which they run."""
+        modules: dict[str, nn.Module] = {spec.name: self.conv(spec), spec.bn: self.bn(spec)}
+        return modules | ({spec.act: self.act()} if spec.act else {})
 
 
 class MBBlock(nn.Module):
-    """Any block of the family. Stochastic depth drops the residual branch of a whole image while training.
+    """Any block of the family. `layers` are the names of its modules in the order in which they run.
 
+    In training, stochastic depth drops the residual branch of a whole image with probability `drop_path`.
     Source: Huang et al. 2016, arXiv:1603.09382.
     """
 
-    def __init__(self, b: Block, make: Builder) -> None:
+    def __init__(self, block: Block, make: Builder) -> None:
         super().__init__()
-        self.skip = b.skip
+        self.skip = block.skip
         self.drop_path = 0.0
         self.layers: list[str] = []
-        if b.kind == "conv":
-            conv = make.conv(b.inputs, b.outputs, b.kernel, stride=b.stride)
-            self._add(conv=conv, bn1=make.bn(b.outputs), act1=make.act())
-            return
-        if b.kind == "fused":
-            expand = make.conv(b.inputs, b.expanded, b.kernel, stride=b.stride)
-            self._add(conv_exp=expand, bn1=make.bn(b.expanded), act1=make.act())
-            self._add(conv_pwl=make.conv(b.expanded, b.outputs, 1), bn2=make.bn(b.outputs))
-            return
-        depthwise = make.conv(b.expanded, b.expanded, b.kernel, stride=b.stride, groups=b.expanded)
-        if b.kind == "mbconv":
-            self._add(conv_pw=make.conv(b.inputs, b.expanded, 1), bn1=make.bn(b.expanded), act1=make.act())
-            self._add(conv_dw=depthwise, bn2=make.bn(b.expanded), act2=make.act())
-        else:
-            self._add(conv_dw=depthwise, bn1=make.bn(b.expanded), act1=make.act())
-        if b.squeezed:
-            self._add(se=SqueezeExcite(b.expanded, b.squeezed, make.act(), make.gate()))
-        project = make.conv(b.expanded, b.outputs, 1)
-        if b.kind == "mbconv":
-            self._add(conv_pwl=project, bn3=make.bn(b.outputs))
-        else:
-            self._add(conv_pw=project, bn2=make.bn(b.outputs))
+        for layer in block.layers():
+            if isinstance(layer, SqueezeExciteSpec):
+                self._add({layer.name: SqueezeExcite(layer, make)})
+            else:
+                self._add(make.modules(layer))
 
-    def _add(self, **layers: nn.Module) -> None:
-        for name, layer in layers.items():
-            self.add_module(name, layer)
+    def _add(self, modules: dict[str, nn.Module]) -> None:
+        for name, module in modules.items():
+            self.add_module(name, module)
             self.layers.append(name)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,15 +131,16 @@ class EfficientNet(nn.Module):
         super().__init__()
         self.variant, self.classes, self.padding, self.bn_eps = variant, classes, padding, bn_eps
         make = Builder(padding, bn_eps, variant.activation)
-        self.conv_stem = make.conv(3, variant.stem, 3, stride=2)
-        self.bn1 = make.bn(variant.stem)
+        stem, head = variant.stem_conv, variant.head_conv
+        self.conv_stem = make.conv(stem)
+        self.bn1 = make.bn(stem)
         self.act1 = make.act()
         stages: list[nn.Sequential] = [nn.Sequential() for _ in variant.stages]
-        for b in variant.blocks():
-            stages[int(b.name.split(".")[1])].append(MBBlock(b, make))
+        for block in variant.blocks():
+            stages[block.stage].append(MBBlock(block, make))
         self.blocks = nn.Sequential(*stages)
-        self.conv_head = make.conv(variant.stages[-1].channels, variant.head, 1)
-        self.bn2 = make.bn(variant.head)
+        self.conv_head = make.conv(head)
+        self.bn2 = make.bn(head)
         self.act2 = make.act()
         self.dropout = nn.Dropout(0.2)
         self.classifier = nn.Linear(variant.head, classes)
@@ -185,7 +185,7 @@ class Deployed(nn.Module):
         x = images.float()  # (N, H, W, 3)
         if self.bgr:
             x = x.flip(-1)
-        # Normalised before it is permuted: OpenVINO then drops the permutation, as its convolutions read NHWC anyway.
+        # Normalised before it is permuted: OpenVINO then removes the permutation, since its convolutions read NHWC.
         logits: Tensor = self.model((x * self.scale + self.shift).permute(0, 3, 1, 2))
         return logits
 
@@ -201,7 +201,7 @@ def create(
     """A freshly initialised network.
 
     `padding` and `bn_eps` default to those of the weights usually published for the variant: PyTorch's symmetric padding for
-    B0–B7, TensorFlow's SAME for Lite and V2. Given the other padding, eps is that of the library it stands for.
+    B0–B7, TensorFlow's SAME for Lite and V2. With the other padding, eps defaults to that of the library it belongs to.
     """
     v = (variant(name) if isinstance(name, str) else name).at(resolution)
     if bn_eps is None:
@@ -210,16 +210,17 @@ def create(
 
 
 def channels_last(module: Deployed) -> Deployed:
-    """The layout in which convolutions are fastest on a CPU."""
+    """The module in NHWC layout, in which convolutions are fastest on a CPU."""
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # missing in torch's stubs
 
 
-def predict(model: EfficientNet, preprocess: Preprocess) -> Any:
-    """The torch model as a `Predict`: `(N, H, W, 3)` uint8 → `(N, classes)` float32, without gradients."""
+def predict(model: EfficientNet, preprocess: Preprocess) -> Predict:
+    """The torch model as a function of numpy arrays: `(N, H, W, 3)` uint8 → `(N, classes)` float32, without gradients."""
     deployed = channels_last(Deployed(model, preprocess).eval())
 
     @torch.inference_mode()
-    def run(images: Any) -> Any:
-        return deployed(torch.from_numpy(images)).numpy()
+    def run(images: Pixels) -> Logits:
+        logits: Logits = deployed(torch.from_numpy(images)).numpy()
+        return logits
 
     return run

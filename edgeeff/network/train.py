@@ -1,13 +1,11 @@
-"""Training on a labelled folder: from published weights, or from scratch.
+"""Training on labelled photos, from published weights or from scratch.
 
-AdamW, one warm-up and a cosine, label smoothing, random crops, flips and colours, an average of the weights (EMA) as the result.
-Seeded; saved after every epoch, and resumed from there with the same outcome as a run that was not interrupted.
+AdamW, one warm-up and a cosine, label smoothing, random crops, mirroring and colours; the result is the exponential moving average
+(EMA) of the weights. Seeded; the state is saved after every epoch, and an interrupted run resumes from there with the same outcome.
 """
 
 from __future__ import annotations
 
-import copy
-import io
 import math
 import os
 import random
@@ -16,7 +14,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,17 +21,20 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..data.images import INTERPOLATIONS, ImageSet, Pixels, Preprocess, upright_rgb
+from ..data.images import ImageSet, Pixels
+from ..data.preprocess import INTERPOLATIONS, Preprocess, upright_rgb
 from ..errors import EdgeeffError
-from ..files import write_whole
 from ..progress import SILENT, Progress
 from . import distributed as parallel
+from .learner import Learner
 from .model import Deployed, EfficientNet, channels_last
+
+DECAY = 0.998  # of the average of the weights, at each step
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. `lr` is the peak; `flip` mirrors photos at random (not for digits, text or arrows)."""
+    """How to train. `lr` is the peak learning rate; `flip` mirrors photos at random (not for digits, text or arrows)."""
 
     epochs: int
     lr: float
@@ -46,33 +46,33 @@ class Recipe:
     seed: int = 0
 
     @classmethod
-    def fine_tune(cls, **changes: Any) -> Recipe:
-        return cls(**{"epochs": 10, "lr": 1e-3, **changes})
+    def fine_tune(cls, epochs: int | None, lr: float | None, *, flip: bool, seed: int) -> Recipe:
+        """For published weights; None stands for the usual 10 epochs and learning rate of 0.001."""
+        return cls(10 if epochs is None else epochs, 1e-3 if lr is None else lr, flip=flip, seed=seed)
 
     @classmethod
-    def from_scratch(cls, **changes: Any) -> Recipe:
-        return cls(**{"epochs": 40, "lr": 3e-3, **changes})
+    def from_scratch(cls, epochs: int | None, lr: float | None, *, flip: bool, seed: int) -> Recipe:
+        """For random weights; None stands for the usual 40 epochs and learning rate of 0.003."""
+        return cls(40 if epochs is None else epochs, 3e-3 if lr is None else lr, flip=flip, seed=seed)
 
 
 def train(
     model: EfficientNet, preprocess: Preprocess, images: ImageSet, recipe: Recipe, checkpoint: Path, *, progress: Progress = SILENT
 ) -> EfficientNet:
-    """Train on all of `images`; returns the averaged network, in eval mode. `checkpoint` holds the state between epochs."""
+    """Train on all of `images`; returns the averaged network, in eval mode. `checkpoint` stores the state between epochs.
+
+    Raises EdgeeffError where the loss becomes infinite or NaN.
+    """
     progress = progress if parallel.rank() == 0 else SILENT
     torch.manual_seed(recipe.seed)
     student = channels_last(Deployed(model, preprocess))
-    average = copy.deepcopy(student).eval()
+    learner = Learner(student, _optimizer(student, recipe), DECAY)
+    learner.averaged.eval()
     model.set_stochastic_depth(recipe.stochastic_depth)
-    optimizer = torch.optim.AdamW(_groups(student, recipe.weight_decay), lr=recipe.lr)
     batches = max(1, len(images) // recipe.batch)
-    steps = recipe.epochs * batches
     done = 0
-    state: dict[str, Any] = {"student": student, "average": average, "optimizer": optimizer}
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        done = saved["epochs"]
-        for name, part in state.items():
-            part.load_state_dict(saved[name])
+        done = int(learner.resume(checkpoint)["epochs"])
         progress.say(f"train: resumed after epoch {done} of {recipe.epochs}")
     replica = parallel.replicate(student)
     start = time.monotonic()
@@ -82,29 +82,18 @@ def train(
         losses = []
         loader = _batches(images, preprocess, recipe, epoch)
         for i, (pixels, labels) in enumerate(progress.track(loader, f"epoch {epoch + 1}/{recipe.epochs}", batches)):
-            step = epoch * batches + i
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * _schedule(step, steps)
             size = parallel.total([len(labels)])[0]
             loss = _loss(replica, pixels, labels, recipe.smoothing) * (len(labels) * parallel.world() / size)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(student.parameters(), 5.0)
-            optimizer.step()
-            _follow(average, student, min(0.998, (1 + step) / (10 + step)))
+            learner.step(loss, recipe.lr * _schedule(epoch * batches + i, recipe.epochs * batches))
             losses.append(loss.item())
         mean = sum(parallel.total(losses)) / len(losses) / parallel.world()
         if not math.isfinite(mean):
             raise EdgeeffError(f"training diverged in epoch {epoch + 1}: the loss is {mean}. Lower --lr (now {recipe.lr:g}).")
-        buffer = io.BytesIO()
-        torch.save({"epochs": epoch + 1, **{name: part.state_dict() for name, part in state.items()}}, buffer)
         if parallel.rank() == 0:
-            write_whole(checkpoint, buffer.getvalue())
+            learner.save(checkpoint, {"epochs": epoch + 1})
         left = (time.monotonic() - start) / (epoch + 1 - done) * (recipe.epochs - epoch - 1)
         progress.say(f"epoch {epoch + 1}/{recipe.epochs}: loss {mean:.3f}, {left / 60:.1f} min left")
-    trained = average.model
-    assert isinstance(trained, EfficientNet)
-    return trained.eval()
+    return learner.averaged.model.eval()
 
 
 def training_resolution(resolution: int) -> int:
@@ -120,28 +109,22 @@ def _loss(student: torch.nn.Module, pixels: Pixels, labels: Tensor, smoothing: f
     return F.cross_entropy(student(torch.from_numpy(pixels)), labels, label_smoothing=smoothing)
 
 
-def _groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay the convolutions' and the classifier's weights; not biases and batch norms."""
+def _optimizer(module: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW that decays the weights of the convolutions and the classifier, but not biases and batch norms."""
     parameters = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=recipe.lr,
+    )
 
 
 def _schedule(step: int, steps: int) -> float:
     """Share of the peak rate: linear over the first tenth, then half a cosine to zero."""
     warm = max(1, steps // 10)
     return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-@torch.no_grad()
-def _follow(average: torch.nn.Module, student: torch.nn.Module, decay: float) -> None:
-    for mean, value in zip(average.state_dict().values(), student.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value, 1 - decay)
-        else:
-            mean.copy_(value)
 
 
 def _batches(images: ImageSet, preprocess: Preprocess, recipe: Recipe, epoch: int) -> Iterator[tuple[Pixels, Tensor]]:

@@ -1,7 +1,7 @@
 """The symmetric INT8 scheme on the torch side: the network with trainable quantizers just where TensorRT wants them.
 
 Weights per channel, activations per tensor, all signed, zero point 0. A quantizer stands on the input of every convolution but the
-stem and squeeze-and-excitation; the one on a block's input also serves its skip. `qdq.py` writes the same as a graph.
+stem and squeeze-and-excitation; the one on a block's input also serves its skip. `export/qdq.py` writes the same as a graph.
 
 The quantizers are torch's own fake quantization. NNCF's put per-channel quantizers on the inputs of depthwise convolutions, which
 TensorRT does not take, and compile C++ kernels at the first use, which fails on a busy machine or without a compiler.
@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
@@ -26,11 +24,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..data.calibration import ESTIMATORS
 from ..data.images import PixelFile
+from ..export.qdq import Scales
 from ..network.model import Deployed, EfficientNet, MBBlock, channels_last
 from ..progress import SILENT, Progress
-
-REMEDIES = {"ranges chosen per layer": 0} | {f"{n} layers back to float": n for n in (8, 16, 24)}
-"""How many layers each leaves in float: those whose own error is largest. In B0 nearly all of them are depthwise."""
 
 BINS = 2048
 BATCH = 16
@@ -40,16 +36,16 @@ Layer = nn.Conv2d | nn.Linear
 
 
 @dataclass(frozen=True)
-class Range:
-    """What one layer is quantized with. `activation` is the largest input kept, chosen by `estimator`.
+class LayerRange:
+    """What one layer is quantized with. `amax` is the largest magnitude of its input that is kept, chosen by `estimator`.
 
-    `weights` are the largest weights kept, `bias_error` the mean shift of the output, both `(channels,)`; `error` is the output's
-    squared error over its power, where its inputs are exact.
+    `weight_amax` are the largest magnitudes of weights kept, `bias_error` the mean shift of the output, both `(channels,)`; `error`
+    is the output's squared error over its power, with exact inputs.
     """
 
-    activation: float
+    amax: float
     estimator: str
-    weights: Tensor
+    weight_amax: Tensor
     bias_error: Tensor
     error: float
 
@@ -78,7 +74,7 @@ class FakeQuantizer(nn.Module):
         return torch._fake_quantize_learnable_per_channel_affine(x, self.scale, self.zero_point, 0, self.lowest, 127)
 
 
-def fold(model: EfficientNet) -> EfficientNet:
+def fold_batch_norms(model: EfficientNet) -> EfficientNet:
     """A copy whose batch norms are inside their convolutions."""
     folded = copy.deepcopy(model).eval()
     for parent in folded.modules():
@@ -112,12 +108,18 @@ def layers(model: nn.Module) -> Iterator[tuple[str, Layer, nn.Module]]:
             yield name, layer, first.get(layer, layer)
 
 
+def is_depthwise(model: nn.Module, layer: str) -> bool:
+    """Whether the layer of that name is a depthwise convolution."""
+    module = model.get_submodule(layer)
+    return isinstance(module, nn.Conv2d) and module.groups > 1
+
+
 @torch.no_grad()
 def calibrate(
     model: EfficientNet, photos: PixelFile, estimators: Sequence[str] = ESTIMATORS, progress: Progress = SILENT
-) -> dict[str, Range]:
+) -> dict[str, LayerRange]:
     """Each layer's ranges: of those that the estimators give, the ones with the least error of the layer's output."""
-    folded = fold(model)
+    folded = fold_batch_norms(model)
     network = channels_last(Deployed(folded, photos.preprocess).eval())
     found = list(layers(folded))
     largest: dict[str, float] = dict.fromkeys((name for name, _, _ in found), 0.0)
@@ -142,8 +144,8 @@ def calibrate(
         over = [0, *range(2, exact.ndim)]
         power[name] += float(exact.square().mean())
         w = quantized(layer.weight, weights[name])
-        for estimator, limit in tried[name].items():
-            difference = functional_call(layer, {"weight": w}, (quantized(x, torch.tensor([limit])),)) - exact
+        for estimator, amax in tried[name].items():
+            difference = functional_call(layer, {"weight": w}, (quantized(x, torch.tensor([amax])),)) - exact
             errors[name][estimator] += float(difference.square().mean())
             shifts[name][estimator] = shifts[name][estimator] + difference.mean(over)
 
@@ -152,36 +154,36 @@ def calibrate(
     for name, candidates in tried.items():
         estimator = min(candidates, key=lambda e: errors[name][e])
         shift, error = shifts[name][estimator] / batches, errors[name][estimator] / max(power[name], 1e-20)
-        ranges[name] = Range(candidates[estimator], estimator, weights[name], shift, error)
+        ranges[name] = LayerRange(candidates[estimator], estimator, weights[name], shift, error)
     chosen = Counter(r.estimator for r in ranges.values()).most_common()
     progress.say(f"ranges of {len(ranges)} layers: {', '.join(f'{count} by {estimator}' for estimator, count in chosen)}")
     return ranges
 
 
-def fake_quantized(model: EfficientNet, ranges: dict[str, Range]) -> EfficientNet:
+def fake_quantized(model: EfficientNet, ranges: dict[str, LayerRange]) -> EfficientNet:
     """A folded copy with quantizers of these ranges, whose widths can be trained, and corrected biases; other layers stay float."""
-    student = fold(model)
+    student = fold_batch_norms(model)
     for name, layer, holder in list(layers(student)):
         if name not in ranges:
             continue
         r = ranges[name]
         assert layer.bias is not None
         layer.bias.data -= r.bias_error
-        parametrize.register_parametrization(layer, "weight", FakeQuantizer(r.weights, lowest=-127))
-        holder.add_module("quantized_input", FakeQuantizer(torch.tensor([r.activation]), lowest=-128))
+        parametrize.register_parametrization(layer, "weight", FakeQuantizer(r.weight_amax, lowest=-127))
+        holder.add_module("quantized_input", FakeQuantizer(torch.tensor([r.amax]), lowest=-128))
         holder.register_forward_pre_hook(_quantize_input)
     return student
 
 
-def strip(model: EfficientNet) -> tuple[EfficientNet, dict[str, tuple[float, NDArray[np.float32]]]]:
-    """A float copy without the quantizers, and each quantized layer's steps: its activation's, and its weights' `(channels,)`."""
+def strip(model: EfficientNet) -> tuple[EfficientNet, Scales]:
+    """A float copy without the quantizers, and each quantized layer's scales: its input's, and its weights' `(channels,)`."""
     bare = copy.deepcopy(model).eval()
-    steps = {}
+    scales = {}
     found: list[Any] = list(layers(bare))
     for name, layer, holder in found:
         if parametrize.is_parametrized(layer, "weight"):
             weights, activation = layer.parametrizations.weight[0], holder.quantized_input
-            steps[name] = (float(activation.scale.detach()), weights.scale.detach().numpy())
+            scales[name] = (float(activation.scale.detach()), weights.scale.detach().numpy())
             # Not `remove_parametrizations`: it would take the weights from the class that a copy shares with its original.
             weight = layer.parametrizations.weight.original
             del layer.parametrizations
@@ -189,15 +191,15 @@ def strip(model: EfficientNet) -> tuple[EfficientNet, dict[str, tuple[float, NDA
             layer.register_parameter("weight", weight)
             del holder.quantized_input
             holder._forward_pre_hooks.clear()
-    return bare, steps
+    return bare, scales
 
 
-def quantized(x: Tensor, limit: Tensor) -> Tensor:
-    """`x` in 8 bits: signed, symmetric, up to `limit`, one number or one for each channel of the first axis."""
-    step = (limit / 127).clamp(min=1e-12)
-    if len(limit) == 1:
-        return torch.fake_quantize_per_tensor_affine(x, float(step), 0, -128, 127)
-    return torch.fake_quantize_per_channel_affine(x, step, torch.zeros(len(step), dtype=torch.int32), 0, -127, 127)
+def quantized(x: Tensor, amax: Tensor) -> Tensor:
+    """`x` in 8 bits: signed, symmetric, up to `amax`, one number or one for each channel of the first axis."""
+    scale = (amax / 127).clamp(min=1e-12)
+    if len(amax) == 1:
+        return torch.fake_quantize_per_tensor_affine(x, float(scale), 0, -128, 127)
+    return torch.fake_quantize_per_channel_affine(x, scale, torch.zeros(len(scale), dtype=torch.int32), 0, -127, 127)
 
 
 def _watch(
@@ -250,11 +252,11 @@ def _candidates(counts: Tensor, largest: float, estimators: Sequence[str]) -> di
     for p in PERCENTILES:
         found[f"percentile {p}"] = width * (int((below < p / 100).sum()) + 1)
     centres = width * (torch.arange(BINS) + 0.5)
-    limits = torch.linspace(0.05, 1, 96) * largest
-    errors = [float((counts * (quantized(centres, limit[None]) - centres).square()).sum()) for limit in limits]
-    found["least squared error"] = float(limits[errors.index(min(errors))])
+    tried = torch.linspace(0.05, 1, 96) * largest
+    errors = [float((counts * (quantized(centres, amax[None]) - centres).square()).sum()) for amax in tried]
+    found["least squared error"] = float(tried[errors.index(min(errors))])
     wanted = tuple(estimators)
-    return {estimator: max(limit, 1e-6) for estimator, limit in found.items() if estimator.startswith(wanted)}
+    return {estimator: max(amax, 1e-6) for estimator, amax in found.items() if estimator.startswith(wanted)}
 
 
 def _quantize_input(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

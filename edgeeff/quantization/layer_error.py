@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..data.images import Pixels
 from ..errors import BadInput
-from ..files import write_whole
+from ..files import user_path, write_whole
 from ..progress import SILENT, Progress
 
 LAYERS = ("Convolution", "GroupConvolution", "MatMul")
@@ -44,10 +45,10 @@ class LayerError:
 
 def inspect(bundle: Bundle, images: Pixels | None = None, *, progress: Progress = SILENT) -> list[LayerError]:
     """Every layer, the one that adds most error first; on the bundle's golden photos, or on `images` `(N, R, R, 3)` uint8."""
-    if bundle.manifest["precision"] in ("float32", "bf16"):
-        raise BadInput(f"{bundle.path}: ships {bundle.manifest['precision']}: it has no INT8 layers to inspect.")
+    if not bundle.manifest.precision.quantized:
+        raise BadInput(f"{bundle.path}: ships {bundle.manifest.precision}: it has no INT8 layers to inspect.")
     images = bundle.golden()["images"] if images is None else images
-    return compare(bundle.path / "model.onnx", bundle.path / bundle.manifest["model"], images, progress=progress)
+    return compare(bundle.path / "model.onnx", bundle.path / bundle.manifest.model, images, progress=progress)
 
 
 def compare(float_file: Path, integer_file: Path, images: Pixels, *, progress: Progress = SILENT) -> list[LayerError]:
@@ -87,7 +88,8 @@ def plot(errors: list[LayerError], path: Path) -> None:
         rows.append(f'<text x="{326 + width:.1f}" y="{y}">{e.adds:.3f}%</text>')
     size = f'width="820" height="{30 + 18 * len(errors)}"'
     text = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">{"".join(rows)}</svg>\n'
-    write_whole(path, text.encode())
+    with user_path(path, "written"):
+        write_whole(path, text.encode())
 
 
 class _Probe:
@@ -121,7 +123,7 @@ def _read(path: Path) -> Any:
     return model
 
 
-def _layers(model: Any) -> dict[str, Any]:
+def _layers(model: Any) -> Mapping[str, Any]:
     return {_name(op): op for op in model.get_ordered_ops() if op.get_type_name() in LAYERS}
 
 

@@ -1,4 +1,4 @@
-"""Post-training INT8 for OpenVINO's scheme, with NNCF: a ladder of remedies, cheapest first.
+"""Post-training INT8 for OpenVINO's scheme, with NNCF.
 
 Weights are symmetric per channel, activations asymmetric per tensor (NNCF's `mixed` preset).
 """
@@ -9,6 +9,7 @@ import contextlib
 import io
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -19,48 +20,92 @@ import numpy as np
 from ..backends.openvino import save
 from ..data.images import PixelFile, Pixels
 from ..errors import BadInput
-from ..progress import SILENT, Progress
+from ..progress import SILENT, Progress, debugging
 
-REMEDIES = ("fast bias correction", "full bias correction", "quantile ranges", "accuracy control")
-RANKING = 150
+RANKING = 150  # photos by which accuracy control ranks layers
 
 
 def quantize(
     model: Path,
     calibration: PixelFile,
     folder: Path,
-    remedy: str,
     *,
-    max_drop: float = 0.5,
-    on_time: Callable[[], None] = lambda: None,
+    fast_bias_correction: bool = True,
+    quantile_ranges: bool = False,
     progress: Progress = SILENT,
 ) -> Path:
-    """Write the INT8 version of a float IR into `folder`, by one of REMEDIES; returns its main file.
+    """Write the INT8 version of a float IR into `folder`; returns its main file.
 
-    `accuracy control` first quantizes as `fast bias correction` does, then puts those layers back to float that cost most agreement
-    with the float model on calibration photos, until at most `max_drop` percent of these change their label; `on_time` is called
-    between its trials, and may raise.
+    Fast bias correction takes each layer's inputs from the float network, full bias correction those that arrive in the quantized
+    one. Ranges of activations are minima and maxima, or mean quantiles.
     """
-    import openvino
-
-    progress.say(f"quantize: {remedy}, {len(calibration)} calibration photos")
     with quiet_nncf() as nncf:
-        float_model = openvino.Core().read_model(model)
-        images = list(calibration.batches(1))
-        data = nncf.Dataset(images)
-        options: dict[str, Any] = {"subset_size": len(images), **_scheme(nncf)}
-        if remedy == "accuracy control":
-            quantized = _with_accuracy_control(nncf, float_model, data, options, max_drop, on_time)
-        else:
-            if remedy == "quantile ranges":
-                ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MEAN_QUANTILE
-                options["advanced_parameters"] = nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges)
-            quantized = nncf.quantize(float_model, data, fast_bias_correction=remedy != "full bias correction", **options)
+        data = _Calibration(nncf, model, calibration)
+        options = data.options
+        if quantile_ranges:
+            ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MEAN_QUANTILE
+            options["advanced_parameters"] = nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges)
+        progress.say(f"quantize: {len(data.images)} calibration photos")
+        quantized = nncf.quantize(data.model, data.dataset, fast_bias_correction=fast_bias_correction, **options)
     return save(quantized, folder)
 
 
-def quantized_blindly(model: Path, image: Pixels, folder: Path) -> Path:
-    """INT8 with meaningless ranges, in seconds: to time, never to judge or ship."""
+def quantize_with_accuracy_control(
+    model: Path,
+    calibration: PixelFile,
+    folder: Path,
+    *,
+    max_drop: float,
+    check_time: Callable[[], None] = lambda: None,
+    progress: Progress = SILENT,
+) -> Path:
+    """Write the INT8 version of a float IR in which the layers that cost most agreement with it stay float; returns its main file.
+
+    Agreement with the float model on calibration photos is the metric, so that neither labels nor validation photos take part;
+    layers are put back to float until at most `max_drop` percent of the photos change their label. `check_time` is called before
+    each trial, and may raise.
+    """
+    import openvino
+
+    with quiet_nncf() as nncf:
+        data = _Calibration(nncf, model, calibration)
+        teacher = openvino.Core().compile_model(data.model, "CPU")
+        truth = np.concatenate([teacher(image)[0].argmax(1) for image in data.images])
+
+        def agreement(candidate: Any, rows: Any) -> tuple[float, list[float]]:
+            check_time()
+            same = [float(candidate(image)[0].argmax() == truth[i]) for i, image in rows]
+            return float(np.mean(same)), same
+
+        progress.say(f"quantize with accuracy control: {len(data.images)} calibration photos")
+        quantized = nncf.quantize_with_accuracy_control(
+            data.model,
+            calibration_dataset=data.dataset,
+            validation_dataset=nncf.Dataset(list(enumerate(data.images))),
+            validation_fn=agreement,
+            max_drop=max_drop / 100,
+            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+                ranking_subset_size=min(RANKING, len(data.images))
+            ),
+            **data.options,
+        )
+    return save(quantized, folder)
+
+
+class _Calibration:
+    """What NNCF takes: the float model, the photos one by one, and the scheme."""
+
+    def __init__(self, nncf: ModuleType, model: Path, calibration: PixelFile) -> None:
+        import openvino
+
+        self.model = openvino.Core().read_model(model)
+        self.images = list(calibration.batches(1))
+        self.dataset = nncf.Dataset(self.images)
+        self.options: dict[str, Any] = {"subset_size": len(self.images), **_scheme(nncf)}
+
+
+def quantize_for_timing(model: Path, image: Pixels, folder: Path) -> Path:
+    """INT8 with meaningless ranges, in seconds: to measure latency, never to judge or ship."""
     import openvino
 
     with quiet_nncf() as nncf:
@@ -79,34 +124,6 @@ def _scheme(nncf: ModuleType) -> dict[str, Any]:
     """What is quantized and how. Squeeze-and-excitation works on a handful of numbers: in INT8 it costs more than it saves."""
     gates = nncf.IgnoredScope(patterns=[".*/se/.*"], validate=False)
     return {"preset": nncf.QuantizationPreset.MIXED, "ignored_scope": gates}
-
-
-def _with_accuracy_control(
-    nncf: ModuleType, model: Any, data: Any, options: dict[str, Any], max_drop: float, on_time: Callable[[], None]
-) -> Any:
-    """Agreement with the float model is the metric, so that neither labels nor validation photos take part."""
-    import openvino
-
-    images = list(data.get_inference_data())
-    teacher = openvino.Core().compile_model(model, "CPU")
-    truth = np.concatenate([teacher(image)[0].argmax(1) for image in images])
-
-    def agreement(candidate: Any, rows: Any) -> tuple[float, list[float]]:
-        on_time()
-        same = [float(candidate(image)[0].argmax() == truth[i]) for i, image in rows]
-        return float(np.mean(same)), same
-
-    numbered = nncf.Dataset(list(enumerate(images)))
-    restorer = nncf.AdvancedAccuracyRestorerParameters(ranking_subset_size=min(RANKING, len(images)))
-    return nncf.quantize_with_accuracy_control(
-        model,
-        calibration_dataset=data,
-        validation_dataset=numbered,
-        validation_fn=agreement,
-        max_drop=max_drop / 100,
-        advanced_accuracy_restorer_parameters=restorer,
-        **options,
-    )
 
 
 def quantized_layers(model: Path) -> set[str]:
@@ -129,16 +146,20 @@ def _from_int8(node: Any) -> bool:
 
 @contextlib.contextmanager
 def quiet_nncf() -> Iterator[ModuleType]:
-    """NNCF without its telemetry, progress bars and log: the variable is its own switch, read at import."""
+    """NNCF without its telemetry (NNCF_CI is its own switch, read at import), and without progress bars and log unless debugging.
+
+    What it prints never reaches standard output.
+    """
     os.environ["NNCF_CI"] = "1"
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    output = sys.stderr if debugging() else io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         import nncf
 
-        nncf.set_log_level(logging.ERROR)
+        nncf.set_log_level(logging.INFO if debugging() else logging.ERROR)
         yield nncf
 
 
-def suspicious(calibration: PixelFile) -> None:
+def refuse_blank(calibration: PixelFile) -> None:
     """Refuse photos that would give meaningless ranges."""
     flat = sum(int(np.ptp(image) < 8) for batch in calibration.batches(64) for image in batch)
     if flat > len(calibration) // 2:

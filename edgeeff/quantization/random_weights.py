@@ -1,4 +1,4 @@
-"""What a network is timed by before it has weights: the right graphs with random numbers in them, never to judge or ship."""
+"""A target's forms of a network with random weights: to measure latency before there are weights, never to judge or ship."""
 
 from __future__ import annotations
 
@@ -7,38 +7,42 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.images import Preprocess, noise
-from ..export import fp16 as half
-from ..export import qdq
+from ..data.images import noise
+from ..data.preprocess import Preprocess
+from ..export import fp16, qdq
 from ..export.onnx import to_onnx
-from ..network.model import create
-from ..network.variants import Activation, Variant
+from ..network.architecture import Variant
+from ..network.model import EfficientNet, create
+from ..precision import Precision
 from ..target import Target
-from . import fake_quant as fakequant
-from .nncf_ptq import quantized_blindly
+from .fake_quant import fold_batch_norms, is_depthwise, layers
+from .nncf_ptq import quantize_for_timing
 
 
-def prototypes(v: Variant, classes: int, target: Target, activation: Activation | None, folder: Path) -> dict[str, Path]:
-    """The target's forms of a network, by precision; another activation than its own where one is named."""
-    preprocess = Preprocess.standard(v.resolution, v.mean, v.std)
+def random_forms(v: Variant, classes: int, target: Target, activation: str | None, folder: Path) -> dict[Precision, Path]:
+    """The file of each of the target's precisions; with another activation than the variant's where one is named."""
     model = create(replace(v, activation=activation or v.activation), classes=classes).eval()
-    if target.scheme == "asymmetric":
-        onnx = to_onnx(model, preprocess, folder / "model.onnx")
-        plain, integer = (_new(folder, name) for name in ("float", "int8"))
-        sources = {"float": target.runtime.compile(onnx, plain)}
-        sources["int8"] = quantized_blindly(sources["float"], noise(v.resolution), integer)
-        return {p: sources["int8" if p.startswith("int8") else "float"] for p in target.precisions}
-    bare = fakequant.fold(model)
+    make = _asymmetric if target.scheme == "asymmetric" else _symmetric
+    return make(model, Preprocess.standard(v.resolution, v.mean, v.std), target, folder)
+
+
+def _asymmetric(model: EfficientNet, preprocess: Preprocess, target: Target, folder: Path) -> dict[Precision, Path]:
+    onnx = to_onnx(model, preprocess, folder / "model.onnx")
+    (folder / "float").mkdir()
+    (folder / "int8").mkdir()
+    plain = target.runtime.compile(onnx, folder / "float")
+    integer = quantize_for_timing(plain, noise(preprocess.resolution), folder / "int8")
+    return {p: integer if p.quantized else plain for p in target.precisions}
+
+
+def _symmetric(model: EfficientNet, preprocess: Preprocess, target: Target, folder: Path) -> dict[Precision, Path]:
+    bare = fold_batch_norms(model)
     onnx = to_onnx(bare, preprocess, folder / "model.onnx")
-    steps = {name: (1.0, np.ones(len(layer.weight), np.float32)) for name, layer, _ in fakequant.layers(bare)}
-    pointwise = {name: step for name, step in steps.items() if getattr(bare.get_submodule(name), "groups", 1) == 1}
-    graph, mixed = (qdq.write(onnx, s, folder / f"{n}.onnx") for n, s in (("int8", steps), ("mixed", pointwise)))
-    sources = {"float32": onnx, "int8": graph, "fp16": onnx, "int8-fp16": graph, "int8-mixed": mixed}
-    return {
-        p: sources[p] if p in ("float32", "int8") else half.write(sources[p], folder / f"{p}-baked.onnx") for p in target.precisions
-    }
-
-
-def _new(folder: Path, name: str) -> Path:
-    (folder / name).mkdir()
-    return folder / name
+    scales = {name: (1.0, np.ones(len(layer.weight), np.float32)) for name, layer, _ in layers(bare)}
+    pointwise = {name: scale for name, scale in scales.items() if not is_depthwise(bare, name)}
+    graph, mixed = (qdq.write(onnx, s, folder / f"{n}.onnx") for n, s in (("int8", scales), ("mixed", pointwise)))
+    forms = {}
+    for p in target.precisions:
+        source = (mixed if p.depthwise_in_float else graph) if p.quantized else onnx
+        forms[p] = fp16.write(source, folder / f"{p}-baked.onnx") if p.rest == "fp16" else source
+    return forms

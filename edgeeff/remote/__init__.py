@@ -1,1 +1,14 @@
-"""Another machine over ssh."""
+"""Other machines over ssh.
+
+    from edgeeff import remote
+    answers = remote.evaluate(EvaluateJob("my-model", val="photos/val"), ["user@jetson"])
+    with remote.machine(["pi@one", "pi@two"], "openvino") as machine:
+        edgeeff.fit(job, machine=machine)  # what fits the slowest of them
+
+`evaluate`, `benchmark`, `compile_bundle` and `watch` return an answer for each host; `machine` is where `fit` and `pick` measure.
+"""
+
+from .host import HostAnswer, machine
+from .verbs import Watch, benchmark, compile_bundle, evaluate, watch
+
+__all__ = ["HostAnswer", "Watch", "benchmark", "compile_bundle", "evaluate", "machine", "watch"]

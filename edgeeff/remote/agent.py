@@ -1,17 +1,19 @@
-"""The far half of remote.py: one job on this machine, which goes on when the connection does not. Needs the standard library alone.
+"""The part of a remote run that runs on the device: one job at a time, which survives the loss of the ssh connection.
 
-    there.py start ID         run the job that standard input describes in JSON, detached, unless it runs or has run already
-    there.py poll ID E O      its state, and what it wrote to standard error from E on and to standard output from O on
-    there.py end ID           ask it to end
-    there.py stop ID          kill it if it runs, and remove what it left
+    agent.py start ID         run the job that standard input describes in JSON, detached, unless it runs or has run already
+    agent.py poll ID E O      its state, and what it wrote to standard error after byte E and to standard output after byte O
+    agent.py end ID           ask the job to end
+    agent.py stop ID          kill the job if it runs, and remove its files
 
-Under ~/.cache/edgeeff: `sent` by content, environments in `on`, and `jobs`, a folder each. A job holds a lock on its folder as long
-as it lives; without lock and without `rc` it has gone. It kills itself when nobody polls any more.
+It needs the standard library alone. Under ~/.cache/edgeeff lie `sent`, files by the hash of their contents, `on`, virtual
+environments, and `jobs`, a folder each. A job holds a lock on a file in its folder for as long as it lives; where nothing holds the
+lock and no file `rc` with an exit code exists, the job has died. A job that is not polled for some minutes kills itself.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -21,39 +23,80 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Literal, TypedDict
 
 BASE = Path.home() / ".cache/edgeeff"
-BOOT = Path("/proc/sys/kernel/random/boot_id")
-KEPT_DAYS = {"jobs": 1, "sent": 30, "on": 30}  # a measurement of yesterday is no answer; photos and environments are costly
-FULL = ("No space left on device", "Disk quota exceeded", "File too large")
-OFFLINE = ("name resolution", "NewConnectionError", "ConnectTimeout", "Network is unreachable", "nodename nor servname")
-CHUNK = 1 << 16
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+KEPT_DAYS = {"jobs": 1, "sent": 30, "on": 30}  # results become out of date; photos and environments are expensive to send again
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE_MESSAGES = ("No space left on device", "Disk quota exceeded", "File too large")
+OFFLINE_MESSAGES = ("name resolution", "NewConnectionError", "ConnectTimeout", "Network is unreachable", "nodename nor servname")
+CHUNK = 1 << 16  # bytes of output that one poll returns while the job runs
+
+
+class Job(TypedDict):
+    """What `start` reads: the verb to run, and what it needs."""
+
+    kit: str  # the folder in `sent` that holds the wheel and this script
+    wheel: str
+    extra: str  # of edgeeff, to install with the wheel
+    outside: bool  # whether the environment sees the system's site-packages
+    environment: str  # the environment's name in `on`
+    arguments: list[str]  # of edgeeff
+    send: dict[str, str]  # name in the working folder → path in `sent`
+    copy: list[str]  # those names that the verb changes, so that they are copied, not linked
+    silence: float  # seconds without a poll after which the job kills itself
+
+
+State = Literal["none", "gone", "running", "done"]
+"""Of a job: unknown, died before its end, running, or ended with an exit code."""
+
+
+class StateAnswer(TypedDict):
+    """What `start` answers, the state before the call, and `stop`, the state after it."""
+
+    state: State
+
+
+class PollAnswer(TypedDict, total=False):
+    """What `poll` answers: whole lines, and the byte offsets after them. `rc` is there once the state is done."""
+
+    state: State
+    lines: list[str]  # of standard error
+    said: int  # the offset in standard error
+    output: str
+    written: int  # the offset in standard output
+    rc: int
+    rebooted: bool  # whether the machine has restarted since the job started
 
 
 class Refusal(Exception):
-    """A line for the person at the other end, and the exit code."""
+    """A line for the user and the exit code."""
+
+    def __init__(self, line: str, code: int) -> None:
+        super().__init__(line)
+        self.code = code
 
 
-def main(verb: str, name: str, *more: str) -> None:
-    folder = BASE / "jobs" / name
+def main(verb: str, job: str, *offsets: str) -> None:
+    folder = BASE / "jobs" / job
+    answer: StateAnswer | PollAnswer | None = None
     if verb == "start":
         answer = start(folder, json.load(sys.stdin))
     elif verb == "poll":
-        answer = poll(folder, *map(int, more))
+        answer = poll(folder, *map(int, offsets))
     elif verb == "end":
         (folder / "end").touch()
-        answer = {}
     elif verb == "stop":
         answer = stop(folder)
     else:
         work(folder)
         return
-    print(json.dumps(answer))
+    print(json.dumps(answer or {}))
 
 
-def start(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """`state` before this call: none, gone, running or done."""
+def start(folder: Path, job: Job) -> StateAnswer:
+    """Start the job detached, unless it is running or done."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = _lock(folder / "lock")
     if lock is None:
@@ -61,45 +104,52 @@ def start(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     with lock:
         if _age(folder / "rc") < KEPT_DAYS["jobs"]:
             return {"state": "done"}
-        state = "gone" if (folder / "boot").exists() else "none"
-        for left in set(folder.iterdir()) - {folder / "lock"}:
-            _remove(left)
+        state: State = "gone" if (folder / "boot").exists() else "none"
+        for remnant in set(folder.iterdir()) - {folder / "lock"}:
+            _remove(remnant)
         for used in [BASE / "sent" / path.split("/")[0] for path in (job["kit"], *job["send"].values())]:
             os.utime(used)
-        _sweep()
+        _remove_old()
         (folder / "job.json").write_text(json.dumps(job))
         (folder / "heartbeat").touch()
-        (folder / "boot").write_text(_boot())
+        (folder / "boot").write_text(_boot_id())
         with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
             command = [sys.executable, __file__, "work", folder.name]
-            # The lock belongs to the open file, so the job holds it from before this process lets go.
+            # The lock belongs to the open file, which the job inherits: it is held before this process lets go of it.
             subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, pass_fds=[lock.fileno()], start_new_session=True
             )
         return {"state": state}
 
 
-def poll(folder: Path, said: int, written: int) -> dict[str, Any]:
-    """`state`: none, gone, running or done; whole lines of standard error and output, and where they end; done: the exit code."""
+def poll(folder: Path, said: int, written: int) -> PollAnswer:
+    """The job's state, and its output after the two byte offsets. Each poll also keeps the job alive."""
     if not folder.is_dir():
         return {"state": "none", "lines": [], "said": 0, "output": "", "written": 0, "rebooted": False}
     (folder / "heartbeat").touch()
     lock = _lock(folder / "lock")
     if lock:
         lock.close()
-    rc = folder / "rc"
-    state = "running" if lock is None else "done" if rc.exists() else "gone"
-    lines, output = (_lines(folder / name, at, state == "done") for name, at in (("stderr", said), ("stdout", written)))
-    answer: dict[str, Any] = {"state": state, "lines": lines.decode(errors="replace").splitlines(), "said": said + len(lines)}
-    answer |= {"output": output.decode(errors="replace"), "written": written + len(output)}
+    rc, boot = folder / "rc", folder / "boot"
+    state: State = "running" if lock is None else "done" if rc.exists() else "gone"
+    lines = _read_lines(folder / "stderr", said, state == "done")
+    output = _read_lines(folder / "stdout", written, state == "done")
+    answer: PollAnswer = {
+        "state": state,
+        "lines": lines.decode(errors="replace").splitlines(),
+        "said": said + len(lines),
+        "output": output.decode(errors="replace"),
+        "written": written + len(output),
+    }
     if state == "done":
-        return answer | {"rc": int(rc.read_text())}
-    boot = folder / "boot"
-    return answer | {"rebooted": boot.exists() and boot.read_text() != _boot()}
+        answer["rc"] = int(rc.read_text())
+    else:
+        answer["rebooted"] = boot.exists() and boot.read_text() != _boot_id()
+    return answer
 
 
-def _lines(file: Path, start: int, done: bool) -> bytes:
-    """Whole lines from there on, not too many at once; all that is left where it is done."""
+def _read_lines(file: Path, start: int, done: bool) -> bytes:
+    """Whole lines from byte `start` on, at most CHUNK bytes; everything that is left once the job is done."""
     chunk = b""
     with contextlib.suppress(FileNotFoundError), file.open("rb") as stream:
         stream.seek(start)
@@ -107,8 +157,8 @@ def _lines(file: Path, start: int, done: bool) -> bytes:
     return chunk if done else chunk[: chunk.rfind(b"\n") + 1] or (chunk if len(chunk) == CHUNK else b"")
 
 
-def stop(folder: Path) -> dict[str, Any]:
-    """Nothing of the job is left."""
+def stop(folder: Path) -> StateAnswer:
+    """Kill the job and remove its folder; the state is still `running` where it does not die within 10 seconds."""
     for _ in range(100):
         lock = _lock(folder / "lock") if folder.is_dir() else None
         if lock or not folder.is_dir():
@@ -123,44 +173,50 @@ def stop(folder: Path) -> dict[str, Any]:
 
 
 def work(folder: Path) -> None:
-    """Run the job in this process's own session, and leave its exit code in `rc`."""
+    """Run the job in this process's own session, and leave its exit code in the file `rc`."""
     os.chdir(folder)
     Path("pid").write_text(str(os.getpid()))
-    job = json.loads(Path("job.json").read_text())
-    watch = Heartbeat(job["silence"])
+    job: Job = json.loads(Path("job.json").read_text())
     try:
-        code = _verb(job, watch)
-    except Refusal as refusal:
-        line, code = refusal.args
-        print(f"edgeeff: {line}", file=sys.stderr)
-    except OSError as error:
-        print(f"edgeeff: {error.filename or folder}: {error.strerror}.", file=sys.stderr)
-        code = 2
+        code = _run_verb(job, Heartbeat(job["silence"]))
+    except Exception as error:
+        refusal = _refusal(error)
+        print(f"edgeeff: {refusal}", file=sys.stderr)
+        code = refusal.code
     sys.stderr.flush()
     Path("rc.new").write_text(str(code))
     os.replace("rc.new", "rc")
 
 
-class Heartbeat:
-    """The polls as a running job sees them; by the monotonic clock, as a board without a battery sets the other one forward."""
+def _refusal(error: Exception) -> Refusal:
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        where = error.filename or Path.cwd()
+        return Refusal(f"the disk there is full: {where}: {error.strerror}. Make room in ~/.cache/edgeeff.", 2)
+    return Refusal(f"internal error in the agent: {type(error).__name__}: {' '.join(str(error).split())}. Please report it.", 1)
 
-    def __init__(self, silence: float) -> None:
-        self.silence = silence
+
+class Heartbeat:
+    """When the job was last polled, by the monotonic clock: a board without a battery sets the other one forward after boot."""
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
         self.seen, self.since = 0, time.monotonic()
 
     def check(self) -> None:
-        """Kill this process group when nobody has polled for `silence` seconds, or the job's folder is gone."""
+        """Kill this process group where nobody has polled for `timeout` seconds, or the job's folder is gone."""
         try:
             seen = Path("heartbeat").stat().st_mtime_ns
         except OSError:
             seen, self.since = self.seen, 0.0
         if seen != self.seen:
             self.seen, self.since = seen, time.monotonic()
-        elif time.monotonic() - self.since > self.silence:
+        elif time.monotonic() - self.since > self.timeout:
             os.killpg(0, signal.SIGKILL)
 
-    def run(self, command: list[str], out: IO[Any], err: IO[Any], cwd: str = ".", end: Path | None = None) -> int:
-        """A command's exit code; it dies with the group when the heartbeat stops, and is asked to end once `end` appears."""
+    def run(self, command: list[str], out: IO[str], err: IO[str], cwd: str = ".", end: Path | None = None) -> int:
+        """A command's exit code. It dies with this process group, and gets SIGTERM once the file `end` appears."""
         environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env=environment)
         while True:
@@ -173,8 +229,9 @@ class Heartbeat:
                 process.terminate()
 
 
-def _verb(job: dict[str, Any], watch: Heartbeat) -> int:
-    python = _environment(job, watch)
+def _run_verb(job: Job, heartbeat: Heartbeat) -> int:
+    """Put the sent files where the verb finds them by name, run it, and return its exit code."""
+    python = _environment(job, heartbeat)
     Path("work").mkdir()
     for name, path in job["send"].items():
         sent, here = BASE / "sent" / path, Path("work") / name
@@ -187,55 +244,57 @@ def _verb(job: dict[str, Any], watch: Heartbeat) -> int:
     command = [str(python), "-m", "edgeeff", *job["arguments"], "--json"]
     if Path("end").exists():
         raise Refusal("ended before it began.", 1)
-    code = watch.run(command, sys.stdout, sys.stderr, cwd="work", end=Path("end"))
+    code = heartbeat.run(command, sys.stdout, sys.stderr, cwd="work", end=Path("end"))
     if code < 0:
         hint = " Out of memory? `dmesg` there says so." if code == -signal.SIGKILL else ""
         raise Refusal(f"killed by {signal.Signals(-code).name}.{hint}", 1)
     return code
 
 
-def _environment(job: dict[str, Any], watch: Heartbeat) -> Path:
-    """The Python that has edgeeff and its backend, made on first use; it appears whole or not at all."""
+def _environment(job: Job, heartbeat: Heartbeat) -> Path:
+    """The Python of the virtual environment that has edgeeff and its backend; made on first use, and never seen half made."""
     folder: Path = BASE / "on" / job["environment"]
     python = folder / "bin/python"
     while (lock := _lock(folder.with_suffix(".lock"))) is None:  # another job is making it
-        watch.check()
+        heartbeat.check()
         time.sleep(1)
     with lock:
         if not python.exists():
             extra, unfinished = job["extra"], folder.with_suffix(".unfinished")
-            print(f"installing edgeeff[{extra}] there; once, it takes some minutes", file=sys.stderr, flush=True)
+            print(f"installing edgeeff[{extra}] there; this takes some minutes, once", file=sys.stderr, flush=True)
             _remove(folder)
             _remove(unfinished)
             outside = ["--system-site-packages"] if job["outside"] else []
-            _make([sys.executable, "-m", "venv", *outside, str(unfinished)], "make an environment", watch)
+            venv = [sys.executable, "-m", "venv", *outside, str(unfinished)]
+            _install(venv, "create a virtual environment", heartbeat)
             wheel = BASE / "sent" / job["kit"] / job["wheel"]
             pip = [str(unfinished / "bin/python"), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-            _make([*pip, f"{wheel}[{extra}]"], f"install edgeeff[{extra}]", watch)
-            os.replace(unfinished, folder)  # its scripts name the old path, its Python does not mind
+            _install([*pip, f"{wheel}[{extra}]"], f"install edgeeff[{extra}]", heartbeat)
+            os.replace(unfinished, folder)  # its scripts contain the old path; its Python works from any path
         os.utime(folder)
     return python
 
 
-def _make(command: list[str], what: str, watch: Heartbeat) -> None:
+def _install(command: list[str], what: str, heartbeat: Heartbeat) -> None:
+    """Run a step of the installation; raises Refusal with the reason that venv or pip gives."""
     with Path("make.log").open("w+", errors="replace") as log:
-        if watch.run(command, log, log) == 0:
+        if heartbeat.run(command, log, log) == 0:
             return
         log.seek(0)
         text = log.read()
     lines = [line for line in text.splitlines() if line.strip()]
     reason = next((line for line in lines if "ERROR" in line), lines[-1] if lines else "no reason given")[:300]
-    if any(word in text for word in FULL):
+    if any(message in text for message in NO_SPACE_MESSAGES):
         raise Refusal(f"the disk there is full: cannot {what} ({reason}). Make room in ~/.cache/edgeeff and TMPDIR.", 2)
-    if any(word in text for word in OFFLINE):
-        raise Refusal(f"cannot {what} there: pip reaches no package index ({reason}). Connect it, or set its pip's index.", 6)
+    if any(message in text for message in OFFLINE_MESSAGES):
+        raise Refusal(f"cannot {what} there: pip reaches no package index ({reason}). Connect it, or configure its pip's index.", 6)
     if "ensurepip" in text or "No module named" in text:
         raise Refusal(f"cannot {what} there ({reason}). Expected venv and pip: sudo apt install python3-venv", 5)
     raise Refusal(f"cannot {what} there: {reason}", 5)
 
 
 def _lock(path: Path) -> IO[str] | None:
-    """The file, locked as long as it is open; None while another process holds it."""
+    """The file, locked for as long as it is open; None while another process holds the lock."""
     file = path.open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -245,8 +304,8 @@ def _lock(path: Path) -> IO[str] | None:
     return file
 
 
-def _sweep() -> None:
-    """Remove what has lain unused for long; what is locked is in use."""
+def _remove_old() -> None:
+    """Remove what has not been used for KEPT_DAYS, except jobs that are locked and so in use."""
     for kind, days in KEPT_DAYS.items():
         for path in (BASE / kind).iterdir():
             if not path.is_dir() or _age(path) < days:
@@ -259,7 +318,7 @@ def _sweep() -> None:
 
 
 def _age(path: Path) -> float:
-    """Days since it was last written; without end where there is none."""
+    """Days since the path was last written; infinite where it does not exist."""
     return (time.time() - path.stat().st_mtime) / 86400 if path.exists() else float("inf")
 
 
@@ -270,8 +329,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _boot() -> str:
-    return BOOT.read_text().strip() if BOOT.exists() else ""
+def _boot_id() -> str:
+    return BOOT_ID.read_text().strip() if BOOT_ID.exists() else ""
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""A verb on another machine, over ssh: what it needs goes there, it runs there detached, and its answer comes back.
+"""A verb on another host, over ssh: its files are sent there, it runs there detached, and its result comes back.
 
     with Host.connect("user@jetson", "tensorrt") as host:
         host.run(["eval", "bundle", "--val", "val"], send={"bundle": Path("my-model"), "val": Path("photos/val")})
 
-Nothing is installed there but an environment in ~/.cache/edgeeff: edgeeff itself, numpy and the backend's runtime; never torch,
-onnx or nncf. A job outlives its connection; the same command finds it again. there.py is the half that runs there, ssh.py the wire.
+Nothing is installed there but a virtual environment in ~/.cache/edgeeff with edgeeff, numpy and the backend's runtime; never torch,
+onnx or nncf. A job survives the loss of its connection, and the same command finds it again. agent.py is the part that runs there,
+ssh.py the transport.
 """
 
 from __future__ import annotations
@@ -19,26 +20,30 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import BadInput, EdgeeffError, ToolMissing, Unreachable
-from ..measurement.latency import Costs, Figures, Request
-from ..progress import SILENT, Progress
-from . import agent as there
-from . import ssh, wheel
+import msgspec
+
+from ..errors import BadInput, EdgeeffError, ToolMissing, Unreachable, error_for, exit_code
+from ..files import user_path
+from ..machine import Machine, MachineFacts
+from ..measurement.benchmark import BenchmarkRequest, BenchmarkResult, Metrics
+from ..measurement.system_state import SystemState
+from ..progress import SILENT, Progress, debugging
+from ..records import from_json
+from . import agent, ssh, wheel
 
 S = TypeVar("S")
 T = TypeVar("T")
+Json = dict[str, Any]  # what a verb prints with --json
 
 BASE = ".cache/edgeeff"
-SILENCE = 900.0  # seconds without a poll after which a job there ends itself
-MACHINES = ("x86_64", "aarch64", "arm64")  # the backends' wheels are for these
-REFUSALS: list[type[EdgeeffError]] = [EdgeeffError, *EdgeeffError.__subclasses__()]
-ERRORS = {refusal.exit_code: refusal for refusal in REFUSALS}
-LOOK = f"""
+POLL_TIMEOUT = 900.0  # seconds without a poll after which a job on the host kills itself
+MACHINES = ("x86_64", "aarch64", "arm64")  # the backends' wheels exist for these
+PROBE_SCRIPT = f"""
 cd && mkdir -p {BASE}/sent {BASE}/jobs {BASE}/on || exit 1
 echo edgeeff=here
 for p in python3 python3.13 python3.12 python3.11 python3.10; do
@@ -59,41 +64,66 @@ exit 0
 
 
 @dataclass(frozen=True)
-class Live:
-    """What a verb says while it runs: `hear` gets each JSON object, and says whether it is one of those rather than the result.
+class LiveOutput:
+    """For a verb that runs until it is asked to end.
 
-    Setting `ending` asks the verb to end, and to give its result.
+    `hear` gets each JSON object that the verb prints, and returns whether it was a report, rather than the verb's result. Setting
+    `ending` asks the verb to end, and to print its result.
     """
 
-    hear: Callable[[dict[str, Any]], bool]
+    hear: Callable[[Json], bool]
     ending: threading.Event
 
 
-class Host:
-    """A machine that has all it takes. `machine` is its architecture."""
+@dataclass(frozen=True)
+class Probe:
+    """What PROBE_SCRIPT finds on a host: the path of a usable Python, its version, the architecture, and whether it is a Jetson."""
 
-    def __init__(self, connection: ssh.Connection, backend: str, facts: Mapping[str, str]) -> None:
+    python: str
+    version: str
+    machine: str
+    jetson: bool
+
+    @classmethod
+    def parse(cls, name: str, answer: str) -> Probe:
+        """Raises what the host `name` lacks: BadInput, ToolMissing, or EdgeeffError where its shell prints other text."""
+        if not answer.startswith("edgeeff=here"):
+            text = next(iter(answer.splitlines()), "nothing")[:80]
+            raise EdgeeffError(
+                f"{name}: answers {text!r}. Its shell's start-up files must print nothing in a non-interactive shell."
+            )
+        facts = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
+        if "python" not in facts:
+            found = f"found {facts['seen']}" if facts.get("seen", "").startswith("Python") else "found none"
+            raise ToolMissing(f"{name}: expected python3 from 3.10 to 3.13 there, {found}.")
+        if facts["machine"] not in MACHINES or facts["bits"] != "64":
+            raise BadInput(
+                f"{name}: is {facts['machine']} with a {facts['bits']}-bit Python. Expected 64-bit {' or '.join(MACHINES[:2])}."
+            )
+        if "venv" not in facts:
+            raise ToolMissing(f"{name}: {facts['python']} there has no venv and pip: sudo apt install python3-venv")
+        if not facts["rsync"]:
+            raise ToolMissing(f"{name}: rsync is not installed there: sudo apt install rsync")
+        return cls(facts["python"], facts["version"], facts["machine"], "jetson" in facts)
+
+
+class Host:
+    """A host that has everything needed to run verbs. `machine` is its architecture."""
+
+    def __init__(self, connection: ssh.Connection, backend: str, probe: Probe) -> None:
         self.connection = connection
         self.name = connection.name
         self.names = (self.name,)
         self.backend = backend
-        self.python = facts["python"]
-        self.version = facts["version"]
-        self.machine = facts["machine"]
-        self.jetson = "jetson" in facts
+        self.probe = probe
+        self.machine = probe.machine
 
     @classmethod
     def connect(cls, name: str, backend: str, progress: Progress = SILENT, stop: threading.Event | None = None) -> Host:
-        """The host `user@machine`, or one of ~/.ssh/config, to run what needs `backend`. Setting `stop` interrupts what it does."""
+        """The host `user@machine`, or one of ~/.ssh/config, for verbs that need `backend`. Setting `stop` interrupts its work."""
         connection = ssh.Connection(name, progress, stop)
         try:
-            answer = connection.run("sh", LOOK)
-            facts = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
-            if not answer.startswith("edgeeff=here"):
-                words = next(iter(answer.splitlines()), "nothing")[:80]
-                raise EdgeeffError(f"{name}: answers {words!r}. Its shell's start-up files have to be silent where nobody types.")
-            _suits(name, facts)
-            return cls(connection, backend, facts)
+            return cls(connection, backend, Probe.parse(name, connection.run("sh", PROBE_SCRIPT)))
         except BaseException:
             connection.close()
             raise
@@ -109,210 +139,289 @@ class Host:
         arguments: Sequence[str],
         send: Mapping[str, Path] | None = None,
         bring: Mapping[str, Path] | None = None,
-        live: Live | None = None,
-    ) -> dict[str, Any]:
-        """The JSON of an edgeeff verb that ran there.
+        live: LiveOutput | None = None,
+    ) -> Json:
+        """The JSON of an edgeeff verb that ran on the host.
 
-        `send` puts files and folders beside the job, where `arguments` find them by name. `bring` names what comes back once the
-        verb is done, and free paths here to put it. A verb that refuses does so here too, by the same exception.
-        A verb that goes on until it is asked to end is `live`; it begins anew, whatever an earlier call left there.
+        `send` puts files and folders into the verb's working folder, where `arguments` find them by name. `bring` names those that
+        come back once the verb is done, and the free local paths to put them. The error that a verb ends with is raised here.
+        A verb with `live` output starts afresh, whatever an earlier call left there.
         """
+        description = self._upload(arguments, send or {}, bring or {})
+        job = RemoteJob(self, description, live)
+        try:
+            outcome = job.outcome()
+            result = job.results(outcome.output, bring or {}) if outcome.rc == 0 else {}
+        except Unreachable:
+            raise  # the job goes on
+        except EdgeeffError:
+            job.remove()
+            raise
+        except BaseException:  # Ctrl-C, or an error while live output was handled
+            job.abandon()
+            raise
+        job.remove()
+        if outcome.rc:
+            line = outcome.last_line.removeprefix("edgeeff: ") or f"ended with {outcome.rc} and no message"
+            raise error_for(outcome.rc)(f"{self.name}: {line}", _parsed(outcome.output))
+        return result
+
+    def facts(self, runtime: str) -> MachineFacts:
+        """As `machine.LOCAL.facts`, of the host."""
+        return from_json(self.run(["measure", runtime]), MachineFacts, self.name)
+
+    def can_run(self, runtime: str) -> bool:
+        """Whether files of that runtime can be measured there."""
+        return runtime == self.backend
+
+    def benchmark(self, request: BenchmarkRequest, progress: Progress = SILENT) -> BenchmarkResult:
+        """As `machine.LOCAL.benchmark`, measured on the host: the request and its files are sent, metrics come back."""
+        with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
+            request.write(Path(folder))
+            answer = self.run(["measure", self.backend, "request"], {"request": Path(folder)})
+        return BenchmarkResult(
+            metrics=from_json(answer.get("figures"), dict[str, Metrics], self.name),
+            states=from_json(answer.get("conditions"), tuple[SystemState, ...], self.name),
+            noise=from_json(answer.get("disturbed"), tuple[str, ...], self.name),
+        )
+
+    def verify(self, bundle: Path) -> None:
+        """Raises BadInput where the bundle's golden photos get other answers on the host."""
+        self.run(["verify", "bundle"], {"bundle": bundle})
+
+    def _upload(self, arguments: Sequence[str], send: Mapping[str, Path], bring: Mapping[str, Path]) -> agent.Job:
+        """Send edgeeff itself, the agent and the files; returns the job that uses them."""
         with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
             kit = Path(folder)
             built = wheel.build(kit)
-            shutil.copy(there.__file__, kit)
+            shutil.copy(agent.__file__, kit)
             for file in kit.iterdir():
-                os.utime(file, (0, 0))  # rsync goes by size and date
-            sending = {"": kit, **(send or {})}
-            sent = {name: _address(path) for name, path in sending.items()}
-            self._upload(sending, sent)
-        self._kit = sent.pop("")
-        extra = f"{self.backend},camera" if arguments[0] == "camera" and not self.jetson else self.backend
-        job = {
-            "kit": self._kit,
+                os.utime(file, (0, 0))  # rsync compares size and date
+            paths = {"": kit, **send}
+            digests = {name: _content_digest(path) for name, path in paths.items()}
+            self._send(paths, digests)
+        extra = f"{self.backend},camera" if arguments[0] == "camera" and not self.probe.jetson else self.backend
+        return {
+            "kit": digests[""],
             "wheel": built.name,
             "extra": extra,
-            "outside": self.jetson,  # JetPack's TensorRT and OpenCV lie outside
-            "environment": _hash(self._kit, extra, self.version, self.jetson),
-            "arguments": list(arguments),
-            "send": {name: f"{sent[name]}/{path.name}" if path.is_file() else sent[name] for name, path in (send or {}).items()},
-            "copy": sorted(bring or {}),
-            "silence": SILENCE,
+            "outside": self.probe.jetson,  # JetPack installs TensorRT and OpenCV for the system's Python
+            "environment": _hash(digests[""], extra, self.probe.version, self.probe.jetson),
+            "arguments": [*arguments, *(["--debug"] if debugging() else [])],
+            "send": {name: f"{digests[name]}/{path.name}" if path.is_file() else digests[name] for name, path in send.items()},
+            "copy": sorted(bring),
+            "silence": POLL_TIMEOUT,
         }
-        name = _hash(job)
-        try:
-            answer = self._finished(name, job, live)
-            result = self._results(name, answer["output"], bring or {}) if answer["rc"] == 0 else {}
-        except Unreachable:
-            raise  # what runs there goes on
-        except EdgeeffError:
-            self._forget(name)
-            raise
-        except BaseException:  # Ctrl-C, or nobody takes what a live verb says
-            self._abandon(name)
-            raise
-        self._forget(name)
-        if answer["rc"]:
-            raise self._refusal(answer)
-        return result
 
-    def facts(self, runtime: str) -> dict[str, Any]:
-        return self.run(["measure", runtime])
-
-    def runs(self, runtime: str) -> bool:
-        return runtime == self.backend
-
-    def costs(self, request: Request, progress: Progress = SILENT) -> Costs:
-        """As `bench.HERE.costs`, there: the request and its files go, figures come back."""
-        with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
-            request.write(Path(folder))
-            return Costs.from_json(self.run(["measure", self.backend, "request"], {"request": Path(folder)}))
-
-    def verify(self, bundle: Path) -> None:
-        self.run(["verify", "bundle"], {"bundle": bundle})
-
-    def _upload(self, sending: Mapping[str, Path], sent: Mapping[str, str]) -> None:
-        """Send what is not there, where there is room for it."""
-        du = "; ".join(f"du -sk sent/{address} 2>/dev/null || echo 0" for address in sent.values())
+    def _send(self, paths: Mapping[str, Path], digests: Mapping[str, str]) -> None:
+        """Send what is not on the host yet, where its disk has room for it."""
+        du = "; ".join(f"du -sk sent/{digest} 2>/dev/null || echo 0" for digest in digests.values())
         lines = self.connection.run("sh", f"cd {BASE} && df -Pk . | tail -n 1 && {{ {du}; }}").splitlines()
         free = int(lines[0].split()[3]) * 1024
         missing = {}
-        for (name, path), line in zip(sending.items(), lines[1:], strict=True):
+        for (name, path), line in zip(paths.items(), lines[1:], strict=True):
             missing[name] = max(0, sum(p.stat().st_size for p in _files(path)) - int(line.split()[0]) * 1024)
         if sum(missing.values()) > free:
             raise BadInput(
                 f"{self.name}: the disk there is full: {sum(missing.values()) / 1e6:.0f} MB to send, {free / 1e6:.0f} MB free. "
-                f"Make room in ~/{BASE}. {ssh.SAME}"
+                f"Make room in ~/{BASE}. {ssh.CONTINUES}"
             )
-        for name, path in sending.items():
+        for name, path in paths.items():
             if name and missing[name]:
                 self.connection.progress.say(f"{self.name}: sending {path}, {missing[name] / 1e6:.1f} MB")
-            self.connection.send(path, f"{BASE}/sent/{sent[name]}")
+            self.connection.send(path, f"{BASE}/sent/{digests[name]}")
 
-    def _finished(self, name: str, job: dict[str, Any], live: Live | None) -> dict[str, Any]:
-        """How the job ended, which is started unless it runs or has run; once more if it got lost."""
-        say = self.connection.progress.say
-        if live:
-            self._there("stop", name)
-        found = self._there("start", name, text=json.dumps(job))["state"]
+
+@dataclass(frozen=True)
+class StateAnswer:
+    """agent.StateAnswer, received."""
+
+    state: agent.State
+
+
+@dataclass(frozen=True)
+class PollAnswer:
+    """agent.PollAnswer, received."""
+
+    state: agent.State
+    lines: list[str]
+    said: int
+    output: str
+    written: int
+    rc: int | None = None
+    rebooted: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: its exit code, its standard output, of a live verb the result alone, and its last line of standard error."""
+
+    rc: int
+    output: str
+    last_line: str
+
+
+class RemoteJob:
+    """One verb on a host: started, polled through lost connections and restarts of the host, and removed."""
+
+    def __init__(self, host: Host, job: agent.Job, live: LiveOutput | None) -> None:
+        self.host, self.job, self.live = host, job, live
+        self.connection, self.say = host.connection, host.connection.progress.say
+        self.id = _hash(job)
+        self.said = self.written = 0  # bytes of standard error and output that have been received
+        self.output = self.last_line = ""
+        self.asked_to_end = self.restarted = False
+
+    def outcome(self) -> Outcome:
+        """Start the job unless it runs or has ended already, and wait for its end. A job that died is started once more."""
+        if self.live:
+            self._agent(StateAnswer, "stop")
+        found = self._start()
         if found in ("running", "done"):
-            say(f"{self.name}: an earlier call's job is {'still running' if found == 'running' else 'done'}; going on with it.")
+            what = "still running" if found == "running" else "done"
+            self.say(f"{self.host.name}: an earlier call's job is {what}; going on with it.")
         elif found == "gone":
-            say(f"{self.name}: an earlier call's job ended before its time; starting it again.")
-        said, written, pause, lost, last, output = 0, 0, 0.1, False, "", ""
-        ended = False
+            self.say(f"{self.host.name}: an earlier call's job ended before its time; starting it again.")
+        pause = 0.1
         while True:
             self.connection.pause(pause)
-            if live and live.ending.is_set() and not ended:
-                self._there("end", name)
-                ended = True
-            answer = self._there("poll", name, str(said), str(written))
-            said, written = answer["said"], answer["written"]
-            if live:
-                for line in answer["output"].splitlines():
-                    told = _parsed(line)
-                    if told is None:
-                        say(f"{self.name}: {line}")  # a driver, say, that prints what it does
-                    elif not live.hear(told):
-                        output = line
-            else:
-                output += answer["output"]
-            for line in filter(str.strip, answer["lines"]):
-                last = line
-                if not line.startswith("edgeeff: "):  # what it ends with is raised, not said
-                    say(f"{self.name}: {line}")
-            if answer["state"] == "done":
-                return answer | {"last": last, "output": output}
-            if answer["state"] != "running":
-                what = "it restarted" if answer.get("rebooted") else "the job's process vanished"
-                if lost or ended:
-                    self._there("stop", name)
-                    remedy = "Is its power supply strong enough?" if answer.get("rebooted") else "Is its memory or disk full?"
-                    raise (Unreachable if answer.get("rebooted") else EdgeeffError)(
-                        f"{self.name}: {what} {'before it ended' if ended else 'during the job, twice'}. {remedy}"
-                    )
-                say(f"{self.name}: {what} during the job; starting it again.")
-                self._there("start", name, text=json.dumps(job))
-                said, written, lost, output = 0, 0, True, ""
-            pause = min(1.5 * pause, 0.3 if live else 2.0)
+            if self.live and self.live.ending.is_set() and not self.asked_to_end:
+                self._agent(dict, "end")
+                self.asked_to_end = True
+            answer = self._poll()
+            if answer.rc is not None:
+                return Outcome(answer.rc, self.output, self.last_line)
+            if answer.state != "running":
+                self._start_again(answer.rebooted)
+            pause = min(1.5 * pause, 0.3 if self.live else 2.0)
 
-    def _results(self, name: str, output: str, bring: Mapping[str, Path]) -> dict[str, Any]:
-        result = self._json(output)
-        for remote_name, path in bring.items():
-            with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".edgeeff-") as landing:
-                self.connection.fetch(f"{BASE}/jobs/{name}/work/{remote_name}", Path(landing))
-                os.replace(Path(landing) / remote_name, path)
+    def results(self, output: str, bring: Mapping[str, Path]) -> Json:
+        """The verb's JSON; what it is to bring back is put into its place."""
+        result = _parsed(output)
+        if result is None:
+            raise self._unexpected(output)
+        for name, path in bring.items():
+            with user_path(path, "written"):
+                landing = tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".edgeeff-")
+            with landing as folder:
+                self.connection.fetch(f"{BASE}/jobs/{self.id}/work/{name}", Path(folder))
+                os.replace(Path(folder) / name, path)
         return result
 
-    def _json(self, text: str) -> dict[str, Any]:
-        answer = _parsed(text)
-        if answer is None:
-            raise EdgeeffError(f"{self.name}: its answer is not the JSON expected: {text[:80]!r}. Please report it.")
+    def remove(self) -> None:
+        """Remove the job's folder. A host that cannot be reached for this is no reason to lose the result."""
+        try:
+            self._agent(StateAnswer, "stop")
+        except Unreachable as error:
+            self.say(f"{error} Its answer has been received; the job's folder is still there.")
+
+    def abandon(self) -> None:
+        """Kill the job, in one attempt, or report that it will kill itself."""
+        self.connection.stop = threading.Event()
+        self.connection.answered = False  # so that the attempt is not repeated
+        try:
+            self._agent(StateAnswer, "stop")
+        except EdgeeffError:
+            minutes = POLL_TIMEOUT / 60
+            self.say(f"{self.host.name}: cannot be reached to stop the job; it stops by itself within {minutes:.0f} minutes.")
+
+    def _start(self) -> agent.State:
+        """The job's state before this."""
+        return self._agent(StateAnswer, "start", text=json.dumps(self.job)).state
+
+    def _start_again(self, rebooted: bool) -> None:
+        """Start a job that died once more; raises where that has been done before, or the job was to end."""
+        what = "it restarted" if rebooted else "the job's process vanished"
+        if self.restarted or self.asked_to_end:
+            self._agent(StateAnswer, "stop")
+            when = "before it ended" if self.asked_to_end else "during the job, twice"
+            if rebooted:
+                raise Unreachable(f"{self.host.name}: {what} {when}. Is its power supply strong enough?")
+            raise EdgeeffError(f"{self.host.name}: {what} {when}. Is its memory or disk full?")
+        self.say(f"{self.host.name}: {what} during the job; starting it again.")
+        self._start()
+        self.said = self.written = 0
+        self.output, self.restarted = "", True
+
+    def _poll(self) -> PollAnswer:
+        """The job's state; its new output is passed on."""
+        answer = self._agent(PollAnswer, "poll", str(self.said), str(self.written))
+        self.said, self.written = answer.said, answer.written
+        if self.live:
+            self._hear(self.live, answer.output)
+        else:
+            self.output += answer.output
+        for line in filter(str.strip, answer.lines):
+            self.last_line = line
+            if not line.startswith("edgeeff: "):  # that line is the error, which is raised
+                self.say(f"{self.host.name}: {line}")
         return answer
 
-    def _refusal(self, answer: dict[str, Any]) -> EdgeeffError:
-        line = answer["last"].removeprefix("edgeeff: ") or f"ended with {answer['rc']} and without a word"
-        return ERRORS.get(answer["rc"], EdgeeffError)(f"{self.name}: {line}", _parsed(answer["output"]))
+    def _hear(self, live: LiveOutput, output: str) -> None:
+        """Pass on what a live verb reports. What is not JSON is text that a driver prints."""
+        for line in output.splitlines():
+            report = _parsed(line)
+            if report is None:
+                self.say(f"{self.host.name}: {line}")
+            elif not live.hear(report):
+                self.output = line
 
-    def _forget(self, name: str) -> None:
-        """Remove the job's folder; that it cannot be reached for this is no reason to lose the result."""
+    def _agent(self, answer: type[T], command: str, *offsets: str, text: str = "") -> T:
+        """What agent.py on the host answers to a command about this job."""
+        script = f"{BASE}/sent/{self.job['kit']}/{Path(agent.__file__).name}"
+        output = self.connection.run(shlex.join([self.host.probe.python, script, command, self.id, *offsets]), text)
         try:
-            self._there("stop", name)
-        except Unreachable as error:
-            self.connection.progress.say(f"{error} Its answer is here; the job's folder is still there.")
+            return msgspec.json.decode(output, type=answer)
+        except msgspec.DecodeError as error:
+            raise self._unexpected(output) from error
 
-    def _abandon(self, name: str) -> None:
-        """Kill the job after Ctrl-C, or say that it kills itself."""
-        self.connection.stop = threading.Event()
-        self.connection.met = False  # one attempt
-        try:
-            self._there("stop", name)
-        except EdgeeffError:
-            say = self.connection.progress.say
-            say(f"{self.name}: cannot be reached to stop the job; it stops by itself within {SILENCE / 60:.0f} minutes.")
-
-    def _there(self, *arguments: str, text: str = "") -> dict[str, Any]:
-        script = f"{BASE}/sent/{self._kit}/{Path(there.__file__).name}"
-        return self._json(self.connection.run(shlex.join([self.python, script, *arguments]), text))
+    def _unexpected(self, text: str) -> EdgeeffError:
+        return EdgeeffError(f"{self.host.name}: its answer is not the JSON expected: {text[:80]!r}. Please report it.")
 
 
 class Fleet:
-    """Several hosts as one machine, so that what fits it fits each: as slow as the slowest of them."""
+    """Several hosts as one machine that is as slow as the slowest of them, so that what fits it fits each."""
 
     def __init__(self, hosts: Sequence[Host], stop: threading.Event) -> None:
         self.hosts, self.stop = {host.name: host for host in hosts}, stop
         self.names = tuple(self.hosts)
 
-    def facts(self, runtime: str) -> dict[str, Any]:
-        """Of the first, with `device.hosts` of all, and the precisions that all compute in."""
+    def facts(self, runtime: str) -> MachineFacts:
+        """Those of the first host, with `device.hosts` of all, and the precisions that all compute in."""
         each = self._each(lambda host: host.facts(runtime))
         first = next(iter(each.values()))
-        return {
-            "device": {**first["device"], "hosts": {name: facts["device"] for name, facts in each.items()}},
-            "version": ", ".join(dict.fromkeys(facts["version"] for facts in each.values())),
-            "precisions": [p for p in first["precisions"] if all(p in facts["precisions"] for facts in each.values())],
+        return MachineFacts(
+            device=replace(first.device, hosts={name: facts.device for name, facts in each.items()}),
+            version=", ".join(dict.fromkeys(facts.version for facts in each.values())),
+            precisions=tuple(p for p in first.precisions if all(p in facts.precisions for facts in each.values())),
+        )
+
+    def can_run(self, runtime: str) -> bool:
+        return all(host.can_run(runtime) for host in self.hosts.values())
+
+    def benchmark(self, request: BenchmarkRequest, progress: Progress = SILENT) -> BenchmarkResult:
+        """Measured on all hosts at the same time.
+
+        Latencies are those of the host whose fastest form is slowest: of one host, so that they can be compared.
+        """
+        each = self._each(lambda host: host.benchmark(request, progress))
+        slowest = max(each, key=lambda name: min(m.latency.p50 for m in each[name].metrics.values()))
+        metrics = {
+            model: Metrics.of({name: result.metrics[model] for name, result in each.items()}, slowest) for model in request.models
         }
-
-    def runs(self, runtime: str) -> bool:
-        return all(host.runs(runtime) for host in self.hosts.values())
-
-    def costs(self, request: Request, progress: Progress = SILENT) -> Costs:
-        """All at once. Latencies are those of the host whose fastest form is slowest: of one host, so that they can be compared."""
-        each = self._each(lambda host: host.costs(request, progress))
-        slowest = max(each, key=lambda name: min(f.latency.p50 for f in each[name].figures.values()))
-        figures = {form: Figures.of({name: costs.figures[form] for name, costs in each.items()}, slowest) for form in request.forms}
-        disturbed = tuple(f"{name}: {reason}" for name, costs in each.items() for reason in costs.disturbed)
-        return Costs(figures, [look for costs in each.values() for look in costs.conditions], disturbed)
+        states = tuple(state for result in each.values() for state in result.states)
+        noise = tuple(f"{name}: {reason}" for name, result in each.items() for reason in result.noise)
+        return BenchmarkResult(metrics, states, noise)
 
     def verify(self, bundle: Path) -> None:
         self._each(lambda host: host.verify(bundle))
 
     def _each(self, ask: Callable[[Host], T]) -> dict[str, T]:
-        return dict(zip(self.hosts, _at_once(ask, list(self.hosts.values()), self.stop), strict=True))
+        return dict(zip(self.hosts, _in_parallel(ask, list(self.hosts.values()), self.stop), strict=True))
 
 
 @contextlib.contextmanager
-def machine(names: Sequence[str], backend: str, progress: Progress = SILENT) -> Iterator[Host | Fleet]:
+def machine(names: Sequence[str], backend: str, progress: Progress = SILENT) -> Iterator[Machine]:
     """The hosts to measure on, one or several."""
     names = list(dict.fromkeys(names))
     ssh.check(names)
@@ -322,8 +431,8 @@ def machine(names: Sequence[str], backend: str, progress: Progress = SILENT) -> 
         yield hosts[0] if len(hosts) == 1 else Fleet(hosts, stop)
 
 
-def _at_once(work: Callable[[S], T], items: Sequence[S], stop: threading.Event) -> list[T]:
-    """What `work` gives for each; the first failure is raised, and sets `stop` for the others."""
+def _in_parallel(work: Callable[[S], T], items: Sequence[S], stop: threading.Event) -> list[T]:
+    """What `work` returns for each item, in order; the first failure is raised, and sets `stop` for the others."""
     with ThreadPoolExecutor(len(items)) as pool:
         futures = [pool.submit(work, item) for item in items]
         try:
@@ -335,58 +444,58 @@ def _at_once(work: Callable[[S], T], items: Sequence[S], stop: threading.Event) 
     return [future.result() for future in futures]
 
 
+@dataclass(frozen=True)
+class HostAnswer:
+    """The JSON of a verb that ran on a host; where it failed, what there is of it, the error and its exit code."""
+
+    host: str
+    result: Json
+    error: str | None = None
+    exit_code: int = 0
+
+    def to_json(self) -> Json:
+        failed = {} if self.error is None else {"error": self.error, "exit_code": self.exit_code}
+        return {"host": self.host, **self.result, **failed}
+
+
 def fleet(
     names: Sequence[str],
     backend: str,
-    work: Callable[[Host], dict[str, Any]],
+    work: Callable[[Host], Json],
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
-) -> list[dict[str, Any]]:
-    """What `work` gives for each host, all at once: its answer, or `error` and `exit_code`."""
+) -> list[HostAnswer]:
+    """What `work` returns for each host, all at the same time."""
     names = list(dict.fromkeys(names))
     ssh.check(names)
     stop = stop or threading.Event()
 
-    def one(name: str) -> dict[str, Any]:
+    def one(name: str) -> HostAnswer:
         try:
             with Host.connect(name, backend, progress, stop) as host:
-                return {"host": name, **work(host)}
+                return HostAnswer(name, work(host))
         except EdgeeffError as error:
             if len(names) > 1:
                 progress.say(str(error))
-            told = {"error": str(error).removeprefix(f"{name}: "), "exit_code": error.exit_code}
-            return {"host": name, **(error.result or {}), **told}
+            result = error.result if isinstance(error.result, dict) else {}
+            return HostAnswer(name, result, str(error).removeprefix(f"{name}: "), exit_code(error))
 
-    return _at_once(one, names, stop)
+    return _in_parallel(one, names, stop)
 
 
-def failure(answers: Sequence[Mapping[str, Any]]) -> EdgeeffError | None:
+def failure(answers: Sequence[HostAnswer]) -> EdgeeffError | None:
     """What a command ends with after a fleet: the first failure, or None."""
-    failed = [a for a in answers if "error" in a]
+    failed = [a for a in answers if a.error is not None]
     if not failed:
         return None
-    line = f"{failed[0]['host']}: {failed[0]['error']}"
+    line = f"{failed[0].host}: {failed[0].error}"
     if len(answers) > 1:
         line = f"{len(failed)} of {len(answers)} hosts failed. {line}"
-    return ERRORS[failed[0]["exit_code"]](line)
+    return error_for(failed[0].exit_code)(line)
 
 
-def _suits(name: str, facts: Mapping[str, str]) -> None:
-    if "python" not in facts:
-        found = f"found {facts['seen']}" if facts.get("seen", "").startswith("Python") else "found none"
-        raise ToolMissing(f"{name}: expected python3 from 3.10 to 3.13 there, {found}.")
-    if facts["machine"] not in MACHINES or facts["bits"] != "64":
-        raise BadInput(
-            f"{name}: is {facts['machine']} with a {facts['bits']}-bit Python. Expected 64-bit {' or '.join(MACHINES[:2])}."
-        )
-    if "venv" not in facts:
-        raise ToolMissing(f"{name}: {facts['python']} there has no venv and pip: sudo apt install python3-venv")
-    if not facts["rsync"]:
-        raise ToolMissing(f"{name}: rsync is not installed there: sudo apt install rsync")
-
-
-def _parsed(text: str) -> dict[str, Any] | None:
-    """A JSON object; None where it is none."""
+def _parsed(text: str) -> Json | None:
+    """A JSON object; None where the text is anything else."""
     try:
         answer = json.loads(text)
     except ValueError:
@@ -394,19 +503,19 @@ def _parsed(text: str) -> dict[str, Any] | None:
     return answer if isinstance(answer, dict) else None
 
 
-def _hash(*values: Any) -> str:
+def _hash(*values: object) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def _address(path: Path) -> str:
-    """The name a file or folder has there: a digest of its contents and the names in it."""
-    facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(path)]
-    with _HASHING:  # a fleet's threads ask for the same one
+def _content_digest(path: Path) -> str:
+    """A digest of a file's or folder's contents and the names in it: its name on the host."""
+    with user_path(path, "read"), _HASHING:  # a fleet's threads ask for the same one
+        facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(path)]
         return _digest(str(path.parent if path.is_file() else path), tuple(facts))
 
 
 def _files(path: Path) -> list[Path]:
-    """The file, or all in a folder, through links as rsync goes."""
+    """The file, or all files in a folder, following links as rsync does."""
     if path.is_file():
         return [path]
     found = (Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names)

@@ -1,6 +1,6 @@
-"""One machine over the system's `ssh` and `rsync`: commands there and files to and fro, through dropped connections.
+"""One host over the system's `ssh` and `rsync`: commands to run and files to copy, tried again when the connection is lost.
 
-Keys, ports and jump hosts are the user's own, from ~/.ssh/config. Nothing ever asks a question, and no host key is accepted here.
+Keys, ports and jump hosts come from the user's ~/.ssh/config. Nothing prompts for input, and no unknown host key is accepted.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from typing import NoReturn, TypeVar
 
 from ..errors import BadInput, EdgeeffError, ToolMissing, Unreachable
 from ..progress import SILENT, Progress
-from .agent import FULL
+from .agent import NO_SPACE_MESSAGES
 
 T = TypeVar("T")
 
-NAME = re.compile(r"([A-Za-z0-9_+.][A-Za-z0-9_+.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
-PATIENCE = 300.0  # seconds without connection until a command gives up: a Jetson restarts in one to two minutes
-ANSWER = 120.0  # seconds for one short command there
-CONNECT = 10
-LOST = 255  # ssh's own exit code; commands there never give it
-CUT = (10, 12, 30, 35)  # rsync's: socket and protocol errors and timeouts
-SAME = "The same command goes on from there."
+HOST_NAME = re.compile(r"([A-Za-z0-9_+.][A-Za-z0-9_+.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
+RECONNECT_TIMEOUT = 300.0  # seconds without a connection until a command fails: a Jetson restarts in one to two minutes
+COMMAND_TIMEOUT = 120.0  # seconds for one short command on the host
+CONNECT_TIMEOUT = 10  # seconds
+SSH_FAILED = 255  # ssh's own exit code; the commands that are run never end with it
+RSYNC_LOST = (10, 12, 30, 35)  # rsync's exit codes for socket errors, protocol errors and timeouts
+CONTINUES = "The same command goes on from there."
 OPTIONS = {
     "BatchMode": "yes",
-    "ConnectTimeout": CONNECT,
+    "ConnectTimeout": CONNECT_TIMEOUT,
     "ServerAliveInterval": 5,
     "ServerAliveCountMax": 4,
     "ControlMaster": "auto",
@@ -43,31 +43,31 @@ OPTIONS = {
     "ForwardAgent": "no",
     "LogLevel": "ERROR",  # no banners
 }
-# What ssh says, what it means and what to do. Those that end it at once, as waiting changes nothing:
-FINAL = {
-    "IDENTIFICATION HAS CHANGED": "its host key has changed. Either it was installed anew, or something else answers in its "
+# What ssh prints, and what to tell the user. First the failures that waiting does not change:
+PERMANENT = {
+    "IDENTIFICATION HAS CHANGED": "its host key has changed. Either it was installed anew, or another machine answers in its "
     "place: do not ignore this. If you know why, ssh-keygen -R {host}, connect by hand and compare the fingerprint.",
     "Host key verification failed": "its host key is not known here. Connect once by hand and compare the fingerprint: ssh {name}",
-    "Permission denied": "it refuses the key. Expected a login that asks nothing: ssh-copy-id {name}, or ssh-add the key.",
+    "Permission denied": "it refuses the key. Expected a login without a prompt: ssh-copy-id {name}, or ssh-add the key.",
     "Too many authentication failures": "it refuses the keys. Name the right one in ~/.ssh/config (IdentityFile).",
 }
-# And those that a machine which starts again, or a network that comes back, may cure:
-PASSING = {
+# And those that may end when the host has restarted or the network is back:
+TEMPORARY = {
     "Could not resolve hostname": "unknown host. Expected USER@HOST or a name of ~/.ssh/config.",
     "Connection refused": "it refuses the connection. Is that the right port, and does its SSH server run?",
-    "timed out": f"no answer within {CONNECT} seconds. Is it on, and on this network?",
+    "timed out": f"no answer within {CONNECT_TIMEOUT} seconds. Is it on, and on this network?",
     "No route to host": "no route to it. Is it on, and on this network?",
 }
 
 
-class Dropped(Exception):
-    """The connection failed in a way that may pass."""
+class ConnectionLost(Exception):
+    """The connection failed in a way that may be temporary."""
 
 
 def check(names: Sequence[str]) -> None:
-    """Refuse what could be read as an option or another path, and a machine without ssh or rsync."""
+    """Refuse host names that could be read as an option or a path, and this machine where ssh or rsync is missing."""
     for name in names:
-        if not NAME.fullmatch(name):
+        if not HOST_NAME.fullmatch(name):
             raise BadInput(f"--on {name!r}: not a host. Expected USER@HOST or a name of ~/.ssh/config; ports belong there too.")
     for tool in ("ssh", "rsync"):
         if not shutil.which(tool):
@@ -75,10 +75,10 @@ def check(names: Sequence[str]) -> None:
 
 
 class Connection:
-    """To one host. Repeated calls share one connection, whose socket lies in a private folder until `close`.
+    """A connection to one host. All calls share one ssh connection, whose socket lies in a private folder until `close`.
 
-    Before the first answer a failure is final. After it, every call is tried again until PATIENCE ends, so each must be one that
-    may run twice. When `stop` is set, whatever waits raises KeyboardInterrupt.
+    Before the first answer a failure is final. After it, a call is tried again for RECONNECT_TIMEOUT, with exponential back-off, so
+    running it twice must do no harm. When `stop` is set, whatever waits raises KeyboardInterrupt.
     """
 
     def __init__(self, name: str, progress: Progress = SILENT, stop: threading.Event | None = None) -> None:
@@ -86,8 +86,8 @@ class Connection:
         self.name = name
         self.progress = progress
         self.stop = stop or threading.Event()
-        self.met = False
-        # A socket's path may have 104 bytes: /tmp, as TMPDIR can be long.
+        self.answered = False
+        # A socket's path may have 104 bytes at most, and TMPDIR can be long.
         self._folder = Path(tempfile.mkdtemp(prefix="edgeeff-", dir="/tmp"))
         options = OPTIONS | {"ControlPath": self._folder / "socket"}
         self._ssh = ["ssh", "-T", *(f"-o{key}={value}" for key, value in options.items())]
@@ -97,86 +97,91 @@ class Connection:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, command: str, text: str = "") -> str:
-        """Standard output of a shell command there, which gets `text` on standard input."""
-        return self._patiently(lambda: self._run(command, text))
+        """Standard output of a shell command on the host, which gets `text` on standard input."""
+        return self._retried(lambda: self._run(command, text))
 
     def send(self, source: Path, to: str) -> None:
-        """A file into, or a folder as, the folder `to` there (under the home). What is there already is not sent again."""
+        """Copy a file into, or a folder as, the folder `to` in the host's home. What is already there is not sent again."""
         path = f"{source.absolute()}/" if source.is_dir() else str(source.absolute())
-        # Links as what they point to; a folder's own date is when it was sent.
-        self._patiently(lambda: self._rsync("--copy-links", "--omit-dir-times", "--chmod=u+rwX", path, f"{self.name}:{to}/"))
+        # Links are sent as what they point to; a folder keeps the time at which it was sent.
+        self._retried(lambda: self._rsync("--copy-links", "--omit-dir-times", "--chmod=u+rwX", path, f"{self.name}:{to}/"))
 
     def fetch(self, path: str, folder: Path) -> None:
-        """A file or folder there, into the folder here."""
-        self._patiently(lambda: self._rsync(f"{self.name}:{path}", f"{folder.absolute()}/"))
+        """Copy a file or folder from the host's home into a local folder."""
+        self._retried(lambda: self._rsync(f"{self.name}:{path}", f"{folder.absolute()}/"))
 
     def pause(self, seconds: float) -> None:
+        """Wait; raises KeyboardInterrupt as soon as `stop` is set."""
         if self.stop.wait(seconds):
             raise KeyboardInterrupt
 
-    def _patiently(self, attempt: Callable[[], T]) -> T:
-        end, wait = 0.0, 0.5
+    def _retried(self, attempt: Callable[[], T]) -> T:
+        """What `attempt` returns, repeated while the connection is lost."""
+        end, wait, minutes = 0.0, 0.5, f"{RECONNECT_TIMEOUT / 60:.0f} minutes"
         while True:
             try:
                 result = attempt()
-            except Dropped as error:
-                if not self.met:
+            except ConnectionLost as error:
+                if not self.answered:
                     raise Unreachable(f"{self.name}: {error}") from error
                 now = time.monotonic()
                 if not end:
-                    end = now + PATIENCE
-                    self.progress.say(f"{self.name}: connection lost: {error} Trying again for {PATIENCE / 60:.0f} minutes.")
+                    end = now + RECONNECT_TIMEOUT
+                    self.progress.say(f"{self.name}: connection lost: {error} Trying again for {minutes}.")
                 if now > end:
-                    raise Unreachable(f"{self.name}: no connection for {PATIENCE / 60:.0f} minutes: {error} {SAME}") from error
+                    raise Unreachable(f"{self.name}: no connection for {minutes}: {error} {CONTINUES}") from error
                 self.pause(wait)
                 wait = min(2 * wait, 15)
             else:
                 if end:
                     self.progress.say(f"{self.name}: connected again.")
-                self.met = True
+                self.answered = True
                 return result
 
     def _run(self, command: str, text: str) -> str:
-        rc, out, err = self._execute([*self._ssh, "--", self.name, command], text, ANSWER)
-        if rc == LOST:
+        rc, out, err = self._execute([*self._ssh, "--", self.name, command], text, COMMAND_TIMEOUT)
+        if rc == SSH_FAILED:
             self._lost(err)
         if rc:
-            self.full(err)
-            raise EdgeeffError(f"{self.name}: {command.split()[0]} there ended with {rc}: {_last(err) or 'without a word'}")
+            self._require_space(err)
+            raise EdgeeffError(f"{self.name}: {command.split()[0]} there ended with {rc}: {_last(err) or 'no message'}")
         return out
 
     def _rsync(self, *arguments: str) -> None:
         rc, _, err = self._execute(["rsync", "-a", "--partial", "--timeout=60", f"--rsh={shlex.join(self._ssh)}", *arguments])
         if rc == 0:
             return
-        self.full(err)
-        if rc == LOST:
+        self._require_space(err)
+        if rc == SSH_FAILED:
             self._lost(err)
-        if rc in CUT:
-            raise Dropped(f"{next(iter(err.splitlines()), f'rsync ended with {rc}')}.")
+        if rc in RSYNC_LOST:
+            raise ConnectionLost(f"{next(iter(err.splitlines()), f'rsync ended with {rc}')}.")
         if "protocol version mismatch" in err or "is your shell clean" in err:
-            raise EdgeeffError(f"{self.name}: its shell's start-up files print text, which no rsync understands. Make them silent.")
-        raise EdgeeffError(f"{self.name}: rsync ended with {rc}: {next(iter(err.splitlines()), 'without a word')}")
+            raise EdgeeffError(f"{self.name}: its shell's start-up files print text, which rsync takes for data. Make them silent.")
+        raise EdgeeffError(f"{self.name}: rsync ended with {rc}: {next(iter(err.splitlines()), 'no message')}")
 
-    def full(self, err: str) -> None:
-        """Refuse where the words are of a full disk there."""
-        if any(word in err for word in FULL):
-            raise BadInput(f"{self.name}: the disk there is full ({_last(err, FULL)}). Make room in ~/.cache/edgeeff. {SAME}")
+    def _require_space(self, err: str) -> None:
+        """Raise BadInput where standard error reports a full disk on the host."""
+        if any(message in err for message in NO_SPACE_MESSAGES):
+            line = _last(err, NO_SPACE_MESSAGES)
+            raise BadInput(f"{self.name}: the disk there is full ({line}). Make room in ~/.cache/edgeeff. {CONTINUES}")
 
     def _lost(self, err: str) -> NoReturn:
-        for words, meaning in FINAL.items():
-            if words in err:
+        """Raise what ssh's messages mean: Unreachable where waiting changes nothing, otherwise ConnectionLost."""
+        for message, meaning in PERMANENT.items():
+            if message in err:
                 raise Unreachable(f"{self.name}: {meaning.format(name=self.name, host=self.name.split('@')[-1])}")
-        for words, meaning in PASSING.items():
-            if words in err:
-                raise Dropped(meaning)
+        for message, meaning in TEMPORARY.items():
+            if message in err:
+                raise ConnectionLost(meaning)
         line = _last(err)
-        raise Dropped(f"{line.rstrip('.')}." if line else "it was closed from the other end.")
+        raise ConnectionLost(f"{line.rstrip('.')}." if line else "the host closed it.")
 
     def _execute(self, command: list[str], text: str = "", limit: float = float("inf")) -> tuple[int, str, str]:
-        """Exit code, standard output and standard error; in its own session, so that Ctrl-C ends it by our hand and in our order.
+        """Exit code, standard output and standard error of a local command.
 
-        Through files: ssh's shared connection lives on in the background and would hold a pipe open.
+        It runs in a session of its own, so that Ctrl-C reaches this process alone, which then ends it. Its output goes to files:
+        the shared ssh connection stays in the background and would keep a pipe open.
         """
         end = time.monotonic() + limit
         with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -191,7 +196,7 @@ class Connection:
                     if self.stop.is_set():
                         raise KeyboardInterrupt
                     if time.monotonic() > end:
-                        raise Dropped(f"no answer within {limit:.0f} seconds.")
+                        raise ConnectionLost(f"no answer within {limit:.0f} seconds.")
             finally:
                 if process.poll() is None:
                     with contextlib.suppress(ProcessLookupError):
@@ -204,6 +209,7 @@ class Connection:
         return rc, texts[0], texts[1]
 
 
-def _last(text: str, words: Sequence[str] = ("",)) -> str:
-    """The last line that has one of the words."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip() and any(w in line for w in words)), "")[:300]
+def _last(text: str, messages: Sequence[str] = ("",)) -> str:
+    """The last line that contains one of the messages; empty where there is none."""
+    lines = (line.strip() for line in reversed(text.splitlines()))
+    return next((line for line in lines if line and any(message in line for message in messages)), "")[:300]

@@ -1,6 +1,6 @@
-"""A wheel of edgeeff as it runs here, for a machine that it is sent to. Releases are built by hatchling (`make wheel`), not here.
+"""A wheel of the running edgeeff, to be installed on another host. Releases are built by hatchling (`make wheel`), not here.
 
-An installed edgeeff is a checkout or a folder in site-packages; neither can build itself, so this zips the package's own files.
+An installed edgeeff is a checkout or a folder in site-packages, which has no build files, so this zips the package's own files.
 https://packaging.python.org/en/latest/specifications/binary-distribution-format/
 """
 
@@ -15,16 +15,18 @@ from pathlib import Path
 from .. import config as settings
 from ..errors import ToolMissing
 
-EXTRAS = ("camera", "openvino", "onnxruntime", "tensorrt")  # what runs bundles; torch, onnx and nncf make them, and stay here
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip can hold
+EXTRAS = ("camera", "openvino", "onnxruntime", "tensorrt")  # those that run bundles; making them takes torch, onnx and nncf
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip file can hold
 
 
 def build(folder: Path) -> Path:
-    """The wheel, written into `folder`. The same files give the same bytes."""
+    """The path of the wheel, written into `folder`. The same package gives the same bytes."""
     try:
         installed = metadata.metadata("edgeeff")
     except metadata.PackageNotFoundError as error:
-        raise ToolMissing("edgeeff is not installed, so what it needs is not known: pip install -e . in its checkout.") from error
+        raise ToolMissing(
+            "edgeeff is not installed, so its requirements are not known: pip install -e . in its checkout."
+        ) from error
     name = f"edgeeff-{installed['Version']}"
     files = _files()
     files[f"{name}.dist-info/METADATA"] = _metadata(installed["Version"], installed["Requires-Python"]).encode()
@@ -42,7 +44,7 @@ def build(folder: Path) -> Path:
 
 
 def _files() -> dict[str, bytes]:
-    """The package's modules, the camera's page and graph, and the YAML folders that lie in it or beside it."""
+    """Name in the wheel → contents: modules, the camera's web page and graph, and the YAML folders in the package or beside it."""
     package = Path(__file__).parents[1]
     paths = {f"edgeeff/{p.relative_to(package).as_posix()}": p for p in package.rglob("*") if p.suffix in (".py", ".html", ".onnx")}
     for kind in ("targets", "calib"):
@@ -52,7 +54,7 @@ def _files() -> dict[str, bytes]:
 
 
 def _metadata(version: str, python: str) -> str:
-    """What pip reads. Of metadata 2.1, as the pip of JetPack 6 is from 2022."""
+    """What pip reads, in metadata version 2.1, which the pip of JetPack 6, from 2022, understands."""
     lines = ["Metadata-Version: 2.1", "Name: edgeeff", f"Version: {version}", f"Requires-Python: {python}"]
     requirements = metadata.requires("edgeeff") or []
     lines += [f"Requires-Dist: {r}" for r in requirements if "extra ==" not in r]

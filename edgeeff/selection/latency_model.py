@@ -1,15 +1,14 @@
-"""Latency of a network on a device that is not at hand, block by block, from networks that were measured there.
+"""Latency of a network on a device that is not at hand, predicted from networks that were measured there.
 
-A network's latency is the sum of its blocks', and a block's a sum of what it does times what each of that costs on the device.
-Six costs are fitted to the networks measured; the error stated is that of leaving each out in turn. A prediction is never a
-measurement: whoever shows one says so, with its interval.
+A network's latency is modelled as a sum over its layers: how much each computes, times what that costs on the device. Six costs are
+fitted to the measured networks by least squares; the stated error is that of predicting each network from all the others. A
+prediction is never a measurement: whatever shows one must say so, and give its interval.
 """
 
 from __future__ import annotations
 
 import datetime
 import functools
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,52 +18,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import config as settings
+from .. import config
 from ..errors import BadInput
-from ..files import write_whole
-from ..network.variants import Variant
+from ..files import user_path, write_whole
+from ..network.architecture import SqueezeExciteSpec, Variant
+from ..records import dump_json, read_json, to_json
+from .candidates import FormKey
 
 UNITS = ("pointwise GMACs", "depthwise GMACs", "dense GMACs", "M activations", "M gated activations", "M weights")
 
 
 @functools.cache
 def work(v: Variant) -> NDArray[np.float64]:
-    """What a network does, in UNITS, summed over its blocks, stem and head."""
-    pointwise = depthwise = dense = activations = gated = weights = 0
-    size = math.ceil(v.resolution / 2)
-    dense += 27 * v.stem * size**2
-    activations += v.stem * size**2
-    for b in v.blocks():
-        before, after = size**2, math.ceil(b.size / b.stride) ** 2
-        size = math.ceil(b.size / b.stride)
-        if b.kind == "conv":
-            dense += b.inputs * b.outputs * b.kernel**2 * after
-            activations += b.outputs * after
-            weights += b.inputs * b.outputs * b.kernel**2
+    """What a network computes without its classifier: `(6,)`, in UNITS. Gated are what squeeze-and-excitation multiplies."""
+    amounts = dict.fromkeys(UNITS, 0)
+    for layer in v.layers():
+        if isinstance(layer, SqueezeExciteSpec):
+            amounts["M gated activations"] += layer.channels * layer.size**2
+            amounts["M weights"] += sum(conv.weights for conv in layer.convs)
             continue
-        if b.kind == "fused":
-            dense += b.inputs * b.expanded * b.kernel**2 * after
-            weights += b.inputs * b.expanded * b.kernel**2
-        else:
-            if b.kind == "mbconv":
-                pointwise += b.inputs * b.expanded * before
-                activations += b.expanded * before
-                weights += b.inputs * b.expanded
-            depthwise += b.expanded * b.kernel**2 * after
-            gated += b.expanded * after if b.squeezed else 0
-            weights += 2 * b.expanded * b.squeezed
-        pointwise += b.expanded * b.outputs * after
-        activations += (b.expanded + b.outputs) * after
-        weights += b.expanded * b.outputs
-    pointwise += v.stages[-1].channels * v.head * size**2
-    activations += v.head * size**2
-    weights += v.stages[-1].channels * v.head
-    return np.array([pointwise / 1e9, depthwise / 1e9, dense / 1e9, activations / 1e6, gated / 1e6, weights / 1e6])
+        amounts[f"{layer.kind} GMACs"] += layer.macs
+        amounts["M activations"] += layer.activations
+        if layer.kind != "depthwise" and layer != v.stem_conv:  # these have too few weights for reading them to take time
+            amounts["M weights"] += layer.weights
+    return np.array([amount / (1e9 if unit.endswith("GMACs") else 1e6) for unit, amount in amounts.items()])
 
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """Milliseconds for a unit of each kind of work. `median` and `worst` are errors of networks left out of the fit, as shares."""
+    """Milliseconds for one unit of each of UNITS.
+
+    `errors` are the relative errors of networks left out of the fit, by network; `median` and `worst` are those of their sizes.
+    """
 
     costs: tuple[float, ...]
     median: float = math.inf
@@ -72,17 +57,17 @@ class LatencyModel:
     errors: Mapping[str, float] = field(default_factory=dict)
 
     def shape(self, v: Variant) -> float:
-        """Milliseconds that a network should take."""
+        """Predicted milliseconds."""
         return float(work(v) @ np.array(self.costs))
 
     def predict(self, v: Variant) -> tuple[float, tuple[float, float]]:
-        """Milliseconds, and the interval by the worst error of networks left out."""
+        """Predicted milliseconds, and their interval: plus or minus the worst relative error."""
         milliseconds = self.shape(v)
         return milliseconds, (milliseconds * (1 - self.worst), milliseconds * (1 + self.worst))
 
     @classmethod
     def fit(cls, measured: Mapping[Variant, float]) -> LatencyModel:
-        """Costs that explain the medians measured, with the error of leaving each network out."""
+        """The model that fits median latencies in milliseconds. Raises BadInput for fewer than two networks for each cost."""
         if len(measured) < 2 * len(UNITS):
             raise BadInput(
                 f"{len(measured)} networks are too few to learn {len(UNITS)} costs from: measure {2 * len(UNITS)} or more."
@@ -98,7 +83,7 @@ class LatencyModel:
 
 
 def _least_squares(units: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Costs, none negative, of least relative error."""
+    """Non-negative costs with the least sum of squared relative errors."""
     from scipy.optimize import nnls
 
     costs: NDArray[np.float64] = nnls(units / times[:, None], np.ones(len(times)))[0]
@@ -106,36 +91,51 @@ def _least_squares(units: NDArray[np.float64], times: NDArray[np.float64]) -> ND
 
 
 PRIOR = LatencyModel((1.06, 1.09, 1.04, 0.0, 0.75, 0.28))
-"""Of INT8 on a 2-core AMD EPYC: its proportions tell a search where to begin, on whatever device."""
+"""INT8 on a 2-core AMD EPYC. A search on any device starts from its proportions."""
 
 
-def write(file: Path, models: Mapping[str, LatencyModel], facts: Mapping[str, Any]) -> None:
-    """Models by form, with the device and versions they belong to."""
-    forms = {name: {"costs": m.costs, "median": m.median, "worst": m.worst, "errors": m.errors} for name, m in models.items()}
-    data = {"units": UNITS, "forms": forms, **facts, "date": datetime.date.today().isoformat()}
-    write_whole(file, (json.dumps(data, indent=1) + "\n").encode())
+@dataclass(frozen=True)
+class _FormModel:
+    form: FormKey
+    model: LatencyModel
+
+
+@dataclass(frozen=True)
+class _File:
+    """What a target's .latency.json holds: models by form, and the device, versions and date that they belong to."""
+
+    units: tuple[str, ...]
+    models: tuple[_FormModel, ...]
+    conditions: Any = None
+    date: str = ""
+
+
+def write(file: Path, models: Mapping[FormKey, LatencyModel], conditions: object) -> None:
+    """Write the models by form, with the conditions under which they were measured."""
+    forms = tuple(_FormModel(form, model) for form, model in models.items())
+    content = _File(UNITS, forms, to_json(conditions), datetime.date.today().isoformat())
+    with user_path(file, "written"):
+        write_whole(file, dump_json(content).encode())
 
 
 def path(target: str) -> Path:
-    """Where a target's models lie: beside its own file."""
-    return settings.folder("targets") / f"{target}.latency.json"
+    """Where a target's models are stored: beside its own file."""
+    return config.folder("targets") / f"{target}.latency.json"
 
 
-def read(target: str) -> dict[str, LatencyModel]:
-    """The models beside a target's file, by form; empty where there is no such file."""
+def read(target: str) -> dict[FormKey, LatencyModel]:
+    """The models beside a target's file, by form; empty without such a file. Raises BadInput for one that does not fit."""
     file = path(target)
     if not file.is_file():
         return {}
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        if tuple(data["units"]) != UNITS:
-            raise ValueError(f"it has units {data['units']}")
-        models = {}
-        for name, f in data["forms"].items():
-            *costs, median, worst = map(float, [*f["costs"], f["median"], f["worst"]])
-            if len(costs) != len(UNITS) or not all(x >= 0 for x in (*costs, median, worst)):
-                raise ValueError(f"{name} needs {len(UNITS)} costs and two errors, none below 0")
-            models[name] = LatencyModel(tuple(costs), median, worst, f["errors"])
-        return models
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"{file}: not a latency model of this version ({error!r}). Make it again: edgeeff profile.") from error
+        content = read_json(file, _File)
+        if content.units != UNITS:
+            raise BadInput(f"its units are {', '.join(content.units) or 'none'}")
+        for each in content.models:
+            m = each.model
+            if len(m.costs) != len(UNITS) or not all(0 <= x < math.inf for x in (*m.costs, m.median, m.worst)):
+                raise BadInput(f"{each.form} needs {len(UNITS)} costs and two errors, none below 0")
+    except BadInput as error:
+        raise BadInput(f"{file}: not a latency model of this version ({error}). Make it again: edgeeff profile.") from error
+    return {each.form: each.model for each in content.models}

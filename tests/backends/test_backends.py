@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from edgeeff import BadInput, backends
-from edgeeff.data.images import Preprocess
+from edgeeff import BadInput, Precision, backends
+from edgeeff.data.preprocess import Preprocess
 from edgeeff.export.onnx import to_onnx
 from edgeeff.network.model import create, predict
 
+pytestmark = pytest.mark.slow
 PREPROCESS = Preprocess(64, 73, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 NAMES = [name for name in backends.names() if name == backends.get(name).JUDGE]
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
@@ -38,7 +39,7 @@ def test_logits_are_those_of_torch(exported, name: str, throughput: bool, tmp_pa
     backend = backends.get(name)
     file = backend.compile(onnx, tmp_path)
     assert all(f.is_file() for f in backend.files(file))
-    logits = backend.load(file, precision="float32", throughput=throughput)(IMAGES)
+    logits = backend.load(file, precision=Precision("float32"), throughput=throughput)(IMAGES)
     assert logits.shape == (5, 7)
     assert logits == pytest.approx(expected, abs=1e-3 * float(np.abs(expected).max()))  # other kernels add in another order
 
@@ -47,7 +48,7 @@ def test_logits_are_those_of_torch(exported, name: str, throughput: bool, tmp_pa
 def test_every_layer_that_ran_has_a_time(exported, name: str, tmp_path: Path) -> None:
     backend = backends.get(name)
     file = backend.compile(exported[0], tmp_path)
-    layers = backend.layer_times(file, IMAGES[:1], precision="float32")
+    layers = backend.layer_times(file, IMAGES[:1], precision=Precision("float32"))
     assert [layer.milliseconds for layer in layers] == sorted((layer.milliseconds for layer in layers), reverse=True)
     assert layers[0].milliseconds > 0
     assert sum("Conv" in layer.kind for layer in layers) >= 10
@@ -62,8 +63,8 @@ def test_a_backend_of_other_devices_names_a_judge_that_runs_here() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_precision_is_float_and_supported(name: str) -> None:
     backend = backends.get(name)
-    assert backend.PRECISIONS[0] == "float32"
-    assert backend.supported("float32")
+    assert backend.PRECISIONS[0] is Precision.FLOAT32
+    assert backend.supported(Precision.FLOAT32)
     assert backend.available() is None
     assert backend.version()[0].isdigit()
 
@@ -74,7 +75,7 @@ def test_a_damaged_file_is_refused(name: str, exported, tmp_path: Path) -> None:
     file = backend.compile(exported[0], tmp_path)
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(BadInput, match="cannot load"):
-        backend.load(file, precision="float32")
+        backend.load(file, precision=Precision("float32"))
 
 
 def test_an_unknown_backend_is_refused() -> None:
@@ -96,8 +97,8 @@ def test_the_exported_graph_is_portable(exported) -> None:
 
 def test_onnx_runtime_starts_no_telemetry(exported, tmp_path: Path) -> None:
     """Its client leaves a device id in the home folder; where it runs in continuous integration it is off by itself."""
-    code = "import sys; from edgeeff import backends; from pathlib import Path;"
-    code += "backends.get('onnxruntime').load(Path(sys.argv[1]), precision='float32')"
+    code = "import sys; from edgeeff import Precision, backends; from pathlib import Path;"
+    code += "backends.get('onnxruntime').load(Path(sys.argv[1]), precision=Precision.FLOAT32)"
     environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
     for name in ("CI", "TF_BUILD", "GITHUB_ACTIONS", "ORT_DISABLE_TELEMETRY"):
         environment.pop(name, None)

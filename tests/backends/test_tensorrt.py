@@ -22,14 +22,14 @@ import torch
 from edgeeff import BadInput, BuildFailed, ToolMissing
 from edgeeff.backends import _engine, tensorrt
 from edgeeff.data.frames import GRAPH, Frames, View
-from edgeeff.data.images import Preprocess
+from edgeeff.data.preprocess import Preprocess
 from edgeeff.export import fp16 as half
 from edgeeff.export import qdq
 from edgeeff.export.onnx import to_onnx
 from edgeeff.export.tensorrt_lint import lint
 from edgeeff.network.model import create
 from edgeeff.progress import SILENT
-from edgeeff.quantization.fake_quant import fold, layers
+from edgeeff.quantization.fake_quant import fold_batch_norms, layers
 
 ROOT = Path(__file__).parents[2]
 BINDINGS = ROOT / ".venv/bindings"
@@ -140,19 +140,20 @@ rtx = pytest.mark.skipif(not tensorrt.can_rehearse(), reason="TensorRT-RTX is no
 def quantized(name: str, activation: str, folder: Path) -> tuple[Path, Path]:
     """(float graph, Q/DQ graph) of a random network; its scales are plausible, as what it computes is not the point."""
     torch.manual_seed(0)
-    from edgeeff.network.activations import swapped
+    from edgeeff.network.swap import swapped
 
     model = create(name, classes=16, resolution=64).eval()
     if activation != model.variant.activation:
         model = swapped(model, activation)
     v = model.variant
-    bare = fold(model)
+    bare = fold_batch_norms(model)
     steps = {n: (0.02, layer.weight.detach().abs().flatten(1).amax(1).numpy() / 127 + 1e-4) for n, layer, _ in layers(bare)}
     preprocess = Preprocess(64, 64, v.mean, v.std)
     plain = to_onnx(bare, preprocess, folder / "float.onnx")
     return plain, qdq.write(plain, steps, folder / "int8.onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "activation"),
     [
@@ -193,6 +194,7 @@ def test_a_graph_that_the_parser_refuses_is_named_with_its_reason(tmp_path: Path
         tensorrt.rehearse(tmp_path / "bad.onnx")
 
 
+@pytest.mark.slow
 @rtx
 @pytest.mark.parametrize("harm", ["dynamic", "uint8"])
 def test_the_linter_refuses_what_tensorrt_rtx_takes(harm: str, tmp_path: Path) -> None:
@@ -288,6 +290,11 @@ def fake_cuda() -> SimpleNamespace:
     )
 
 
+def request(folder: Path, dla: int | None = None) -> tensorrt.BuildRequest:
+    (folder / "graph.onnx").write_bytes(b"onnx")
+    return tensorrt.BuildRequest(folder / "graph.onnx", 1, dla=dla)
+
+
 def error(**words: str) -> SimpleNamespace:
     return SimpleNamespace(**{key: (lambda text=text: text) for key, text in words.items()})
 
@@ -304,17 +311,17 @@ def error(**words: str) -> SimpleNamespace:
         ({"plan": None}, "found no engine: it gave no reason"),
     ],
 )
-def test_a_failed_build_says_why(changes: dict, reason: str) -> None:
+def test_a_failed_build_says_why(tmp_path: Path, changes: dict, reason: str) -> None:
     trt = fake_trt(**changes)
     with pytest.raises(BuildFailed, match=reason):
-        tensorrt.build_plan(trt, b"onnx", shapes={}, workspace=1, cache=b"", dla=None, log=tensorrt.logger(trt), monitor=None)
+        tensorrt.build_plan(trt, request(tmp_path), log=tensorrt.logger(trt), monitor=None)
 
 
-def test_too_little_on_the_dla_is_refused_and_enough_is_not() -> None:
+def test_too_little_on_the_dla_is_refused_and_enough_is_not(tmp_path: Path) -> None:
     def build(runs: int) -> object:
         trt = fake_trt(dla=lambda layer: layer.index < runs)
         log = tensorrt.logger(trt)
-        return tensorrt.build_plan(trt, b"onnx", shapes={}, workspace=1, cache=b"", dla=0, log=log, monitor=None)
+        return tensorrt.build_plan(trt, request(tmp_path, dla=0), log=log, monitor=None)
 
     assert build(9) == (b"plan", b"timings")
     with pytest.raises(BuildFailed, match=r"the DLA can run 80% of 10 layers, expected 90%; not layer8, layer9"):

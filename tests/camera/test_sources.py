@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,12 +14,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from cameras import FFMPEG, Said, port
+from boards import until
+from cameras import FFMPEG, Said, listens, port
 from PIL import Image
 
 from edgeeff import BadInput, Bundle, ToolMissing
-from edgeeff.camera.loop import Camera
-from edgeeff.camera.sources import Source, decoded, jpegs, tidy
+from edgeeff.camera import Camera, CameraOptions, Source, sources
+from edgeeff.camera.jpeg_stream import split_jpegs
+from edgeeff.camera.opencv import decode_photo, to_bgr
+from edgeeff.cli import main
 from edgeeff.data.images import ImageSet, PixelFile
 from edgeeff.measurement.accuracy import rank
 
@@ -58,12 +62,12 @@ def test_standard_input_is_jpeg_after_jpeg(fitted, film: Path, tmp_path: Path) -
 
 
 def test_a_password_is_never_shown() -> None:
-    source = Source("rtsp://me:p@ss:word@10.0.0.7:554/a")
+    source = Source.of("rtsp://me:p@ss:word@10.0.0.7:554/a")
     assert source.name == "rtsp://me:…@10.0.0.7:554/a"
     assert source.address == "rtsp://me:p@ss:word@10.0.0.7:554/a"
-    assert Source("rtsp://10.0.0.7:554/a@b").name == "rtsp://10.0.0.7:554/a@b"
-    assert Source("http://cam/mjpeg?user=me&pwd=secret&fps=5").name == "http://cam/mjpeg?user=me&pwd=…&fps=5"
-    assert Source("rtspsrc user-id=me user-pw=secret ! appsink").name == "rtspsrc user-id=me user-pw=… ! appsink"
+    assert Source.of("rtsp://10.0.0.7:554/a@b").name == "rtsp://10.0.0.7:554/a@b"
+    assert Source.of("http://cam/mjpeg?user=me&pwd=secret&fps=5").name == "http://cam/mjpeg?user=me&pwd=…&fps=5"
+    assert Source.of("rtspsrc user-id=me user-pw=secret ! appsink").name == "rtspsrc user-id=me user-pw=… ! appsink"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +84,7 @@ def test_a_password_is_never_shown() -> None:
     ],
 )
 def test_frames_of_any_depth_become_8_bit_bgr(pixels, shape) -> None:
-    found = tidy(cv2, pixels)
+    found = to_bgr(cv2, pixels)
     assert (None if found is None else found.shape) == shape
     if pixels is not None and pixels.dtype in (np.uint16, np.float32):
         assert found.min() == 255
@@ -119,7 +123,7 @@ def test_frames_of_any_depth_become_8_bit_bgr(pixels, shape) -> None:
     ],
     ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
 )
-def test_what_is_refused(run, fitted, film: Path, tmp_path: Path, options, code: int, words: str) -> None:
+def test_what_is_refused(fitted, film: Path, tmp_path: Path, capsys, options, code: int, words: str) -> None:
     (tmp_path / "text.mp4").write_text("no film")
     (tmp_path / "empty").mkdir()
     with socket.socket() as taken, socket.socket() as closed:
@@ -127,27 +131,92 @@ def test_what_is_refused(run, fitted, film: Path, tmp_path: Path, options, code:
         taken.listen()
         closed.bind(("127.0.0.1", 0))
         known = {"folder": tmp_path, "film": film, "taken": taken.getsockname()[1], "closed": closed.getsockname()[1]}
-        done = run("camera", fitted[0], *(option.format(**known) for option in options))
-    assert done.returncode == code, done.stderr
-    assert words in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+        returned = in_process("camera", str(fitted[0]), *(option.format(**known) for option in options))
+    said = capsys.readouterr().err
+    assert returned == code, said
+    assert words in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+def in_process(*arguments: str) -> int:
+    """The exit code of the command line. Unlike `run` it starts no other process, which would take most of the time."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        return main(arguments)
+    except SystemExit as end:  # how argparse ends
+        return int(end.code or 0)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def test_a_new_kind_of_source_is_one_class(bundle: Bundle, monkeypatch) -> None:
+    class Noise(Source):
+        """So many frames of noise."""
+
+        example, kind = "noise://3", "noise"
+        takes_size = True
+        live = False
+
+        @classmethod
+        def accepts(cls, address: str) -> bool:
+            return address.startswith("noise://")
+
+        def frames(self, say):
+            width, height = self.size or (64, 48)
+            for _ in range(int(self.address.removeprefix("noise://"))):
+                yield time.monotonic(), np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+    monkeypatch.setattr(sources, "SOURCES", (Noise, *sources.SOURCES))
+    assert [r.frame for r in Camera(bundle, ["noise://3"], CameraOptions(size=(80, 60)))] == [0, 1, 2]
+    assert sources.accepted_addresses().startswith("noise://3 (noise), ")
+    with pytest.raises(BadInput, match="nowhere: no such file.* noise://3"):
+        Source.of("nowhere")
+    with pytest.raises(BadInput, match="--nv12 is for: V4L2 camera"):
+        Source.of("noise://3", nv12=True)
+    with pytest.raises(BadInput, match="--size is for: noise, V4L2 camera"):
+        Source.of("rtsp://somewhere", size=(80, 60))
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("0", None),
+        ("/dev/video7", None),
+        ("/dev/v4l/by-id/usb", None),
+        ("csi://0", sources.CsiCamera),
+        ("nvarguscamerasrc ! appsink", sources.GStreamerPipeline),
+        ("rtspsrc location=rtsp://x/y ! appsink", sources.GStreamerPipeline),
+        ("-", sources.JpegPipe),
+        ("rtsp://x/y", sources.NetworkStream),
+        ("HTTPS://x", sources.NetworkStream),
+        ("{folder}", sources.PhotoFolder),
+        (os.devnull, sources.VideoFile),
+    ],
+)
+def test_an_address_says_what_kind_of_source_it_is(address: str, kind: type[Source] | None, tmp_path: Path) -> None:
+    address = address.format(folder=tmp_path)
+    if kind is None:  # a camera that is missing is refused at once
+        assert sources.V4l2Camera.accepts(address)
+    else:
+        assert type(Source.of(address)) is kind
 
 
 def test_opencv_missing_is_said(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ToolMissing, match="opencv is not installed"):
-        next(Source(os.devnull).frames(print))
+        next(Source.of(os.devnull).frames(print))
 
 
 @pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg here")
 def test_mjpeg_over_http_from_a_server_that_goes_away(bundle: Bundle, film: Path, monkeypatch) -> None:
-    monkeypatch.setattr("edgeeff.camera.capture.PATIENCE", (0.1, 0.3))
-    address = f"http://127.0.0.1:{port()}/"
+    monkeypatch.setattr("edgeeff.camera.capture.REOPEN_DELAYS", (0.1, 0.3))
+    number = port()
+    address = f"http://127.0.0.1:{number}/"
     serve = [FFMPEG, "-v", "error", "-re", "-stream_loop", "-1", "-i", film, "-c", "copy", "-f", "mpjpeg", "-listen", "1", address]
     servers = [subprocess.Popen(serve)]
     said = Said()
     try:
-        time.sleep(0.5)
+        until(lambda: listens(number))
         camera = Camera(bundle, [address], progress=said)
         for i, _ in enumerate(camera):
             if i == 5:
@@ -159,9 +228,9 @@ def test_mjpeg_over_http_from_a_server_that_goes_away(bundle: Bundle, film: Path
         for server in servers:
             server.kill()
             server.wait()
-    (seen,) = camera.summary()["sources"]
-    assert seen["labels"] >= 12
-    assert len(seen["outages"]) >= 1
+    (seen,) = camera.summary().sources
+    assert seen.labels >= 12
+    assert len(seen.outages) >= 1
     assert any("is back after" in line for line in said.lines)
 
 
@@ -177,7 +246,7 @@ def fed(pieces: list[bytes]) -> list[bytes]:
     feeder = threading.Thread(target=feed)
     feeder.start()
     with FileIO(take) as stream:
-        found = list(jpegs(stream))
+        found = list(split_jpegs(stream))
     feeder.join()
     return found
 
@@ -194,7 +263,7 @@ def test_a_jpeg_too_large_for_opencv_is_no_picture(tmp_path: Path) -> None:
     jpeg = bytearray(cv2.imencode(".jpg", np.zeros((32, 32, 3), np.uint8))[1].tobytes())
     start = jpeg.index(b"\xff\xc0")
     jpeg[start + 5 : start + 9] = (65500).to_bytes(2, "big") * 2
-    assert decoded(cv2, bytes(jpeg)) is None
+    assert decode_photo(cv2, bytes(jpeg)) is None
 
 
 class Opened:
@@ -220,14 +289,14 @@ class Opened:
     ],
 )
 def test_a_pipeline_that_gives_another_kind_of_frames_is_refused(shape: tuple[int, ...], nv12: bool, words: str) -> None:
-    source = Source("videotestsrc ! appsink", nv12=nv12)
+    source = Source.of("videotestsrc ! appsink", nv12=nv12)
     with pytest.raises(BadInput, match=words):
-        source._picture(cv2, Opened(*shape))
+        source._decode(cv2, Opened(*shape))
 
 
 def test_a_pipeline_may_give_grey_or_nv12() -> None:
-    assert Source("videotestsrc ! appsink")._picture(cv2, Opened(48, 64)).shape == (48, 64, 3)
-    assert Source("videotestsrc ! appsink", nv12=True)._picture(cv2, Opened(72, 64)).shape == (72, 64)
+    assert Source.of("videotestsrc ! appsink")._decode(cv2, Opened(48, 64)).shape == (48, 64, 3)
+    assert Source.of("videotestsrc ! appsink", nv12=True)._decode(cv2, Opened(72, 64)).shape == (72, 64)
 
 
 def test_streams_that_differ_in_their_passwords_are_two(bundle: Bundle) -> None:
@@ -240,4 +309,4 @@ def test_an_opencv_built_for_another_numpy_is_said(tmp_path: Path, monkeypatch) 
     monkeypatch.delitem(sys.modules, "cv2")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ToolMissing, match=r"beside NumPy .* pip install 'numpy<2'"):
-        next(Source(os.devnull).frames(print))
+        next(Source.of(os.devnull).frames(print))

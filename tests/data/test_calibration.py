@@ -31,9 +31,9 @@ def test_even_takes_of_every_class_and_random_does_not_care(digits: Path, tmp_pa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD.replace("even", "evenly"), "draw 'evenly': expected even or random"),
+        (GOOD.replace("even", "evenly"), "draw: invalid enum value 'evenly'. Expected even, random"),
         (GOOD.replace("5", "0"), "images 0"),
-        (GOOD.replace("5", "yes"), "images True"),
+        (GOOD.replace("5", "yes"), "images: expected .int., got .bool."),
         (GOOD.replace("largest", "entropy"), "ranges"),
         (GOOD + "range: 1\n", "unknown key 'range'. Did you mean 'ranges'"),
         ("images: 5\n", "missing key 'description'"),

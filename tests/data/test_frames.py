@@ -6,13 +6,13 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from edgeeff import BadInput, Bundle, backends
-from edgeeff.data.frames import GRAPH, Footage, Frames, View
-from edgeeff.data.images import ImageSet, PixelFile, Preprocess
+from edgeeff import BadInput, Budget, Bundle, Job, Precision, backends
+from edgeeff.data.frames import GRAPH, Frames, SyntheticFrames, View
+from edgeeff.data.images import ImageSet, PixelFile
+from edgeeff.data.preprocess import Preprocess
 from edgeeff.export.onnx import frames_graph
-from edgeeff.pipeline import Job, fit, on_camera
-from edgeeff.selection.shipping import Form
-from edgeeff.target import Budget
+from edgeeff.pipeline import fit, judge_on_frames
+from edgeeff.quantization.forms import Form
 
 PREPROCESS = Preprocess(64, 73, (0, 0, 0), (1, 1, 1))
 SESSION = onnxruntime.InferenceSession(GRAPH, providers=["CPUExecutionProvider"])
@@ -95,12 +95,12 @@ def test_every_runtime_sees_the_same(fitted, colour, region) -> None:
     frame = {"BGR": bgr(image), "RGB": np.asarray(image), "NV12": nv12(image)}[colour]
     view = View.of(bundle.preprocess, Frames(*image.size, colour, region))
     openvino, reference = backends.get("openvino"), backends.get("onnxruntime")
-    graph = openvino.watch(bundle.path / "model.xml", view, precision="float32")(frame)
-    outside = openvino.load(bundle.path / "model.xml", precision="float32")(seen(view, frame))
+    graph = openvino.watch(bundle.path / "model.xml", view, precision=Precision("float32"))(frame)
+    outside = openvino.load(bundle.path / "model.xml", precision=Precision("float32"))(seen(view, frame))
     assert graph.shape == (1, 10)
     assert graph == pytest.approx(outside, abs=float(0.05 * outside.std()))
-    portable = reference.watch(bundle.path / "model.onnx", view, precision="float32")(frame)
-    outside = reference.load(bundle.path / "model.onnx", precision="float32")(seen(view, frame))
+    portable = reference.watch(bundle.path / "model.onnx", view, precision=Precision("float32"))(frame)
+    outside = reference.load(bundle.path / "model.onnx", precision=Precision("float32"))(seen(view, frame))
     assert portable == pytest.approx(outside, abs=1e-5)
 
 
@@ -124,7 +124,7 @@ def test_footage_is_what_looks_like_the_photos(tmp_path: Path, size, colour) -> 
         picture(90 + i, 80).save(tmp_path / f"{i}.png")
     pixels = PixelFile(ImageSet(tmp_path, tuple(sorted(tmp_path.iterdir())), None), PREPROCESS)
     view = View.of(PREPROCESS, Frames(*size, colour))
-    footage = Footage(pixels, view)
+    footage = SyntheticFrames(pixels, view)
     first, second = footage.batches(2)
     assert len(footage) == len(first) + len(second) == 3
     assert first.shape == (2, *view.frames.shape)
@@ -143,23 +143,26 @@ def test_numpy_sees_what_the_graph_sees(frames: Frames) -> None:
     assert off.mean() < 0.01
 
 
-def test_a_form_whose_camera_fails_makes_way_for_another(digits: Path, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
+def test_a_form_whose_camera_fails_makes_way_for_another(few_digits: Path, tmp_path: Path, monkeypatch) -> None:
     """No real form passes on photos and fails on the same photos as frames; the first one's verdict is turned."""
     judged: list[Form] = []
 
     def first_fails(*arguments):
-        report = on_camera(*arguments)
+        report = judge_on_frames(*arguments)
         judged.append(arguments[-1])
         return replace(report, passed=False) if len(judged) == 1 else report
 
-    monkeypatch.setitem(fit.__globals__, "on_camera", first_fails)
+    monkeypatch.setitem(fit.__globals__, "judge_on_frames", first_fails)
     small = {"variants": ["lite0"], "resolution": [32], "epochs": 1, "flip": False, "max_drop": 20.0}
-    places = {"train": digits / "train", "val": digits / "val", "out": tmp_path / "out"}
+    places = {"train": few_digits / "train", "val": few_digits / "val", "out": tmp_path / "out"}
     done = fit(Job(target="host-cpu", budget=Budget(latency_ms=500), **places, **small))
     first, last = judged
-    assert done.outcome.shipped.label == last.label != first.label
-    step = done.bundle.manifest["steps"][-1]
-    assert step["step"] == f"{last.report.step}, 640×480 frames"
+    kinds = [(form.precision, form.runtime, form.activation) for form in (done.outcome.shipped, last, first)]
+    assert kinds[0] == kinds[1] != kinds[2]
+    step = done.bundle.manifest.steps[-1]
+    assert step.step == f"{last.report.step}, 640×480 frames"
 
 
 def test_the_whole_path_is_a_step_of_the_fit(fitted) -> None:

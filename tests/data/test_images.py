@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeeff.data.images import ImageSet, PixelFile, Preprocess, readable, unseen, upright_rgb
+from edgeeff.data.images import ImageSet, PixelFile, readable, unseen
+from edgeeff.data.preprocess import Preprocess, upright_rgb
 from edgeeff.errors import BadInput
 from edgeeff.progress import Progress
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeeff import backends
+from edgeeff import Precision, backends
 from edgeeff.data.images import ImageSet, PixelFile
 from edgeeff.export import fp16 as half
 from edgeeff.export import qdq
@@ -17,11 +17,13 @@ from edgeeff.export.tensorrt_lint import lint
 from edgeeff.network.model import create
 from edgeeff.quantization.fake_quant import calibrate, fake_quantized, strip
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=["b0", "lite0", "v2-b0"])
 def graphs(request, tmp_path_factory, digits: Path):
     """(photos, float graph, Q/DQ graph)"""
-    from edgeeff.data.images import Preprocess
+    from edgeeff.data.preprocess import Preprocess
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("half")
@@ -39,7 +41,7 @@ def test_an_fp16_graph_is_tensorrt_ready_and_answers_as_before(graphs, kind: int
     assert lint(file) == []
     runtime = backends.get("onnxruntime")
     images = photos.rows(0, 16)
-    before, after = (runtime.load(f, precision="fp16")(images) for f in (source, file))
+    before, after = (runtime.load(f, precision=Precision("fp16"))(images) for f in (source, file))
     # FP16 keeps eleven bits of each number; an INT8 value now and then falls on the other side of a rounding.
     assert np.sqrt(np.mean((after - before) ** 2)) < (0.01 if kind == 1 else 0.15) * before.std()
 

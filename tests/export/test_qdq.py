@@ -10,13 +10,16 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from edgeeff import backends
-from edgeeff.data.images import ImageSet, PixelFile, Preprocess
+from edgeeff import Precision, backends
+from edgeeff.data.images import ImageSet, PixelFile
+from edgeeff.data.preprocess import Preprocess
 from edgeeff.export import qdq
 from edgeeff.export.onnx import to_onnx
 from edgeeff.export.tensorrt_lint import lint
 from edgeeff.network.model import create, predict
 from edgeeff.quantization.fake_quant import calibrate, fake_quantized, layers, strip
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,7 @@ def test_runtimes_compute_what_the_fake_quantized_network_does(quantized, pixels
     images = next(pixels.batches(16))
     expected = predict(network, pixels.preprocess)(images)
     backend = backends.get(runtime)
-    logits = backend.load(backend.compile(path, tmp_path), precision="int8")(images)
+    logits = backend.load(backend.compile(path, tmp_path), precision=Precision("int8"))(images)
     # Sums in another order fall on other sides of a rounding now and then; a misplaced pair or a wrong scale is far outside.
     assert np.sqrt(np.mean((logits - expected) ** 2)) < 0.15 * expected.std()
 
@@ -71,11 +74,11 @@ def test_stem_and_squeeze_and_excitation_stay_float() -> None:
 def test_the_symmetric_scheme_needs_no_compiler_and_no_kernels_of_nncf(tmp_path: Path) -> None:
     code = """
 import sys, torch
-from edgeeff.quantization.fake_quant import Range, fake_quantized, layers, fold, strip
+from edgeeff.quantization.fake_quant import LayerRange, fake_quantized, fold_batch_norms, layers, strip
 from edgeeff.network.model import create
 model = create("b0", classes=16, resolution=32).eval()
-ranges = {n: Range(1.0, "largest", l.weight.flatten(1).abs().amax(1), torch.zeros(len(l.weight)), 0.0)
-          for n, l, _ in layers(fold(model))}
+ranges = {n: LayerRange(1.0, "largest", l.weight.flatten(1).abs().amax(1), torch.zeros(len(l.weight)), 0.0)
+          for n, l, _ in layers(fold_batch_norms(model))}
 network = fake_quantized(model, ranges).train()
 network(torch.randn(2, 3, 32, 32)).sum().backward()
 widths = [p for n, p in network.named_parameters() if n.endswith("amax")]

@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeeff.data.images import ImageSet, PixelFile, Pixels, Preprocess
+from edgeeff.data.images import ImageSet, PixelFile, Pixels
+from edgeeff.data.preprocess import Preprocess
 from edgeeff.errors import AccuracyGateFailed
 from edgeeff.measurement.accuracy import Gate, images_needed, paired_drop, rank
 

@@ -1,3 +1,4 @@
+import json
 import re
 import time
 from dataclasses import replace
@@ -6,15 +7,18 @@ from pathlib import Path
 import pytest
 
 from edgeeff import Budget, Bundle, Target
-from edgeeff.measurement import system_state as conditions
-from edgeeff.measurement.jetson import ROOT
-from edgeeff.measurement.latency import BLOCK, Compiled, Costs, Figures, Measurement, Request, answer, energy, measure, ratio
-from edgeeff.measurement.system_state import device
+from edgeeff.machine import LOCAL
+from edgeeff.measurement import system_state
+from edgeeff.measurement.benchmark import BenchmarkRequest, CompiledModel, Metrics, benchmark, energy
+from edgeeff.measurement.latency import BLOCK, Latency, measure, ratio
+from edgeeff.measurement.system_state import Snapshot, SystemState, device, snapshot
+from edgeeff.records import from_json, to_json
+from edgeeff.sysfs import ROOT
 
 
 def idle(**changes: float):
-    """Looks at a machine on which nothing else happens, or what `changes` say from one look to the next."""
-    calm = conditions.Conditions(at=0, cores=2, busy=0, stolen=0, own=0, load=0)
+    """Snapshots of a machine on which nothing else happens, or what `changes` say from one to the next."""
+    calm = Snapshot(at=0, busy=0, stolen=0, own=0, state=SystemState(cores=2, load=0))
     moments = (replace(calm, at=float(i), **{k: i * v for k, v in changes.items()}) for i in range(100))
     return lambda: next(moments)
 
@@ -42,19 +46,19 @@ def test_blocks_interleave_and_no_candidate_always_follows_the_same_one() -> Non
 
         return run
 
-    measure({"a": note("a"), "b": note("b"), "c": note("c")}, rounds=3, narrow=1, look=idle())
+    measure({"a": note("a"), "b": note("b"), "c": note("c")}, rounds=3, narrow=1, take_snapshot=idle())
     assert "".join(order[6:]) in ("abcbcacab", "bcbcacab")  # after the warm-up of each
 
 
 def test_a_measurement_survives_json() -> None:
     original = measure({"x": sleeper(1)}, rounds=2, narrow=1).latencies["x"]
-    copy = Measurement.from_json(original.to_json())
+    copy = from_json(to_json(original), Latency, "latency")
     assert copy.p50 == pytest.approx(original.p50, abs=1e-4)  # four decimals are kept
-    assert copy.at(90) == copy.p90 <= copy.surely(90)
+    assert copy.at(90) == copy.p90 <= copy.upper_bound(90)
     assert len(copy.rounds) == 2
     assert copy.histogram == pytest.approx(original.histogram, abs=1e-4)
-    old = {k: v for k, v in original.to_json().items() if k != "histogram"}  # remembered before there were histograms
-    assert Measurement.from_json(old).histogram == ()
+    old = {k: v for k, v in to_json(original).items() if k != "histogram"}  # remembered before there were histograms
+    assert from_json(old, Latency, "latency").histogram == ()
 
 
 def test_the_histogram_counts_every_run() -> None:
@@ -79,13 +83,13 @@ def test_a_target_is_known_by_its_processor(tmp_path: Path, files: dict[str, str
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert re.search(Target.load(target).cpu, device(tmp_path)["cpu"])
+    assert re.search(Target.load(target).cpu, device(tmp_path).cpu)
     assert not Target.load(target).here  # as this machine is none of them
 
 
 def test_the_device_is_described() -> None:
-    assert device()["cores"] >= 1
-    assert device()["cpu"]
+    assert device().cores >= 1
+    assert device().cpu
 
 
 def test_rounds_go_on_until_the_interval_is_narrow() -> None:
@@ -94,8 +98,8 @@ def test_rounds_go_on_until_the_interval_is_narrow() -> None:
     def unsteady():
         time.sleep(next(durations) / 1000)
 
-    assert len(measure({"x": unsteady}, rounds=2, narrow=0.05, seconds=5, look=idle()).latencies["x"].rounds) > 2
-    assert len(measure({"x": sleeper(1)}, rounds=2, narrow=1, look=idle()).latencies["x"].rounds) == 2
+    assert len(measure({"x": unsteady}, rounds=2, narrow=0.05, seconds=5, take_snapshot=idle()).latencies["x"].rounds) > 2
+    assert len(measure({"x": sleeper(1)}, rounds=2, narrow=1, take_snapshot=idle()).latencies["x"].rounds) == 2
 
 
 def test_a_disturbed_run_is_repeated_and_then_called_none() -> None:
@@ -104,19 +108,20 @@ def test_a_disturbed_run_is_repeated_and_then_called_none() -> None:
     def count():
         calls.append(1)
 
-    calm = measure({"x": count}, rounds=2, narrow=1, look=idle())
+    calm = measure({"x": count}, rounds=2, narrow=1, take_snapshot=idle())
     once = len(calls)
-    busy = measure({"x": count}, rounds=2, narrow=1, look=idle(busy=2.0, own=1.0))  # the other core, all the time
-    assert calm.disturbed == ()
-    assert busy.disturbed == ("other programs used 1.0 of 2 cores",)
+    busy = measure({"x": count}, rounds=2, narrow=1, take_snapshot=idle(busy=2.0, own=1.0))  # the other core, all the time
+    assert calm.noise == ()
+    assert busy.noise == ("other programs used 1.0 of 2 cores",)
     assert len(calls) - once > 1.5 * once
 
 
 def test_what_disturbs_is_named() -> None:
-    before = conditions.Conditions(at=0, cores=4, busy=0, stolen=0, own=0, load=0, power_mode="performance")
+    state = SystemState(cores=4, load=0, power_mode="performance")
+    before = Snapshot(at=0, busy=0, stolen=0, own=0, state=state)
 
-    def reasons(**changes: object) -> list[str]:
-        return conditions.disturbed(before, replace(before, at=10.0, **changes))
+    def reasons(busy: float = 0, own: float = 0, stolen: float = 0, **changes: object) -> list[str]:
+        return system_state.noise_reasons(before, Snapshot(10.0, busy, stolen, own, replace(state, **changes)))
 
     assert reasons(busy=10.0, own=10.0) == []
     assert reasons(busy=20.0, own=10.0) == []  # the other found room on idle cores
@@ -134,12 +139,12 @@ def test_the_machine_is_read_from_proc_and_sysfs(tmp_path: Path) -> None:
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    look = conditions.look(tmp_path)
-    assert look.stolen == pytest.approx(0.25 * look.cores)  # hundredths of a second
-    assert look.busy == pytest.approx(1.75 * look.cores)
-    assert look.temperature == 48.5
-    assert conditions.rapl(tmp_path) == 2.5
-    assert conditions.look(ROOT).busy > 0
+    now = snapshot(tmp_path)
+    assert now.stolen == pytest.approx(0.25 * now.state.cores)  # hundredths of a second
+    assert now.busy == pytest.approx(1.75 * now.state.cores)
+    assert now.state.temperature == 48.5
+    assert system_state.rapl(tmp_path) == 2.5
+    assert snapshot(ROOT).busy > 0
 
 
 def test_energy_is_the_counters_difference_or_the_rails_mean(tmp_path: Path) -> None:
@@ -156,22 +161,24 @@ def test_energy_is_the_counters_difference_or_the_rails_mean(tmp_path: Path) -> 
 
 
 def test_a_budget_is_held_against_the_intervals_upper_end() -> None:
-    latency = Measurement(4.9, 6.0, 7.0, (4.8, 5.1), (4.9,), (5.9, 6.4), (6.0, 9.0))
-    figures = Figures(latency, 3.0, fps=200.0, memory_mb=150.0)
+    latency = Latency(4.9, 6.0, 7.0, (4.8, 5.1), (4.9,), (5.9, 6.4), (6.0, 9.0))
+    figures = Metrics(latency, {"size_mb": 3.0, "fps": 200.0, "memory_mb": 150.0})
     assert figures.over(Budget(latency_ms=5.2, size_mb=3, fps=200, memory_mb=150)) == []
     assert figures.over(Budget(latency_ms=5)) == ["p50 4.90 ms (at most 5.10)"]
     assert figures.over(Budget(latency_ms=6.2, percentile=90)) == ["p90 6.00 ms (at most 6.40)"]
     assert figures.over(Budget(fps=201, memory_mb=149)) == ["200.0 frames per second", "150.0 MB of memory"]
     assert figures.over(Budget(energy_mj=1)) == ["0.0 mJ an image"]
-    assert Figures.from_json(figures.to_json()) == figures
+    assert Metrics.from_json(figures.to_json()) == figures
 
 
-def test_a_request_is_answered_as_by_the_machine_itself(tmp_path: Path, fitted) -> None:
+def test_a_request_is_answered_as_by_the_machine_itself(tmp_path: Path, fitted, run) -> None:
     bundle = Bundle.open(fitted[0])
-    form = Compiled("openvino", bundle.path / bundle.manifest["model"], bundle.manifest["precision"], bundle.preprocess.resolution)
-    Request({"it": form}, Budget(latency_ms=5), rounds=2).write(tmp_path)
-    answered = answer("openvino", tmp_path)
-    assert answered["device"] == device()
+    facts = bundle.manifest
+    model = CompiledModel("openvino", bundle.path / facts.model, facts.precision, bundle.preprocess.resolution)
+    BenchmarkRequest({"it": model}, Budget(latency_ms=5), rounds=2).write(tmp_path)
+    assert benchmark(BenchmarkRequest.read(tmp_path)).metrics["it"].costs["size_mb"] == pytest.approx(model.size_mb)
+    answered = json.loads(run("measure", "openvino", tmp_path).stdout)
+    assert answered["device"] == to_json(device())
     assert "float32" in answered["precisions"]
-    assert Costs.from_json(answered).figures["it"].size_mb == pytest.approx(form.size_mb, abs=1e-3)
-    assert answer("openvino", None) == {name: answered[name] for name in ("device", "version", "precisions")}
+    assert Metrics.from_json(answered["figures"]["it"]).costs["size_mb"] == pytest.approx(model.size_mb, abs=1e-3)
+    assert to_json(LOCAL.facts("openvino")) == {name: answered[name] for name in ("device", "version", "precisions")}

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from edgeeff.data.images import ImageSet, Preprocess
+from edgeeff.data.images import ImageSet
+from edgeeff.data.preprocess import Preprocess
 from edgeeff.errors import BadInput
 from edgeeff.files import write_whole
-from edgeeff.network.checkpoint import load, read, save
+from edgeeff.network.checkpoint import Conventions, load, read, save
 from edgeeff.network.model import EfficientNet, create, predict
 from edgeeff.network.variants import variant
 
@@ -371,10 +373,13 @@ def test_text_is_refused(tmp_path, suffix):
         load(path, TINY)
 
 
-@pytest.mark.parametrize("name", ["none.safetensors", "none.pth", "folder"])
-def test_missing_file_is_refused(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("none.safetensors", "no such checkpoint"), ("none.pth", "no such checkpoint"), ("folder", "is a folder, expected a file")],
+)
+def test_missing_file_is_refused(tmp_path, name, message):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(BadInput, match="no such checkpoint"):
+    with pytest.raises(BadInput, match=message):
         load(tmp_path / name, TINY)
 
 
@@ -436,6 +441,52 @@ def test_cached_hub_model_loads_as_its_config_says(tmp_path):
     assert (tf["preprocess"]["resolution"], tf["preprocess"]["resize"]) == (192, 256)  # 192 / 0.75
     assert tf["preprocess"]["mean"] == pytest.approx([127.5] * 3)
     assert tf["preprocess"]["std"] == pytest.approx([51.0] * 3)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"pretrained_cfg": {"input_size": [3, "large", 192]}}, r"Expected `int`, got `str` - at `$.pretrained_cfg.input_size[1]`"),
+        ({"pretrained_cfg": {"crop_pct": 0}}, r"- at `$.pretrained_cfg.crop_pct`"),
+        ({"architecture": 5}, r"Expected `str`, got `int` - at `$.architecture`"),
+        ([], r"Expected `object`, got `array`"),
+    ],
+    ids=["input_size", "crop_pct", "architecture", "no object"],
+)
+def test_a_hub_config_with_a_wrong_type_is_refused_with_the_field(config, message, tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repository, name: tmp_path / name)
+    with pytest.raises(BadInput, match=re.escape("hf-hub:owner/name: config.json is damaged (")) as refusal:
+        read("hf-hub:owner/name", TINY)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"padding": "reflect"}, "Invalid enum value 'reflect' - at `$.padding`"),
+        ({"bn_eps": "small"}, "Expected `float`, got `str` - at `$.bn_eps`"),
+        ({"activation": "hardswich"}, "Did you mean 'hardswish'?"),
+        ({"preprocess": {**PREPROCESS.to_json(), "resolution": 5000}}, "expected 32 <= resolution"),
+        ({"preprocess": {**PREPROCESS.to_json(), "mean": [1, 2]}}, "at `$.preprocess.mean`"),
+        ({"class_names": [1]}, "Expected `str`, got `int` - at `$.class_names[0]`"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_own_metadata_with_a_wrong_value_is_refused_with_the_field(change, words, tmp_path):
+    own = {"variant": "phi-6", "padding": "same", "bn_eps": 0.001, "preprocess": PREPROCESS.to_json(), "class_names": []}
+    save_file(state(create(TINY, classes=3)), tmp_path / "w.safetensors", {"edgeeff": json.dumps({**own, **change})})
+    with pytest.raises(BadInput, match=r"w\.safetensors: damaged edgeeff metadata \(") as refusal:
+        read(tmp_path / "w.safetensors", TINY)
+    assert words in str(refusal.value)
+
+
+def test_what_is_stated_later_replaces_what_was_stated_before():
+    first = Conventions(padding="symmetric", bn_eps=1e-5, classes=10, variant="b0")
+    assert first.updated(Conventions(bn_eps=1e-3, activation="relu")) == Conventions(
+        padding="symmetric", bn_eps=1e-3, classes=10, variant="b0", activation="relu"
+    )
+    assert first.updated(Conventions()) == first
 
 
 @pytest.mark.parametrize(("file", "name"), [("v2_b0-imagenet.pth", "v2-b0"), ("lite0-imagenet.pth", "lite0")])

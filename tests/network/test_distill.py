@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from edgeeff import BadInput
-from edgeeff.data.images import ImageSet, PixelFile, Preprocess
-from edgeeff.network.activations import swapped
-from edgeeff.network.distill import Distillation, Matching, distil
+from edgeeff.data.images import ImageSet, PixelFile
+from edgeeff.data.preprocess import Preprocess
+from edgeeff.network.distill import Distillation, Matching, Sample, distil
 from edgeeff.network.model import Deployed, create
+from edgeeff.network.swap import swapped
 
+pytestmark = pytest.mark.slow
 PREPROCESS = Preprocess(32, 32, (127.0,) * 3, (128.0,) * 3)
 RECIPE = Distillation(epochs=2, lr=3e-4, batch=16, flip=False)
 
@@ -108,12 +110,12 @@ def test_an_interrupted_one_ends_with_the_weights_of_one_that_was_not(teacher, p
 
 
 def test_labels_take_part_where_they_are_asked_to(teacher, photos: PixelFile) -> None:
-    looks = [(i, False) for i in range(32)]
+    samples = [Sample(i, False) for i in range(32)]
     losses = []
     for weight in (0.0, 0.5):
         matching = Matching(copy.deepcopy(teacher), teacher, photos, weight)
-        matching.measure(looks)
-        losses.append(matching(looks).item())
+        matching.measure(samples)
+        losses.append(matching(samples).item())
     assert losses[0] == pytest.approx(0, abs=1e-9)
     assert losses[1] == pytest.approx(0.5 * math.log(10), rel=0.2)  # a random network guesses among ten classes
 
@@ -135,10 +137,11 @@ SCRIPT = """
 import sys, torch
 from functools import partial
 from pathlib import Path
-from edgeeff import parallel
-from edgeeff.network.activations import swapped
-from edgeeff.network.distill import Distillation, distilled
-from edgeeff.data.images import ImageSet, Preprocess
+from edgeeff.network import distributed as parallel
+from edgeeff.network.swap import swapped
+from edgeeff.network.distill import Distillation, PhotoSource, distilled
+from edgeeff.data.images import ImageSet
+from edgeeff.data.preprocess import Preprocess
 from edgeeff.network.model import create
 from edgeeff.progress import SILENT
 
@@ -151,7 +154,7 @@ if "RANK" not in __import__("os").environ or parallel.join():
     photos = ImageSet.open(train).draw(96)
     student = partial(swapped, activation="hardswish")
     network, outcome = parallel.together(
-        distilled, teacher, student, photos, preprocess, recipe, state, seconds=float("inf"), progress=SILENT
+        distilled, teacher, student, PhotoSource(photos, preprocess), recipe, state, seconds=float("inf"), progress=SILENT
     )
     torch.save({"weights": network.state_dict(), "after": outcome.after}, out)
     if parallel.world() > 1:
@@ -184,10 +187,11 @@ def test_two_processes_end_with_the_weights_of_one(digits: Path, tmp_path: Path)
 def test_when_one_process_dies_the_run_ends_with_an_error(digits: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     dies = 'if os.environ["RANK"] == "1":\n    d.Matching.measure = lambda *a: os._exit(9)\n'
-    script.write_text(f"import os\nfrom edgeeff import distil as d\n{dies}{SCRIPT}")
+    script.write_text(f"import os\nfrom edgeeff.network import distill as d\n{dies}{SCRIPT}")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     start = time.monotonic()
     done = subprocess.run([*command, *alone(script, digits, tmp_path)[1:]], capture_output=True, text=True, timeout=200)
     assert done.returncode != 0
+    assert "exitcode: 9" in done.stderr  # the one that this test ends
     assert time.monotonic() - start < 150
     assert not (tmp_path / "out.pt").exists()

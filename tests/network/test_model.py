@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from edgeeff.data.images import Preprocess
+from edgeeff.data.preprocess import Preprocess
 from edgeeff.network.model import EfficientNet, MBBlock, SameConv2d, create, predict
 
 SIZE = 64

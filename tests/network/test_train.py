@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from edgeeff import EdgeeffError
-from edgeeff.data.images import ImageSet, Preprocess
+from edgeeff.data.images import ImageSet
+from edgeeff.data.preprocess import Preprocess
 from edgeeff.network.model import create
 from edgeeff.network.train import Recipe, train, training_resolution
 
+pytestmark = pytest.mark.slow
 RECIPE = Recipe(epochs=2, lr=3e-3, batch=25, flip=False)
 PREPROCESS = Preprocess(32, 32, (127.0,) * 3, (128.0,) * 3)
 
@@ -64,6 +66,12 @@ def test_divergence_is_said_plainly(images: ImageSet, tmp_path: Path) -> None:
     broken.classifier.bias.data.fill_(float("nan"))
     with pytest.raises(EdgeeffError, match="training diverged in epoch 1: the loss is nan. Lower --lr"):
         train(broken, PREPROCESS, images, RECIPE, tmp_path / "t.pt")
+
+
+def test_what_a_recipe_does_not_say_is_as_usual() -> None:
+    usual = [kind(None, None, flip=True, seed=0) for kind in (Recipe.fine_tune, Recipe.from_scratch)]
+    assert [(r.epochs, r.lr) for r in usual] == [(10, 1e-3), (40, 3e-3)]
+    assert Recipe.fine_tune(2, 0.5, flip=False, seed=7) == Recipe(2, 0.5, flip=False, seed=7)
 
 
 def test_training_crops_are_smaller() -> None:

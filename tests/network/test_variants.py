@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from edgeeff.errors import BadInput
+from edgeeff.network.architecture import Cost
+from edgeeff.network.efficientnet import round_channels
 from edgeeff.network.model import create
-from edgeeff.network.variants import VARIANTS, Cost, expected_top1, round_channels, variant
+from edgeeff.network.variants import VARIANTS, expected_top1, variant
 
 # arXiv:1905.11946, table 2: millions of parameters, billions of multiply-adds.
 PAPER = {

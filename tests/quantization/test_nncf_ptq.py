@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -5,12 +6,20 @@ import pytest
 import torch
 from PIL import Image
 
-from edgeeff import BadInput, backends
-from edgeeff.data.images import ImageSet, PixelFile, Preprocess
+from edgeeff import BadInput, Precision, backends
+from edgeeff.data.images import ImageSet, PixelFile
+from edgeeff.data.preprocess import Preprocess
 from edgeeff.export.onnx import to_onnx
 from edgeeff.network.model import create
-from edgeeff.quantization.nncf_ptq import REMEDIES, quantize, quantized_blindly, quantized_layers, suspicious
+from edgeeff.quantization.nncf_ptq import (
+    quantize,
+    quantize_for_timing,
+    quantize_with_accuracy_control,
+    quantized_layers,
+    refuse_blank,
+)
 
+pytestmark = pytest.mark.slow
 OPENVINO = backends.get("openvino")
 
 
@@ -28,17 +37,25 @@ def model(tmp_path_factory, pixels: PixelFile) -> Path:
     return OPENVINO.compile(to_onnx(network, pixels.preprocess, folder / "model.onnx"), folder)
 
 
+REMEDIES = {
+    "fast bias correction": quantize,
+    "full bias correction": partial(quantize, fast_bias_correction=False),
+    "quantile ranges": partial(quantize, quantile_ranges=True),
+    "accuracy control": partial(quantize_with_accuracy_control, max_drop=100),
+}
+
+
 @pytest.mark.parametrize("remedy", REMEDIES)
 def test_every_remedy_gives_an_int8_file_that_runs(remedy: str, model: Path, pixels: PixelFile, tmp_path: Path) -> None:
-    file = quantize(model, pixels, tmp_path, remedy, max_drop=100)
+    file = REMEDIES[remedy](model, pixels, tmp_path)
     assert sum(f.stat().st_size for f in OPENVINO.files(file)) < 0.5 * sum(f.stat().st_size for f in OPENVINO.files(model))
-    logits = OPENVINO.load(file, precision="int8")(next(pixels.batches(4)))
+    logits = OPENVINO.load(file, precision=Precision("int8"))(next(pixels.batches(4)))
     assert logits.shape == (4, 10)
     assert np.isfinite(logits).all()
 
 
 def test_convolutions_are_int8_and_gates_stay_float(model: Path, pixels: PixelFile, tmp_path: Path) -> None:
-    layers = quantized_layers(quantize(model, pixels, tmp_path, REMEDIES[0]))
+    layers = quantized_layers(quantize(model, pixels, tmp_path))
     assert any("conv_dw" in name for name in layers)
     assert any("conv_pwl" in name for name in layers)
     assert not any("/se/" in name for name in layers)
@@ -47,17 +64,17 @@ def test_convolutions_are_int8_and_gates_stay_float(model: Path, pixels: PixelFi
 
 def test_the_file_for_timing_has_the_layers_of_the_real_one(model: Path, pixels: PixelFile, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
-    real = quantize(model, pixels, tmp_path / "real", REMEDIES[0])
-    assert quantized_layers(quantized_blindly(model, next(pixels.batches(1)), tmp_path)) == quantized_layers(real)
+    real = quantize(model, pixels, tmp_path / "real")
+    assert quantized_layers(quantize_for_timing(model, next(pixels.batches(1)), tmp_path)) == quantized_layers(real)
 
 
 def test_blank_calibration_photos_are_refused(tmp_path: Path) -> None:
     for i in range(4):
         Image.new("RGB", (32, 32), "black").save(tmp_path / f"{i}.png")
     with pytest.raises(BadInput, match="4 of 4 calibration photos are blank"):
-        suspicious(PixelFile(ImageSet.open(tmp_path), Preprocess(32, 32, (0, 0, 0), (1, 1, 1))))
+        refuse_blank(PixelFile(ImageSet.open(tmp_path), Preprocess(32, 32, (0, 0, 0), (1, 1, 1))))
 
 
 def test_quantizing_is_quiet(model: Path, pixels: PixelFile, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    quantize(model, pixels, tmp_path, REMEDIES[0])
+    quantize(model, pixels, tmp_path)
     assert capfd.readouterr() == ("", "")

@@ -15,6 +15,7 @@ from boards import NEEDED, PYTHON, Board, client, first, free_port, until
 from conftest import ROOT, refused
 
 from edgeeff import BadInput, EdgeeffError, Unreachable
+from edgeeff.errors import exit_code
 from edgeeff.remote import host as remote
 from edgeeff.remote import ssh, wheel
 
@@ -110,7 +111,7 @@ def test_an_upload_that_was_cut_goes_on_where_it_was(here: Board, tmp_path: Path
 
 
 def test_who_gives_up_finds_the_job_again(here: Board, fitted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssh, "PATIENCE", 1.0)
+    monkeypatch.setattr(ssh, "RECONNECT_TIMEOUT", 1.0)
     here.rule('case "$SSH_ORIGINAL_COMMAND" in *poll*) kill -9 $PPID;; esac')
     said: list[str] = []
 
@@ -153,7 +154,7 @@ def test_ctrl_c_leaves_nothing_running(board: Board, make: Callable[..., Board],
 
 
 def test_without_a_client_the_job_ends_itself(here: Board, fitted) -> None:
-    code = "import sys; from pathlib import Path; from edgeeff import remote; remote.SILENCE = 3\n"
+    code = "import sys; from pathlib import Path; from edgeeff.remote import host as remote; remote.POLL_TIMEOUT = 3\n"
     code += "host = remote.Host.connect(sys.argv[1], 'openvino')\n"
     code += "host.run(['bench', 'bundle', '--rounds', '1000000'], {'bundle': Path(sys.argv[2])})"
     process = subprocess.Popen([sys.executable, "-c", code, here.name, str(fitted[0])], start_new_session=True)
@@ -203,12 +204,25 @@ def test_a_refusal_there_is_one_here(here: Board, fitted, digits: Path, tmp_path
 
 
 def test_an_answer_that_is_no_json_is_refused(here: Board, fitted, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import sys\nif 'edgeeff.cli' in sys.orig_argv: print('hello')\n")
+    (tmp_path / "sitecustomize.py").write_text("import sys\nif 'edgeeff' in sys.orig_argv: print('hello')\n")
     here.rule(f"export PYTHONPATH={tmp_path}")
     with remote.Host.connect(here.name, "openvino") as host, pytest.raises(EdgeeffError, match="not the JSON") as caught:
         host.run(["verify", "bundle"], {"bundle": fitted[0]})
-    assert caught.value.exit_code == 1
+    assert exit_code(caught.value) == 1
     assert here.jobs == []
+
+
+def test_an_internal_error_there_is_one_here_with_its_traceback_when_debugging(board: Board, fitted, run, tmp_path: Path) -> None:
+    code = "import sys\nif 'edgeeff' in sys.orig_argv:\n  from edgeeff.measurement import benchmark\n  benchmark.measure = None\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    board.rule(f"export PYTHONPATH={tmp_path}")
+    for debug in ([], ["--debug"]):
+        done = run("bench", fitted[0], "--rounds", 2, "--on", board.name, *debug, env=board.env)
+        assert done.returncode == 1
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith(f"edgeeff: {board.name}: internal error: TypeError: 'NoneType' object is not callable (edgeeff/")
+        assert (f"{board.name}: Traceback (most recent call last):" in done.stderr) == bool(debug)
+    assert board.jobs == []
 
 
 def python_without(what: str, answer: str) -> str:
@@ -313,6 +327,45 @@ def test_what_lay_unused_for_long_is_removed(tmp_path: Path) -> None:
     assert left == {"sent/kit", "sent/photos", "on/new", "jobs/a"}
     assert there("stop", "a")["state"] == "none"
     assert not (base / "jobs/a").exists()
+
+
+@pytest.mark.parametrize(
+    ("job", "code", "line"),
+    [
+        ({"environment": "new"}, 1, "edgeeff: internal error in the agent: KeyError: 'arguments'. Please report it."),
+        (
+            {"environment": "new", "arguments": ["eval"], "send": {"x": "full"}, "copy": ["x"]},
+            2,
+            "edgeeff: the disk there is full: ",
+        ),
+    ],
+)
+def test_what_goes_wrong_in_the_agent_is_one_line(tmp_path: Path, job: dict, code: int, line: str) -> None:
+    base = tmp_path / ".cache/edgeeff"
+    for kind in ("sent/kit", "on/new/bin", "jobs"):
+        (base / kind).mkdir(parents=True)
+    (base / "sent/full").write_bytes(bytes(4096))
+    (base / "on/new/bin/python").touch()
+
+    def agent(*arguments: str) -> dict:
+        command = [
+            "sh",
+            "-c",
+            'trap "" XFSZ; ulimit -f 2; exec "$0" "$@"',
+            sys.executable,
+            ROOT / "edgeeff/remote/agent.py",
+            *arguments,
+        ]
+        text = json.dumps({"kit": "kit", "send": {}, "copy": [], "silence": 60, **job})
+        env = {**os.environ, "HOME": str(tmp_path)}
+        return json.loads(subprocess.run(command, env=env, input=text, capture_output=True, text=True, check=True).stdout)
+
+    agent("start", "a")
+    until(lambda: agent("poll", "a", "0", "0")["state"] == "done")
+    answer = agent("poll", "a", "0", "0")
+    assert answer["rc"] == code
+    assert answer["lines"][-1].startswith(line)
+    assert agent("stop", "a") == {"state": "none"}
 
 
 def test_what_is_wrong_here_is_said_before_connecting(board: Board, fitted, digits: Path, run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from conftest import ROOT, refused
 from pages import require_true_figures
 from PIL import Image
 
-from edgeeff import Bundle, backends
+from edgeeff import Bundle, Precision, backends
 from edgeeff.bundle import write
 
 pytestmark = NEEDED
@@ -43,10 +44,11 @@ def portable(fitted, tmp_path: Path) -> Path:
     source = Bundle.open(fitted[0])
     (tmp_path / "fp16.onnx").write_bytes((fitted[0] / "model.onnx").read_bytes())
     images = source.golden()["images"]
-    logits = backends.get("onnxruntime").load(tmp_path / "fp16.onnx", precision="float32")(images)
-    facts = {k: v for k, v in source.manifest.items() if k not in ("schema", "files", "digest")}
-    facts |= {"backend": "onnxruntime", "model": "fp16.onnx", "precision": "fp16", "max_drop": 20}
-    facts |= {"forms": [{"precision": "fp16", "file": "fp16.onnx"}]}
+    logits = backends.get("onnxruntime").load(tmp_path / "fp16.onnx", precision=Precision("float32"))(images)
+    form = replace(source.manifest.siblings[0], precision=Precision.FP16, file="fp16.onnx", metrics=None)
+    facts = replace(
+        source.manifest, backend="onnxruntime", model="fp16.onnx", precision=Precision.FP16, max_drop=20.0, forms=(form,)
+    )
     (tmp_path / "bundle").mkdir()
     files = [tmp_path / "fp16.onnx", fitted[0] / "model.onnx"]
     answers = {"images": images, "logits": logits, "float32": logits, "fp16": logits}
@@ -59,7 +61,7 @@ def test_engines_are_built_there_and_come_back_through_a_lost_connection(
     """On a TensorRT that is a fake over ONNX Runtime. Another kind of machine is then refused before anything is sent."""
     import onnxruntime
 
-    fakes = f"export PYTHONPATH={ROOT}/tests/fakes:{Path(onnxruntime.__file__).parents[1]}"
+    fakes = f"export PYTHONPATH={ROOT}/tests/startup:{ROOT}/tests/fakes:{Path(onnxruntime.__file__).parents[1]}"
     board.cut("*rsync*--sender*")
     rules = Path(f"{board.home}.rules")
     rules.write_text(f"{fakes}\n{rules.read_text()}")
@@ -94,7 +96,7 @@ def test_a_pick_measures_there_and_a_fit_gives_the_same_network(
     assert "hosts" not in chosen["forms"][0]
     pair = [board, make()]
     for each in pair:
-        each.rule(f"export PYTHONPATH={ROOT}/tests/fakes")
+        each.rule(f"export PYTHONPATH={ROOT}/tests/startup")
     names = [each.name for each in pair]
     away = make(options=f"Port {free_port()}").name
     refused(run("pick", *small, "--on", board.name, away, env=board.env), 6, f"{away}: it refuses the connection")
@@ -105,7 +107,8 @@ def test_a_pick_measures_there_and_a_fit_gives_the_same_network(
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(tuple(names))]
     assert [row[0] for row in rows] == names
     assert [row[-1] == "slowest" for row in rows].count(True) == 1
-    ours, theirs = (Bundle.open(path).manifest for path in (fitted[0], out))
+    Bundle.open(out)
+    ours, theirs = (json.loads((path / "manifest.json").read_text()) for path in (fitted[0], out))
     assert ours["files"]["model.onnx"] == theirs["files"]["model.onnx"]
     assert list(theirs["device"]["hosts"]) == [h["host"] for h in theirs["hosts"]] == names
     assert theirs["latency_ms"]["p50"] in [h["p50"] for h in theirs["hosts"]]

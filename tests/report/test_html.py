@@ -1,5 +1,6 @@
 """The page of a fit: alone, true to its JSON, safe with foreign names, and readable in a browser."""
 
+import json
 import re
 import shlex
 import shutil
@@ -12,10 +13,15 @@ import numpy as np
 import pytest
 from pages import Reader, facts, photos, require_true_figures
 
-from edgeeff import Budget, Bundle, Job
-from edgeeff.bundle import PAGE
+from edgeeff import Budget, Bundle, Job, diagnostics
+from edgeeff.budget import KINDS
+from edgeeff.bundle import REPORT
 from edgeeff.cli.options import parser
-from edgeeff.data.images import Preprocess
+from edgeeff.data.preprocess import Preprocess
+from edgeeff.diagnostics import Diagnostics
+from edgeeff.manifest import Manifest
+from edgeeff.records import from_json, to_json
+from edgeeff.report import charts
 from edgeeff.report import html as page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -23,12 +29,19 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @pytest.fixture(scope="module")
 def html(fitted) -> str:
-    return (fitted[0] / PAGE).read_text(encoding="utf-8")
+    return (fitted[0] / REPORT).read_text(encoding="utf-8")
 
 
 @pytest.fixture
 def data(html: str) -> dict:
     return facts(html)
+
+
+def render(data: dict, thumbnails: list[str]) -> str:
+    """The page of the JSON that another one held."""
+    mistakes = [{**m, "thumbnail": t} for m, t in zip(data["mistakes"], thumbnails, strict=False)]
+    told = from_json({**data, "mistakes": mistakes}, Diagnostics, "diagnostics")
+    return page.render(Manifest.from_json(data, "manifest"), told)
 
 
 def chosen_of_three(data: dict) -> dict:
@@ -39,14 +52,15 @@ def chosen_of_three(data: dict) -> dict:
         latency = latency and latency | {key: [figure - 0.1, figure + 0.1] for key in ("ci", "ci90", "ci99")}
         row = {"variant": name, "resolution": 32, "accuracy": top1, "gflops": 0.1, "mparams": 4.0, "published": True}
         row |= {"precision": "int8" if figure else None, "latency_ms": latency, "size_mb": 4.0 if figure else None}
+        row |= {"activation": None, "disturbed": [], "predicted": False}
         rows.append({**row, "over": ["p50 9.00 ms"] if name == "b1" else []})
     return {**data, "candidates": rows, "budget": {**data["budget"], "latency_ms": 5.0}}
 
 
 def test_the_page_is_vouched_for_and_printed(fitted) -> None:
     bundle = Bundle.open(fitted[0])
-    assert PAGE in bundle.manifest["files"]
-    assert fitted[1]["page"] == str(bundle.path / PAGE)
+    assert REPORT in bundle.manifest.files
+    assert fitted[1]["page"] == str(bundle.path / REPORT)
 
 
 def test_the_page_loads_nothing_and_runs_nothing(html: str) -> None:
@@ -70,7 +84,7 @@ def test_every_figure_is_the_json_s(html: str, fitted) -> None:
 
 
 def test_the_json_is_the_manifest_and_more(data: dict, fitted) -> None:
-    manifest = Bundle.open(fitted[0]).manifest
+    manifest = json.loads((fitted[0] / "manifest.json").read_text())
     for key in set(manifest) - {"files", "digest", "schema"}:
         assert data[key] == manifest[key], key
     for i, sibling in enumerate(manifest["siblings"]):
@@ -105,7 +119,7 @@ def test_foreign_names_stay_text(data: dict, html: str) -> None:
     data["class_names"] = [evil, *data["class_names"][1:]]
     data["mistakes"][0] |= {"file": f'"><img src=x onerror=alert(1)>{evil}', "label": 0}
     data["command"] = data["commands"][0] = f"edgeeff fit --val {evil}"
-    again = page.render(data, photos(html))
+    again = render(data, photos(html))
     reader = require_true_figures(again)
     assert reader.tags.count("script") == 1
     assert facts(again)["class_names"][0] == evil
@@ -113,7 +127,7 @@ def test_foreign_names_stay_text(data: dict, html: str) -> None:
 
 
 def test_candidates_that_were_not_measured_are_listed_and_not_drawn(data: dict, html: str) -> None:
-    again = page.render(chosen_of_three(data), photos(html))
+    again = render(chosen_of_three(data), photos(html))
     require_true_figures(again)
     drawing, listed = again.split("</svg>")[0], again.split("<tbody>")[1].split("</tbody>")[0]
     assert "lite0</text>" in drawing
@@ -126,7 +140,7 @@ def test_candidates_that_were_not_measured_are_listed_and_not_drawn(data: dict, 
 
 def test_larger_variants_that_were_refused_say_why(data: dict, html: str) -> None:
     data["refusals"] = ["b1 at 32 px does not meet p50 ≤ 5 ms."]
-    reader = require_true_figures(page.render(data, photos(html)))
+    reader = require_true_figures(render(data, photos(html)))
     assert "Tried before and refused: b1 at 32 px does not meet p50 ≤ 5 ms." in reader.text
 
 
@@ -134,16 +148,17 @@ def test_a_choice_by_cost_alone_draws_the_forms(data: dict, html: str) -> None:
     unmeasured = chosen_of_three(data)
     for row in unmeasured["candidates"]:
         row |= {"precision": None, "latency_ms": None, "size_mb": None}
-    again = page.render(unmeasured, photos(html))
+    again = render(unmeasured, photos(html))
     assert again.count("not measured") == 3
     assert "int8</text>" in again.split("</svg>")[0]
 
 
 def test_the_interval_drawn_is_that_of_the_budgets_percentile(data: dict) -> None:
     for percentile, key in ((50, "ci"), (90, "ci90"), (99, "ci99")):
-        drawn = page.points({**data, "budget": {**data["budget"], "percentile": percentile}})
+        manifest = Manifest.from_json({**data, "budget": {**data["budget"], "percentile": percentile}}, "manifest")
+        drawn = page._points(manifest, Diagnostics((), (), 0))
         for point, sibling in zip(drawn, data["siblings"], strict=True):
-            assert [point["low"], point["high"]] == sibling["latency_ms"][key]
+            assert [point.low, point.high] == sibling["latency_ms"][key]
 
 
 def test_without_labels_there_are_no_confusions(data: dict) -> None:
@@ -151,7 +166,7 @@ def test_without_labels_there_are_no_confusions(data: dict) -> None:
         report |= {"top1": None, "drop": None, "drop_ci": None}
     for report in data["steps"]:
         report |= {"top5": None}
-    again = page.render({**data, "confusion": None, "mistakes": []}, [])
+    again = render({**data, "confusion": None, "mistakes": []}, [])
     reader = require_true_figures(again)
     assert "Mistakes" not in reader.text
     assert "have no labels" in reader.text
@@ -169,16 +184,16 @@ def test_an_unlabelled_fit_draws_its_page(unlabelled: Path, run, tmp_path: Path)
         *("--calib", unlabelled / "train", "--val", unlabelled / "val", "--min-agreement", 0, "--out", tmp_path / "out"),
     )
     assert done.returncode == 0, done.stderr
-    assert f"report: {tmp_path / 'out' / PAGE}" in done.stdout
-    reader = require_true_figures((tmp_path / "out" / PAGE).read_text(encoding="utf-8"))
+    assert f"report: {tmp_path / 'out' / REPORT}" in done.stdout
+    reader = require_true_figures((tmp_path / "out" / REPORT).read_text(encoding="utf-8"))
     assert "Mistakes" not in reader.text
     assert "layer_times.layers.0.milliseconds" in reader.figures
 
 
 def test_many_classes_are_listed_by_their_confusions() -> None:
     labels, said = np.array([3, 3, 3, 7, 7, 8]), np.array([3, 9, 9, 7, 8, 8])
-    found = page.confusion(labels, said, 1000)
-    assert found["matrix"] == []
+    found = to_json(diagnostics.confusion(labels, said, 1000))
+    assert not found["matrix"]
     assert found["wrong"] == 3
     assert found["pairs"][0] == {"label": 3, "prediction": 9, "photos": 2, "of": 3}
 
@@ -192,7 +207,7 @@ def test_photos_are_shown_as_the_network_saw_them() -> None:
     pixels = np.zeros((300, 300, 3), np.uint8)
     pixels[..., 2] = 250  # in BGR: red
     preprocess = Preprocess(300, 300, (0, 0, 0), (1, 1, 1), colour="BGR")
-    uri = page.thumbnail(pixels, preprocess)
+    uri = diagnostics.thumbnail(pixels, preprocess)
     image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
     assert image.size == (128, 128)
     red, _, blue = image.getpixel((64, 64))
@@ -202,7 +217,7 @@ def test_photos_are_shown_as_the_network_saw_them() -> None:
 @pytest.mark.parametrize(
     "job",
     [
-        Job("host-cpu", "my val", "o'ut", Budget(4.5), ("b0",), weights="w.pth", calib="c", max_drop=1.0),
+        Job("host-cpu", "my val", "o'ut", Budget(latency_ms=4.5), ("b0",), weights="w.pth", calib="c", max_drop=1.0),
         Job(
             "gpu", "v", "o", Budget(gflops=0.25, percentile=90), ("b0", "b1"), train="t", flip=False, accept=True, epochs=3, lr=1e-4
         ),
@@ -216,23 +231,23 @@ def test_the_command_asks_for_the_same(job: Job) -> None:
             assert tuple(getattr(options, field.name)) == tuple(getattr(job, field.name))
         elif field.name != "budget":
             assert getattr(options, field.name) == getattr(job, field.name), field.name
-    assert Budget(**{field.name: getattr(options, field.name) for field in fields(Budget)}) == job.budget
+    assert Budget(percentile=options.percentile, **{name: getattr(options, name) for name in KINDS}) == job.budget
 
 
 def test_marks_and_labels_stay_inside_the_frame() -> None:
     names = [f"variant-{i}" for i in range(12)]
     points = [
-        {"x": 1.0 + i % 3 * 0.01, "low": 0.9, "high": 40.0 * (i == 0) + 1.2, "y": 70.0 + i // 2, "label": name, "good": True}
+        charts.Point(1.0 + i % 3 * 0.01, 0.9, 40.0 * (i == 0) + 1.2, 70.0 + i // 2, name, good=True, chosen=False)
         for i, name in enumerate(names)
     ]
     left, right, bottom, top = page.FRAME
-    drawn = page.scatter(points, 2.0, page.FRAME)
-    for p in drawn["points"]:
-        assert left <= p["cx"] <= right
-        assert top <= p["cy"] <= bottom
-    assert drawn["limit"] == 2.0
-    assert page.scatter(points, 5000.0, page.FRAME)["limit"] is None  # it would squeeze the rest into a corner
-    assert page.axis([3.0, 3.0], 0, 100)(3.0) == 50  # a single value has an axis too
+    drawn = charts.scatter(points, 2.0, page.FRAME)
+    for p in drawn.marks:
+        assert left <= p.cx <= right
+        assert top <= p.cy <= bottom
+    assert drawn.limit == 2.0
+    assert charts.scatter(points, 5000.0, page.FRAME).limit is None  # it would squeeze the rest into a corner
+    assert charts.axis([3.0, 3.0], 0, 100)(3.0) == 50  # a single value has an axis too
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
@@ -243,7 +258,7 @@ def test_a_browser_shows_it_without_complaint_or_sideways_scrolling(
 ) -> None:
     if many:  # long names, and a fit that chose among variants
         names = [f"a class with a rather long name, number {i}" for i in range(10)]
-        html = page.render({**chosen_of_three(data), "class_names": names, "command": "edgeeff " * 40}, photos(html))
+        html = render({**chosen_of_three(data), "class_names": names, "command": "edgeeff " * 40}, photos(html))
     frame = f'<!doctype html><body><iframe style="width:{width}px;height:900px" srcdoc="{escape(html)}"></iframe>'
     script = """<script>onload = () => {
       const page = document.querySelector("iframe").contentDocument.documentElement;

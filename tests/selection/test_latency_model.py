@@ -18,6 +18,11 @@ def test_the_blocks_work_adds_up_to_the_networks_multiply_adds(v) -> None:
     assert 1e9 * (pointwise + depthwise + dense) + gates + classifier == pytest.approx(v.cost().flops)
 
 
+def test_the_work_of_a_network_is_what_stored_models_were_fitted_to() -> None:
+    # Multiply-adds, activations and weights of B0 at 224 px, in the order of UNITS; counted otherwise, stored costs would be wrong.
+    assert work(variant("b0")) == pytest.approx([0.338537472, 0.034532064, 0.010838016, 6.737696, 2.306528, 3.773312], rel=1e-12)
+
+
 def test_costs_are_found_again_from_latencies_they_made() -> None:
     made = LatencyModel((1.0, 3.0, 0.5, 0.02, 0.7, 0.1))
     found = LatencyModel.fit({v: made.shape(v) for v in FAMILY})

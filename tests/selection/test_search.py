@@ -4,22 +4,38 @@ from pathlib import Path
 
 import pytest
 
-from edgeeff import BadInput, Budget, BudgetNotMet, Target
-from edgeeff.measurement.latency import HERE, Compiled, Costs, Figures, Measurement
+from edgeeff import BadInput, Budget, BudgetNotMet, Precision, Target
+from edgeeff.machine import LOCAL, LocalMachine
+from edgeeff.measurement.benchmark import BenchmarkResult, CompiledModel, Metrics
+from edgeeff.measurement.latency import Latency
 from edgeeff.network.variants import VARIANTS, expected_top1, variant
 from edgeeff.progress import SILENT
-from edgeeff.selection import latency_model as predict
+from edgeeff.selection import latency_model, search
+from edgeeff.selection.candidates import Candidate, FormKey, FormMetrics, Search, activations
 from edgeeff.selection.latency_model import PRIOR, LatencyModel
-from edgeeff.selection.search import Candidate, Stopwatch, Timed, activations, pick, profile
+from edgeeff.selection.profiler import Profiler
+from edgeeff.selection.search import Choice, profile
 
 HOST = Target.load("host-cpu")
 
 
-def exactly(milliseconds: float) -> Measurement:
-    return Measurement(*[milliseconds] * 3, (milliseconds,) * 2, (milliseconds,))
+BF16, INT8 = FormKey(Precision.BF16), FormKey(Precision.INT8)
 
 
-class Computed(Stopwatch):
+def pick(target: Target, budget: Budget, variants, classes: int = 1000, *, exhaustive=False, on=LOCAL, memory=None) -> Choice:
+    asked = Search(target, budget, tuple(variants), classes, exhaustive=exhaustive)
+    return search.pick(asked, machine=on, memory=memory)
+
+
+def exactly(milliseconds: float) -> Latency:
+    return Latency(*[milliseconds] * 3, (milliseconds,) * 2, (milliseconds,))
+
+
+def metrics(milliseconds: float, size_mb: float = 1.0) -> Metrics:
+    return Metrics(exactly(milliseconds), {"size_mb": size_mb})
+
+
+class Computed(Profiler):
     """Latency from a formula instead of a clock: the search is what is tested."""
 
     calls: list[str] = []
@@ -31,13 +47,13 @@ class Computed(Stopwatch):
         self.calls.append(v.name)
         offset = {"b": 2.0, "lite": 0.5, "v2": 1.0}[v.series]
         milliseconds, size = offset + 8 * v.cost().flops / 1e9, v.cost().params / 1e6
-        fast, slow = Figures(exactly(milliseconds), 4 * size), Figures(exactly(2 * milliseconds), size)
-        return Candidate(v, self.classes, (Timed("bf16", fast), Timed("int8", slow)))
+        fast, slow = metrics(milliseconds, 4 * size), metrics(2 * milliseconds, size)
+        return Candidate(v, self.search.classes, (FormMetrics(BF16, fast), FormMetrics(INT8, slow)))
 
 
 @pytest.fixture
 def stopwatch(monkeypatch: pytest.MonkeyPatch) -> type[Computed]:
-    monkeypatch.setattr("edgeeff.selection.search.Stopwatch", Computed)
+    monkeypatch.setattr("edgeeff.selection.search.Profiler", Computed)
     Computed.calls = []
     return Computed
 
@@ -62,7 +78,7 @@ def test_a_budget_of_size_that_none_meets_is_refused_before_anything_is_timed(st
 
 def test_the_chosen_one_is_the_most_accurate_that_fits(stopwatch, tmp_path: Path) -> None:
     choice = pick(HOST, Budget(latency_ms=12), list(VARIANTS.values()), exhaustive=True, memory=tmp_path / "m")
-    fitting = [c for c in choice.table if c.forms[0].figures.latency.ci[1] <= 12]
+    fitting = [c for c in choice.table if c.forms[0].metrics.latency.ci[1] <= 12]
     assert choice.chosen.variant == max((c.variant for c in fitting), key=expected_top1)
 
 
@@ -84,10 +100,10 @@ def test_no_variant_fits_and_the_message_says_what_would(stopwatch, tmp_path: Pa
 
 def test_a_measurement_is_remembered_for_its_conditions_alone(tmp_path: Path) -> None:
     memory, small = tmp_path / "memory.json", variant("lite0").at(32)
-    known = Candidate(small, 10, (Timed("int8", Figures(Measurement(1.0, 1.1, 1.2, (0.9, 1.1), (1.0, 1.0)), 3.5)),))
+    known = Candidate(small, 10, (FormMetrics(INT8, Metrics(Latency(1.0, 1.1, 1.2, (0.9, 1.1), (1.0, 1.0)), {"size_mb": 3.5})),))
 
-    def again(target: Target = HOST, classes: int = 10, **limits: float) -> Stopwatch:
-        return Stopwatch(target, classes, Budget(**limits), (None,), HERE, memory, SILENT)
+    def again(target: Target = HOST, classes: int = 10, **limits: float) -> Profiler:
+        return Profiler(Search(target, Budget(**limits), (small,), classes), LOCAL, memory, SILENT)
 
     again()._remember(small, known)
     assert again()._remembered(small) == known
@@ -97,18 +113,20 @@ def test_a_measurement_is_remembered_for_its_conditions_alone(tmp_path: Path) ->
     assert again(Target.load("host-cpu-1core"))._remembered(small) is None
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
 def test_a_damaged_memory_is_measured_again(tmp_path: Path) -> None:
     memory = tmp_path / "memory.json"
     memory.write_text("{half")
     chosen = pick(HOST, Budget(latency_ms=1000), [variant("lite0").at(32)], classes=10, memory=memory).chosen
     assert chosen.forms
-    assert {f.precision for f in chosen.forms} <= set(HOST.precisions)
+    assert {f.form.precision for f in chosen.forms} <= set(HOST.precisions)
 
 
 @pytest.mark.parametrize("edited", [None, 7, {}, {"forms": 3, "yardstick": None}, {"forms": [], "yardstick": None}])
 def test_an_entry_changed_by_hand_is_measured_again(tmp_path: Path, edited: object) -> None:
     small, memory = variant("lite0").at(32), tmp_path / "memory.json"
-    stopwatch = Stopwatch(HOST, 10, Budget(), (None,), HERE, memory, SILENT)
+    stopwatch = Profiler(Search(HOST, Budget(), (small,), 10), LOCAL, memory, SILENT)
     memory.write_text(json.dumps({stopwatch._key(small): edited}))
     assert stopwatch._remembered(small) is None
 
@@ -140,8 +158,8 @@ def test_any_combination_of_limits_is_searched_alike(stopwatch, tmp_path: Path) 
 
 def test_the_frontier_has_what_nothing_beats(stopwatch, tmp_path: Path) -> None:
     choice = pick(HOST, Budget(latency_ms=1000), list(VARIANTS.values()), exhaustive=True, memory=tmp_path / "m")
-    points = [(c.accuracy, c.forms[0].figures.latency.p50) for c in choice.table]
-    frontier = [(c.accuracy, c.forms[0].figures.latency.p50) for c in choice.frontier]
+    points = [(c.accuracy, c.forms[0].metrics.latency.p50) for c in choice.table]
+    frontier = [(c.accuracy, c.forms[0].metrics.latency.p50) for c in choice.frontier]
     beaten = [p for p in points if any(q[0] >= p[0] and q[1] < p[1] for q in points)]
     assert set(frontier) == set(points) - set(beaten)
     assert frontier == sorted(frontier)
@@ -155,20 +173,24 @@ def test_a_device_that_is_not_at_hand_is_predicted_or_refused(monkeypatch, tmp_p
     learnt = LatencyModel.fit({v: PRIOR.shape(v) for v in family})
     assert learnt.worst < 1e-6  # its own kind of function, without noise
     monkeypatch.setattr("edgeeff.config.folder", lambda kind: tmp_path)
-    predict.write(tmp_path / "away.latency.json", {"int8 None": replace(learnt, worst=0.1)}, {})
+    latency_model.write(tmp_path / "away.latency.json", {INT8: replace(learnt, worst=0.1)}, None)
     choice = pick(away, Budget(latency_ms=5), family)
     assert choice.chosen.predicted
-    assert choice.chosen.forms[0].figures.latency.ci[1] <= 5 < 1.1 * max(PRIOR.shape(v) for v in family)
+    assert choice.chosen.forms[0].metrics.latency.ci[1] <= 5 < 1.1 * max(PRIOR.shape(v) for v in family)
     with pytest.raises(BadInput, match="only the median latency can be predicted"):
         pick(away, Budget(latency_ms=5, percentile=90), family)
     good = json.loads((tmp_path / "away.latency.json").read_text())
-    forms = good["forms"]["int8 None"]
+    (entry,) = good["models"]
+
+    def with_costs(*costs: object) -> dict:
+        return {**good, "models": [{**entry, "model": {**entry["model"], "costs": costs}}]}
+
     for edited in (
         {"units": []},
         [],
-        {**good, "forms": {"int8 None": {**forms, "costs": ["much", 1, 1, 1, 1, 1]}}},
-        {**good, "forms": {"int8 None": {**forms, "costs": [-1, 1, 1, 1, 1, 1]}}},
-        {**good, "forms": {"int8 None": {**forms, "costs": [1, 1]}}},
+        with_costs("much", 1, 1, 1, 1, 1),
+        with_costs(-1, 1, 1, 1, 1, 1),
+        with_costs(1, 1),
     ):
         (tmp_path / "away.latency.json").write_text(json.dumps(edited))
         with pytest.raises(BadInput, match="not a latency model of this version"):
@@ -176,36 +198,37 @@ def test_a_device_that_is_not_at_hand_is_predicted_or_refused(monkeypatch, tmp_p
 
 
 def test_noise_is_said_and_not_remembered(monkeypatch, tmp_path: Path) -> None:
-    class Noisy(type(HERE)):
-        def costs(self, request, progress):
-            return Costs({name: Figures(exactly(1.0), 1.0) for name in request.forms}, [], ("other programs used 1.0 of 2 cores",))
+    class Noisy(LocalMachine):
+        def benchmark(self, request, progress):
+            return BenchmarkResult({name: metrics(1.0) for name in request.models}, (), ("other programs used 1.0 of 2 cores",))
 
     choice = pick(HOST, Budget(latency_ms=5), [variant("lite0").at(32)], classes=10, on=Noisy(), memory=tmp_path / "m")
-    assert choice.disturbed == ("other programs used 1.0 of 2 cores",)
+    assert choice.noise == ("other programs used 1.0 of 2 cores",)
     assert not (tmp_path / "m").exists()
 
 
 def test_a_profile_is_not_misled_by_a_machine_that_drifts(monkeypatch, tmp_path: Path) -> None:
-    class Drifting(type(HERE)):
+    class Drifting(LocalMachine):
         pace, runs = 1.0, 0
 
-        def costs(self, request, progress):
+        def benchmark(self, request, progress):
             self.pace *= 1.05
             self.runs += 1
             if self.runs == 7:  # something slows the yardstick alone
-                shapes = {name: PRIOR.shape(variant(form.file.name)) * (1 + int(name)) for name, form in request.forms.items()}
-                return Costs({name: Figures(exactly(shape), 1.0) for name, shape in shapes.items()}, [])
-            shapes = {name: PRIOR.shape(variant(form.file.name)) for name, form in request.forms.items()}
-            return Costs({name: Figures(exactly(self.pace * shape), 1.0) for name, shape in shapes.items()}, [])
+                shapes = {name: PRIOR.shape(variant(model.file.name)) * (1 + int(name)) for name, model in request.models.items()}
+                return BenchmarkResult({name: metrics(shape) for name, shape in shapes.items()}, ())
+            shapes = {name: PRIOR.shape(variant(model.file.name)) for name, model in request.models.items()}
+            return BenchmarkResult({name: metrics(self.pace * shape) for name, shape in shapes.items()}, ())
 
     def built(self, v, folder):
-        return {("int8", None): Compiled("openvino", Path(v.name), "int8", v.resolution)}
+        return {INT8: CompiledModel("openvino", Path(v.name), Precision.INT8, v.resolution)}
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(Stopwatch, "built", built)
+    monkeypatch.setattr(Profiler, "built", built)
     for _ in range(2):  # the second time remembered
-        models = profile(HOST, list(VARIANTS.values()), path=tmp_path / "latency.json", on=Drifting())
-        assert models["int8 None"].worst < 1e-3
+        every = Search(HOST, Budget(), tuple(VARIANTS.values()), activations=activations(HOST, "auto"))
+        models = profile(every, tmp_path / "latency.json", machine=Drifting())
+        assert models[INT8].worst < 1e-3
 
 
 def test_a_swap_that_is_asked_for_is_timed_whatever_the_target_prefers() -> None:

@@ -165,7 +165,7 @@ def session(onnx):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
     return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
 

@@ -1,0 +1,41 @@
+"""The bundle's model, compiled for each size of frames that comes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from ..backends import Watch
+from ..bundle import Bundle
+from ..data.frames import Frames
+from ..progress import Progress
+from .options import CameraOptions
+
+MAX_MODELS = 4  # kept compiled; one for each source at least
+
+
+class ModelCache:
+    """Compiles the model for frames of a shape when the first one comes: sources may differ in size, and a stream may change it.
+
+    The model that has not been used for longest makes way where there are too many. `progress` is told of each size but the first.
+    """
+
+    def __init__(self, bundle: Bundle, options: CameraOptions, sources: int, progress: Progress) -> None:
+        self.bundle, self.options, self.progress = bundle, options, progress
+        self.limit = max(MAX_MODELS, sources)
+        self._models: OrderedDict[tuple[int, ...], Watch] = OrderedDict()
+
+    def __contains__(self, shape: tuple[int, ...]) -> bool:
+        return shape in self._models
+
+    def get(self, shape: tuple[int, ...]) -> Watch:
+        """The model for frames `(H, W, 3)`, or `(H · 3/2, W)` in NV12. Raises BadInput for a size outside Frames' limits."""
+        if shape not in self._models:
+            height, width = (shape[0] * 2 // 3, shape[1]) if self.options.nv12 else shape[:2]
+            frames = Frames(width, height, "NV12" if self.options.nv12 else "BGR", self.options.region)
+            if self._models:
+                self.progress.say(f"New frame size: {width}×{height} pixels.")
+            self._models[shape] = self.bundle.watch(frames)
+            while len(self._models) > self.limit:
+                self._models.popitem(last=False)
+        self._models.move_to_end(shape)
+        return self._models[shape]

@@ -1,0 +1,54 @@
+"""What the model says of one frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ..data.frames import Frame
+
+
+@dataclass(frozen=True)
+class FrameLabel:
+    """The label of one frame, as it is written to JSON.
+
+    `frame` is the frame's number in its source, from 0; `time` its capture in seconds since the epoch. `top` has the most likely
+    classes of this frame with their probabilities; `label` is smoothed over time, and None when no class reaches the threshold.
+    `age_ms` counts from the capture to the label, `waited_ms` from the capture to the start of inference.
+    """
+
+    source: str
+    frame: int
+    time: float
+    label: str | None
+    top: tuple[tuple[str, float], ...]
+    age_ms: float
+    waited_ms: float
+    inference_ms: float
+
+    def to_json(self) -> dict[str, object]:
+        """Its fields, rounded: probabilities and seconds to 4 digits, milliseconds to 3."""
+        rounded = FrameLabel(
+            source=self.source,
+            frame=self.frame,
+            time=round(self.time, 4),
+            label=self.label,
+            top=tuple((name, round(p, 4)) for name, p in self.top),
+            age_ms=round(self.age_ms, 3),
+            waited_ms=round(self.waited_ms, 3),
+            inference_ms=round(self.inference_ms, 3),
+        )
+        return dict(msgspec.to_builtins(rounded))
+
+    @staticmethod
+    def from_json(data: object) -> FrameLabel:
+        """Raises msgspec.ValidationError, which names the field, for data of another form."""
+        return msgspec.convert(data, FrameLabel)
+
+
+@dataclass(frozen=True)
+class Result(FrameLabel):
+    """The label of one frame together with the frame itself, BGR or NV12."""
+
+    pixels: Frame = field(repr=False, compare=False)

@@ -1,0 +1,66 @@
+"""The verb `camera`: labels on live frames of this machine, into the terminal, files, a broker and a page."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+from pathlib import Path
+
+from ..bundle import Bundle
+from ..camera.loop import Camera
+from ..camera.options import CameraJob, CameraOptions, OutputOptions
+from ..camera.sinks import FrameCollector, FrameSink, open_sinks
+from ..camera.web import PageServer
+from ..errors import EdgeeffError
+from ..progress import TerminalProgress
+from . import tables
+from .options import filled
+
+
+def watch(options: argparse.Namespace) -> object:
+    """Label frames until the sources end, the time is over, or the process is asked to end by Ctrl-C or SIGTERM."""
+    job, asked, outputs = filled(CameraJob, options), filled(CameraOptions, options), filled(OutputOptions, options)
+    signal.signal(signal.SIGTERM, _interrupt)
+    failed: Exception | None = None
+    with contextlib.ExitStack() as stack:
+        camera = stack.enter_context(Camera(Bundle.open(job.bundle), job.sources, asked, TerminalProgress()))
+        sinks = _sinks(stack, camera, asked, outputs, json=options.json)
+        try:
+            for result in camera:
+                for sink in sinks:
+                    sink(result)
+        except KeyboardInterrupt:
+            pass  # how a camera is switched off
+        except Exception as error:  # raised again below, after the figures were printed
+            failed = error
+        summary, failed = camera.summary(), failed or camera.failed
+    if not options.json and (not failed or any(row.labels for row in summary.sources)):
+        tables.cameras(summary)
+    if isinstance(failed, EdgeeffError):
+        failed.result = {"summary": summary}
+    if failed:
+        raise failed
+    if outputs.budget_ms:
+        camera.check_budget(outputs.budget_ms)
+    return {"summary": summary}
+
+
+def _sinks(
+    stack: contextlib.ExitStack, camera: Camera, asked: CameraOptions, outputs: OutputOptions, *, json: bool
+) -> list[FrameSink]:
+    """Everything that takes labels, open until the stack is left."""
+    progress = TerminalProgress()
+    sinks: list[FrameSink] = [*open_sinks(stack, outputs, json=json, progress=progress)]
+    if outputs.collect:
+        folder, megabytes = Path(outputs.collect), outputs.collect_mb
+        sinks.append(FrameCollector(folder, outputs.uncertain, megabytes=megabytes, region=asked.region, progress=progress))
+    if outputs.web:
+        page = stack.enter_context(PageServer(outputs.web, camera))
+        progress.say(f"watch at {page.url}")
+        sinks.append(page)
+    return sinks
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

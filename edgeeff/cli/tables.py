@@ -1,0 +1,342 @@
+"""What a person reads: short tables on a terminal, plain ones elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..precision import Precision
+
+if TYPE_CHECKING:
+    from ..backends.tensorrt import Layer
+    from ..camera.stats import CameraSummary
+    from ..compilation import Compilation
+    from ..evaluation import BundleBenchmark
+    from ..export.tensorrt_lint import Finding
+    from ..manifest import AttemptRecord
+    from ..measurement.accuracy import StepReport
+    from ..measurement.benchmark import Metrics
+    from ..network.architecture import Variant
+    from ..pipeline import Fit
+    from ..quantization.forms import Form
+    from ..quantization.layer_error import LayerError
+    from ..remote.host import HostAnswer
+    from ..selection.candidates import Candidate, FormKey
+    from ..selection.latency_model import LatencyModel
+    from ..selection.outcome import Sibling
+    from ..selection.search import Choice
+    from ..target import Target
+    from .doctor import Finding as Examined
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", marked: int | None = None) -> None:
+    """Print rows under their columns; the `marked` one is bold, with an arrow in front. First column left, the others right."""
+    if marked is not None:
+        columns = ["", *columns]
+        rows = [["→" if i == marked else "", *row] for i, row in enumerate(rows)]
+    left = 2 if marked is not None else 1
+    if not sys.stdout.isatty():
+        widths = [max(len(r[i]) for r in [columns, *rows]) for i in range(len(columns))]
+        if title:
+            print(title)
+        for row in [columns, *rows]:
+            print(
+                "  ".join(
+                    cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+                ).rstrip()
+            )
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        grid.add_column(column, justify="left" if i < left else "right")
+    for i, row in enumerate(rows):
+        grid.add_row(*row, style="bold" if i == marked else None)
+    Console().print(grid)
+
+
+def cameras(summary: CameraSummary) -> None:
+    """Frames and labels of each source, and how old its labels were."""
+    columns = [
+        "source",
+        "frames",
+        "labels",
+        "dropped",
+        "fps",
+        "age p50 ms",
+        "p90",
+        "p99",
+        "waiting",
+        "inference",
+        "output",
+        "outages",
+    ]
+    rows = []
+    for r in summary.sources:
+        ages = [f"{ms:.1f}" if ms is not None else "" for ms in (r.age_ms.p50, r.age_ms.p90, r.age_ms.p99)]
+        parts = [f"{part.p50:.1f}" if part.p50 is not None else "" for part in r.parts_ms.values()]
+        outages = f"{len(r.outages)}, {sum(r.outages):.0f} s" if r.outages else "none"
+        rows.append([r.source, str(r.frames), str(r.labels), str(r.dropped), f"{r.fps:.1f}", *ages, *parts, outages])
+    temperature = f", {summary.temperature:.0f} °C" if summary.temperature else ""
+    medians = [r.age_ms.p50 or 0.0 for r in summary.sources]
+    oldest = medians.index(max(medians)) if len(medians) > 1 else None
+    marked = "" if oldest is None else "; the oldest labels marked"
+    title = f"{summary.seconds:.0f} s{temperature}; waiting, inference and output are medians in ms{marked}"
+    table(columns, rows, title=title, marked=oldest)
+
+
+def cameras_elsewhere(answers: Sequence[HostAnswer]) -> None:
+    """One table of every host's cameras, and a line for each host that failed."""
+    from ..camera.stats import CameraSummary
+
+    summaries = {a.host: CameraSummary.from_json(a.result["summary"]) for a in answers if "summary" in a.result}
+    if summaries:
+        rows = tuple(replace(row, source=f"{host} {row.source}") for host, summary in summaries.items() for row in summary.sources)
+        highest = max((s.temperature for s in summaries.values() if s.temperature), default=None)
+        cameras(CameraSummary(rows, max(s.seconds for s in summaries.values()), highest))
+    for answer in answers:
+        if answer.error is not None:
+            print(f"{answer.host}: {answer.error}")
+
+
+def steps(reports: Sequence[StepReport], *, shipped: str) -> None:
+    """The accuracy of each step against the float model."""
+    labelled = reports[0].top1 is not None
+    columns = (
+        ["step", "top-1 %", "top-5 %", "drop", "95% interval", "agreement %", "passed", "proven"]
+        if labelled
+        else ["step", "agreement %", "passed"]
+    )
+    rows = []
+    for i, r in enumerate(reports):
+        passed = ("yes" if r.passed else "NO") if i else ""
+        if r.top1 is None or r.top5 is None or r.drop is None or r.drop_ci is None:
+            rows.append([r.step, f"{r.agreement:.2f}", passed])
+            continue
+        drop = [f"{r.drop:+.2f}", f"{r.drop_ci[0]:+.2f} … {r.drop_ci[1]:+.2f}"] if i else ["", ""]
+        proven = "yes" if r.proven else f"with ~{r.needed} photos" if r.needed else "no"
+        agreement, proven = (f"{r.agreement:.2f}", proven) if i else ("", "")
+        rows.append([r.step, f"{r.top1:.2f}", f"{r.top5:.2f}", *drop, agreement, passed, proven])
+    marked = next((i for i, r in enumerate(reports) if r.step == shipped), None)
+    table(columns, rows, title=f"accuracy on {reports[0].images} photos", marked=marked)
+
+
+def ladder(attempts: Sequence[AttemptRecord]) -> None:
+    """What was tried for INT8, in order."""
+    rows = []
+    for a in attempts:
+        drop = "" if a.drop is None else f"{a.drop:+.2f}"
+        agreement = "" if a.agreement is None else f"{a.agreement:.2f}"
+        outcome = a.note or ("passed" if a.passed else "missed the gate")
+        rows.append([a.remedy, a.activation, drop, agreement, f"{a.seconds:.0f}", outcome])
+    table(["strategy", "activation", "drop", "agreement %", "seconds", "outcome"], rows, title="strategies for INT8")
+
+
+def layers(errors: Sequence[LayerError]) -> None:
+    """The layers that add most error, with a bar each."""
+    most = max((e.adds for e in errors), default=0) or 1.0
+    rows = []
+    for e in errors:
+        kept = "" if e.low is None else f"{e.low:.2f} … {e.high:.2f}"
+        bar = "█" * max(0, round(20 * e.adds / most))
+        rows.append(
+            [e.layer, str(e.bits), kept, f"{e.largest:.2f}", f"{e.outliers:.3f}", f"{e.arrives:.2f}", f"{e.leaves:.2f}", bar]
+        )
+    columns = ["layer", "bits", "range kept", "largest", "outliers %", "error in %", "error out %", "adds"]
+    table(columns, rows, title="layers by the error they add (squared, of the float signal's power)")
+
+
+def fit(result: Fit) -> None:
+    """Everything that a fit has found, and where the bundle is."""
+    outcome, manifest = result.outcome, result.manifest
+    if result.choice:
+        choice(result.choice)
+    steps(manifest.steps, shipped=outcome.shipped.report.step)
+    if len(manifest.ladder) > 1:
+        ladder(manifest.ladder)
+    if outcome.siblings:
+        siblings(outcome.siblings, outcome.shipped)
+    if outcome.metrics:
+        hosts(outcome.metrics, manifest.budget.percentile)
+    path = result.bundle.path
+    print(f"{outcome.verdict}\n\nbundle: {path}    check it again: edgeeff verify {path}\nreport: {result.bundle.report}")
+    if result.compiled:
+        engines(result.compiled)
+
+
+def siblings(rows: Sequence[Sibling], shipped: Form) -> None:
+    """Latency of every form of the model, measured in one run."""
+    base = min(r.metrics.latency.p50 for r in rows if r.form.precision is Precision.FLOAT32)
+    lines = []
+    for row in rows:
+        latency = row.metrics.latency
+        lines.append(
+            [
+                row.form.name,
+                row.form.activation,
+                row.form.runtime,
+                f"{latency.p50:.2f}",
+                f"{latency.ci[0]:.2f} … {latency.ci[1]:.2f}",
+                f"{latency.p90:.2f}",
+                f"{latency.p99:.2f}",
+                f"{base / latency.p50:.2f}×",
+                f"{row.metrics.costs['size_mb'] or 0:.1f}",
+            ]
+        )
+    columns = ["form", "activation", "runtime", "p50 ms", "95% interval", "p90", "p99", "speed", "MB"]
+    table(columns, lines, title="latency of one photo, in interleaved blocks", marked=[r.form for r in rows].index(shipped))
+
+
+def choice(made: Choice) -> None:
+    """Every candidate of a pick, the chosen one marked, those on the frontier with a dot."""
+    rows = []
+    for c in made.table:
+        v = c.variant
+        known = [v.name, str(v.resolution), f"{c.gflops:.2f}", f"{c.mparams:.1f}", f"{c.accuracy or 0:.1f}"]
+        rows.append([*known, *_fastest(c), "•" if c in made.frontier else ""])
+    columns = [
+        "variant",
+        "px",
+        "GFLOPs",
+        "M params",
+        "expected %",
+        "fastest",
+        "predicted ms" if made.chosen.predicted else "p50 ms",
+    ]
+    table([*columns, "95% interval", "p90", "MB", "frontier"], rows, marked=made.table.index(made.chosen))
+
+
+def _fastest(candidate: Candidate) -> list[str]:
+    fastest = candidate.fastest
+    if not fastest:
+        return [""] * 5
+    latency = fastest.metrics.latency
+    shown = [str(fastest.form), f"{latency.p50:.2f}", f"{latency.ci[0]:.2f} … {latency.ci[1]:.2f}"]
+    return (
+        [*shown, "", ""] if candidate.predicted else [*shown, f"{latency.p90:.2f}", f"{fastest.metrics.costs['size_mb'] or 0:.1f}"]
+    )
+
+
+def latency_models(models: Mapping[FormKey, LatencyModel]) -> None:
+    """How well the networks of a profile are predicted from each other."""
+    rows = [[str(form), f"{100 * m.median:.1f}", f"{100 * m.worst:.1f}", str(len(m.errors))] for form, m in models.items()]
+    table(["form", "median error %", "worst %", "networks"], rows, title="each network predicted from the others")
+
+
+def variants(networks: Sequence[Variant], classes: int) -> None:
+    """What each variant is built of and costs."""
+    rows = []
+    for v in networks:
+        cost = v.cost(classes)
+        numbers = [f"{cost.params / 1e6:.2f}", f"{cost.flops / 1e9:.3f}", f"{cost.activations / 1e6:.2f}"]
+        rows.append([v.name, str(v.resolution), *numbers, f"{v.top1:.1f}" if v.top1 else "", v.activation, v.padding])
+    table(["variant", "px", "M params", "GFLOPs", "M activations", "ImageNet %", "activation", "padding"], rows)
+
+
+def targets(found: Sequence[Target]) -> None:
+    """The devices, with what they run and their default budget."""
+    rows = []
+    for t in found:
+        precisions = ", ".join(map(str, t.precisions))
+        rows.append([t.name, t.backend, f"{t.latency_ms:g}" if t.latency_ms else "", precisions, t.description])
+    table(["target", "backend", "default ms", "precisions", "device"], rows)
+
+
+def benchmark(result: BundleBenchmark) -> None:
+    """One line with the latency, and one where it cannot be relied on."""
+    timed, costs = result.metrics.latency, result.metrics.costs
+    print(f"p50 {timed.p50:.2f} ms ({timed.ci[0]:.2f} to {timed.ci[1]:.2f})  p90 {timed.p90:.2f}  p99 {timed.p99:.2f}", end="")
+    print(f"  first {timed.first:.2f}  {costs['fps']:.0f} frames per second  {costs['memory_mb']:.0f} MB of memory")
+    if result.disturbed:
+        print(f"Not a sound measurement, twice: {'; '.join(result.disturbed)}.")
+
+
+def examination(found: Sequence[Examined]) -> None:
+    """What this machine has, and what to do about what it lacks."""
+    table(["", "found", "", "what to do"], [[f.what, f.found, "ok" if f.ok else "!", "" if f.ok else f.remedy] for f in found])
+
+
+def findings(found: Sequence[Finding]) -> None:
+    """What the linter says, errors first."""
+    rows = [[f.rule, "ERROR" if f.error else "warning", f.node, f.message, f.remedy] for f in found]
+    table(["rule", "", "node", "finding", "remedy"], rows)
+
+
+def engines(compiled: Compilation) -> None:
+    """Every engine that was built on this device, the one that ships marked."""
+    rows = []
+    for e in compiled.engines:
+        latency = [""] * 3
+        if e.latency_ms:
+            low, high = e.latency_ms.ci
+            latency = [f"{e.latency_ms.p50:.2f}", f"{low:.2f} … {high:.2f}", f"{e.latency_ms.p90:.2f}"]
+        drop = f"{e.accuracy.drop:+.2f}" if e.accuracy and e.accuracy.drop is not None else ""
+        off = "" if e.difference is None else f"{e.difference:.3f}"
+        rows.append([str(e.precision), *latency, drop, off, f"{e.size_mb:.1f}", "yes" if e.passed else "NO"])
+    columns = ["engine", "p50 ms", "95% interval", "p90", "drop", "off its graph", "MB", "passed"]
+    table(columns, rows, title="engines built here", marked=compiled.engines.index(compiled.shipped))
+    print(f"{compiled.verdict}\n\nbundle: {compiled.bundle.path}")
+
+
+def engine_layers(layers: Sequence[Layer]) -> None:
+    """What TensorRT made of the graph: each layer's precision, and where it only changes a format."""
+    rows = [[layer.name[:60], layer.kind, layer.precision, "reformat" if layer.reformat else ""] for layer in layers]
+    table(["layer", "kind", "precision", ""], rows)
+    counts = Counter(layer.precision or "unknown" for layer in layers if not layer.reformat)
+    parts = [f"{count} in {precision}" for precision, count in counts.most_common()]
+    print(f"{len(layers)} layers: {', '.join(parts)}; {sum(layer.reformat for layer in layers)} reformats.")
+
+
+def hosts(metrics: Metrics, percentile: int) -> None:
+    """A row a host, where there are several."""
+    if not metrics.hosts:
+        return
+    slowest = max(metrics.hosts, key=lambda name: metrics.hosts[name].at(percentile))
+    rows = []
+    for name, latency in metrics.hosts.items():
+        mark = "slowest" if name == slowest else ""
+        rows.append([name, f"{latency.at(percentile):.2f}", f"{latency.upper_bound(percentile):.2f}", mark])
+    table(["host", f"p{percentile} ms", "at most", ""], rows, title="the same on each host")
+
+
+def fleet(answers: Sequence[HostAnswer]) -> None:
+    """A row a host; at its end what went wrong there, or which is the slowest and which the least accurate."""
+    rows = [_host(a) for a in answers]
+    slowest, worst = (_extreme(rows, column, pick) for column, pick in (("p50 ms", max), ("top-1 %", min)))
+    for row in rows:
+        marks = [mark for mark, mine in (("slowest", row is slowest), ("least accurate", row is worst)) if mine]
+        row["note"] = row.get("note", "") + ", ".join(marks)
+    columns = ["host", "form", "top-1 %", "drop", "photos", "p50 ms", "95% interval", "p90", "note"]
+    shown = [c for c in columns if any(row.get(c) for row in rows)]
+    table(shown, [[row.get(c, "") for c in shown] for row in rows])
+
+
+def _host(answer: HostAnswer) -> dict[str, str]:
+    if answer.error is not None:
+        return {"host": answer.host, "note": answer.error}
+    told = answer.result
+    engine: dict[str, Any] = next((e for e in told.get("engines", []) if e["precision"] == told["precision"]), {})
+    accuracy = told if "top1" in told else engine.get("accuracy") or {}
+    latency = told.get("latency_ms") or engine.get("latency_ms")
+    row = {"host": answer.host, "form": told["precision"]}
+    if accuracy:
+        row |= {"top-1 %": f"{accuracy['top1']:.2f}", "photos": str(accuracy["images"])}
+        row |= {"drop": f"{accuracy['drop']:+.2f}"} if accuracy.get("drop") is not None else {}
+    if latency:
+        low, high = latency["ci"]
+        row |= {"p50 ms": f"{latency['p50']:.2f}", "95% interval": f"{low:.2f} … {high:.2f}", "p90": f"{latency['p90']:.2f}"}
+    return row
+
+
+def _extreme(rows: Sequence[dict[str, str]], column: str, pick: Callable[..., dict[str, str]]) -> dict[str, str] | None:
+    """The row that has the largest or smallest figure, where they differ."""
+    having = [row for row in rows if row.get(column)]
+    if len({row[column] for row in having}) < 2:
+        return None
+    return pick(having, key=lambda row: float(row[column]))

@@ -1,0 +1,152 @@
+"""What the stages of a fit share: the job, the device, the photos, and where finished work is kept."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from . import backends
+from .budget import Budget
+from .bundle import replaceable
+from .data.calibration import Calibration
+from .data.images import ImageSet, PixelFile, readable, unseen
+from .data.preprocess import Preprocess
+from .errors import BadInput, ToolMissing
+from .files import StageCache, user_path
+from .job import Job
+from .machine import LOCAL, Machine
+from .measurement.accuracy import Gate
+from .measurement.system_state import device
+from .progress import Progress
+from .target import Target
+
+LEARNING = 4000  # photos that a network recovers on, at most
+NOT_INPUTS = ("val", "out", "budget", "labels", "max_drop", "min_agreement", "variants", "activation", "accept")
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Opened, labelled alike, and disjoint by content. `calibration` sets ranges; networks recover on `learning`."""
+
+    validation: ImageSet
+    calibration: ImageSet
+    learning: ImageSet
+    training: ImageSet | None
+
+    @property
+    def classes(self) -> int | None:
+        """How many the training photos have."""
+        return None if self.training is None else _number_of_classes(self.training)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What every stage needs. `machine` is where latency is measured; `cache` keeps what is finished, for the same job only."""
+
+    job: Job
+    target: Target
+    budget: Budget
+    recipe: Calibration
+    photos: Photos
+    machine: Machine
+    cache: StageCache
+    progress: Progress
+
+    @classmethod
+    def of(cls, job: Job, machine: Machine, progress: Progress) -> Context:
+        """Everything opened and checked; raises the reason why the job cannot be done before anything is trained or measured."""
+        target = Target.load(job.target)
+        _require_device(job, target, machine)
+        out = Path(job.out).resolve()
+        replaceable(out)
+        recipe = Calibration.load(job.calibration)
+        photos = open_photos(job, recipe, progress)
+        return cls(
+            job=job,
+            target=target,
+            budget=target.budget(job.budget),
+            recipe=recipe,
+            photos=photos,
+            machine=machine,
+            cache=StageCache.open(out, _inputs(job, target, recipe, photos)),
+            progress=progress,
+        )
+
+    def pixels(self, images: ImageSet, preprocess: Preprocess) -> PixelFile:
+        """Photos decoded once for a network."""
+        return PixelFile(images, preprocess, max_corrupt=self.job.max_corrupt, progress=self.progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkContext(Context):
+    """What the stages need that work on one trained network. `deadline`, of time.monotonic(), ends the search for INT8."""
+
+    preprocess: Preprocess
+    calibration: PixelFile
+    gate: Gate
+    original_activation: str
+    deadline: float
+
+    @property
+    def swap_to(self) -> str | None:
+        """The activation that the network may be given where INT8 misses the gate."""
+        return None if self.job.activation == "keep" else self.target.activation
+
+
+def open_photos(job: Job, recipe: Calibration, progress: Progress) -> Photos:
+    """The photos of a job; raises BadInput where they do not suit each other."""
+    validation = ImageSet.open(job.val)
+    training = ImageSet.open(job.train) if job.train else None
+    if training is not None:
+        training = _training(job, training, validation, progress)
+        validation = validation.labelled_for(_number_of_classes(training), training.classes)
+    source = unseen(ImageSet.open(job.calib), validation) if job.calib else training
+    assert source is not None  # a job has one of the two
+    return Photos(validation, recipe.take(source, job.seed), source.draw(LEARNING, job.seed), training)
+
+
+def versions() -> dict[str, str]:
+    """Of everything that a result depends on."""
+    return {name: version(name) for name in ("edgeeff", "openvino", "onnxruntime", "nncf", "torch", "onnx", "numpy", "pillow")}
+
+
+def _training(job: Job, training: ImageSet, validation: ImageSet, progress: Progress) -> ImageSet:
+    """The training photos that can be read and do not judge."""
+    if training.labels is None:
+        raise BadInput(f"{job.train}: unlabelled photos cannot train. Expected DIR/CLASS/*.jpg or labels.txt.")
+    training = readable(training, max_corrupt=job.max_corrupt, progress=progress)
+    training = unseen(training, validation, allowed=0.01, progress=progress)
+    if set(training.labels or ()) != set(range(max(2, _number_of_classes(training)))):
+        raise BadInput(f"{job.train}: expected photos of at least two classes, numbered from 0 without gaps.")
+    return training
+
+
+def _number_of_classes(images: ImageSet) -> int:
+    return len(images.classes) or max(images.labels or (0,)) + 1
+
+
+def _require_device(job: Job, target: Target, machine: Machine) -> None:
+    for runtime in (target.judge, "onnxruntime"):
+        if missing := backends.get(runtime).available():
+            raise ToolMissing(missing)
+    if target.compiles_on_device and job.activation == "auto":
+        raise BadInput(
+            f"--activation auto compares latencies, and {target.name} is not here to measure: name an activation, or keep."
+        )
+    if not target.compiles_on_device and machine is LOCAL and not target.here:
+        raise BadInput(f"target {target.name} is not this machine ({device().cpu}): --on USER@HOST measures there.")
+
+
+def _inputs(job: Job, target: Target, recipe: Calibration, photos: Photos) -> dict[str, object]:
+    """Everything that the intermediate results depend on."""
+    weights = None
+    if job.weights is not None:
+        with user_path(job.weights, "read"):
+            local = Path(job.weights).is_file()
+            weights = hashlib.sha256(Path(job.weights).read_bytes()).hexdigest() if local else None
+    sets = {k: s.sha256 if s else None for k, s in vars(photos).items() if k != "validation"}
+    options = {k: repr(value) for k, value in asdict(job).items() if k not in NOT_INPUTS}
+    facts = {"job": options, "recipe": repr(recipe), "target": repr(target), "versions": versions()}
+    return {**facts, "weights_sha256": weights, **sets}

@@ -1,0 +1,267 @@
+"""What a fit's report shows beside the manifest: candidates, layers by time and by error, confusions, and the worst mistakes.
+
+They are measured once, as a stage of the fit, and kept in the bundle, so that the report can be drawn again from it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from . import backends
+from .context import NetworkContext
+from .data.images import Pixels
+from .data.preprocess import Preprocess
+from .export.onnx import module_path
+from .manifest import Manifest
+from .measurement.accuracy import Gate
+from .measurement.latency import Latency
+from .network.variants import published
+from .precision import Precision
+from .quantization.layer_error import LayerError, compare
+from .selection.outcome import Outcome
+from .selection.search import Choice
+
+LAYERS = 15  # of each table
+PHOTOS = 8  # that layers are compared on
+MATRIX = 20  # classes; with more, the most frequent confusions are listed instead
+PAIRS = 15
+MISTAKES = 12
+THUMBNAIL = 128  # pixels
+
+
+@dataclass(frozen=True)
+class CandidateRow:
+    """A variant that could have been chosen; the figures of its fastest form are absent where it was not measured.
+
+    `published`: at the resolution of the published weights. `over` are the limits that it breaks.
+    """
+
+    variant: str
+    resolution: int
+    accuracy: float | None
+    gflops: float
+    mparams: float
+    precision: Precision | None
+    activation: str | None
+    latency_ms: Latency | None
+    size_mb: float | None
+    disturbed: tuple[str, ...]
+    predicted: bool
+    published: bool
+    over: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TimedLayer:
+    """A layer as the runtime runs it; `percent` of the time of all layers."""
+
+    layer: str
+    kind: str
+    kernel: str
+    milliseconds: float
+    percent: float
+
+
+@dataclass(frozen=True)
+class LayerTimes:
+    """The shipped file's slowest layers, of `count` that take `total_ms` together."""
+
+    count: int
+    total_ms: float
+    layers: tuple[TimedLayer, ...]
+
+
+@dataclass(frozen=True)
+class ErringLayer:
+    """A layer's error as `quantization.layer_error.LayerError` has it, and what the layer itself adds."""
+
+    layer: str
+    bits: int
+    low: float | None
+    high: float | None
+    largest: float
+    outliers: float
+    arrives: float
+    leaves: float
+    adds: float
+
+
+@dataclass(frozen=True)
+class LayerErrors:
+    """The layers of an INT8 form that add most error against its own float network, on so many photos."""
+
+    photos: int
+    count: int
+    layers: tuple[ErringLayer, ...]
+
+
+@dataclass(frozen=True)
+class Confused:
+    """How many photos `of` a label got another one's prediction."""
+
+    label: int
+    prediction: int
+    photos: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How many photos are wrong, and of few classes the matrix (a row a label), of many the most frequent confusions."""
+
+    wrong: int
+    matrix: tuple[tuple[int, ...], ...] = ()
+    pairs: tuple[Confused, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A photo that the shipped form is wrong about; `thumbnail` is a data URI of the photo as the network saw it."""
+
+    label: int
+    prediction: int
+    probability: float
+    file: str
+    thumbnail: str
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """`commands` make the bundle again and check it; `shipped_step` is the index of the step that judged what ships."""
+
+    commands: tuple[str, ...]
+    class_names: tuple[str, ...]
+    shipped_step: int
+    candidates: tuple[CandidateRow, ...] = ()
+    layer_times: LayerTimes | None = None
+    layer_errors: LayerErrors | None = None
+    confusion: Confusion | None = None
+    mistakes: tuple[Mistake, ...] = ()
+
+
+def diagnose(
+    context: NetworkContext, outcome: Outcome, choice: Choice | None, manifest: Manifest, class_names: tuple[str, ...]
+) -> Diagnostics:
+    """Run the shipped file once more, layer by layer, and look at the photos it is wrong about."""
+    gate, step = context.gate, context.gate.reports.index(outcome.shipped.report)
+    labels, predicted = gate.labels, gate.answers[step].classes
+    return Diagnostics(
+        commands=_commands(context, manifest.command),
+        class_names=class_names,
+        shipped_step=step,
+        candidates=_candidates(context, choice),
+        layer_times=None if context.target.compiles_on_device else layer_times(context, outcome),
+        layer_errors=layer_errors(outcome) if outcome.shipped.precision.quantized else None,
+        confusion=None if labels is None else confusion(labels, predicted, manifest.classes),
+        mistakes=mistakes(gate, step),
+    )
+
+
+def mistakes(gate: Gate, step: int) -> tuple[Mistake, ...]:
+    """The photos that a step is wrong about, those it is surest of first."""
+    if gate.labels is None:
+        return ()
+    said, images, root = gate.answers[step], gate.pixels.images, gate.pixels.images.root
+    wrong = np.flatnonzero(said.classes != gate.labels)
+    found = []
+    for i in map(int, wrong[np.argsort(-said.probabilities[wrong], kind="stable")][:MISTAKES]):
+        found.append(
+            Mistake(
+                label=int(gate.labels[i]),
+                prediction=int(said.classes[i]),
+                probability=float(said.probabilities[i]),
+                file=str(images.paths[i].relative_to(root)).encode(errors="backslashreplace").decode(),
+                thumbnail=thumbnail(gate.pixels.rows(i, 1)[0], gate.pixels.preprocess),
+            )
+        )
+    return tuple(found)
+
+
+def confusion(labels: NDArray[Any], predicted: NDArray[Any], classes: int) -> Confusion:
+    """What was mistaken for what. `labels` and `predicted` are `(N,)` integers."""
+    wrong = int((labels != predicted).sum())
+    if classes <= MATRIX:
+        matrix = np.zeros((classes, classes), int)
+        np.add.at(matrix, (labels, predicted), 1)
+        return Confusion(wrong, matrix=tuple(tuple(row) for row in matrix.tolist()))
+    counts = Counter((int(a), int(b)) for a, b in zip(labels, predicted, strict=True) if a != b)
+    pairs = (Confused(a, b, n, int((labels == a).sum())) for (a, b), n in counts.most_common(PAIRS))
+    return Confusion(wrong, pairs=tuple(pairs))
+
+
+def layer_times(context: NetworkContext, outcome: Outcome) -> LayerTimes:
+    """The slowest layers of the shipped file, where its runtime can tell."""
+    form, image = outcome.shipped, outcome.golden["images"][:1]
+    timed = backends.get(form.runtime).layer_times(form.file, image, precision=form.precision, threads=context.target.threads)
+    total = sum(layer.milliseconds for layer in timed)
+    rows = (TimedLayer(short_name(t.layer), t.kind, t.kernel, t.milliseconds, 100 * t.milliseconds / total) for t in timed[:LAYERS])
+    return LayerTimes(len(timed), total, tuple(rows))
+
+
+def layer_errors(outcome: Outcome) -> LayerErrors:
+    """The layers that add most error to the shipped form."""
+    photos = outcome.golden["images"][:PHOTOS]
+    errors = compare(outcome.shipped.onnx, outcome.shipped.file, photos)
+    return LayerErrors(len(photos), len(errors), tuple(map(erring, errors[:LAYERS])))
+
+
+def erring(error: LayerError) -> ErringLayer:
+    return ErringLayer(**asdict(error), adds=error.adds)
+
+
+def short_name(name: str) -> str:
+    """A runtime's name of a layer as the network's module; of an operation between modules, what follows the network's name."""
+    node = name.split("/WithoutBiases")[0]
+    return module_path(node).removeprefix("model").strip(".") or node.split("/")[-1]
+
+
+def thumbnail(pixels: Pixels, preprocess: Preprocess) -> str:
+    """A photo as the network saw it, `(H, W, 3)`, as a JPEG data URI of at most 128 px."""
+    image = Image.fromarray(pixels if preprocess.colour == "RGB" else np.ascontiguousarray(pixels[..., ::-1]))
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _candidates(context: NetworkContext, choice: Choice | None) -> tuple[CandidateRow, ...]:
+    rows = []
+    for c in choice.table if choice else ():
+        fastest = c.forms[0] if c.forms else None
+        rows.append(
+            CandidateRow(
+                variant=c.variant.name,
+                resolution=c.variant.resolution,
+                accuracy=None if c.accuracy is None else round(c.accuracy, 2),
+                gflops=round(c.gflops, 4),
+                mparams=round(c.mparams, 4),
+                precision=fastest.form.precision if fastest else None,
+                activation=fastest.form.activation if fastest else None,
+                latency_ms=fastest.metrics.latency if fastest else None,
+                size_mb=fastest.metrics.costs["size_mb"] if fastest else None,
+                disturbed=c.noise,
+                predicted=c.predicted,
+                published=c.variant.top1 is not None and c.variant == published(c.variant),
+                over=tuple(c.over(context.budget)),
+            )
+        )
+    return tuple(rows)
+
+
+def _commands(context: NetworkContext, command: str) -> tuple[str, ...]:
+    """What makes the bundle again, and what checks it."""
+    out, val = str(context.job.out), ["--val", str(context.job.val)]
+    lines: Sequence[Sequence[str]] = [["compile", out, *val]] if context.target.compiles_on_device else []
+    evaluate = [["eval", out, *val]] if context.gate.labels is not None else []
+    lines = [*lines, ["verify", out], *evaluate, ["bench", out]]
+    return (command, *(shlex.join(["edgeeff", *words]) for words in lines))

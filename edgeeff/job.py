@@ -1,0 +1,161 @@
+"""What is asked of edgeeff. A field is an option: its name, default and help are said here, once.
+
+The command line, the command that repeats a fit, and the words sent to another machine are made of these (`option.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .budget import Budget
+from .errors import BadInput
+from .network import activations
+from .network.architecture import PADDINGS, Padding
+from .option import arguments, option
+
+MAX_CORRUPT = "share of unreadable photos that is tolerated (default 0.01)"
+BUNDLE = "a bundle's folder, as fit or compile wrote it"
+TARGET = "a name from `edgeeff targets`, or a YAML file"
+
+
+def _number_of_classes(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise ValueError("expected 2 or more")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fit. Folders are labelled photos; `calib` may be unlabelled.
+
+    `activation`: keep, another one, or auto, which swaps Swish where that is faster and stays within the gate; None swaps only
+    where INT8 misses the gate without.
+    """
+
+    target: str | Path = option(help=TARGET)
+    val: str | Path = option(help="photos that judge every step; no step learns from them", metavar="DIR")
+    out: str | Path = option(help="the bundle to write", metavar="DIR")
+    budget: Budget = field(default_factory=Budget)
+    variants: Sequence[str] = option(
+        (), help="the variant, or those to choose from (default: all)", flag="--variant", metavar="NAME", many=True
+    )
+    weights: str | None = option(None, help="checkpoint: .safetensors, .pth, or hf-hub:owner/name", metavar="FILE")
+    train: str | Path | None = option(None, help="labelled photos to train on: DIR/CLASS/*.jpg or labels.txt", metavar="DIR")
+    calib: str | Path | None = option(None, help="photos that set the INT8 ranges (default: the training photos)", metavar="DIR")
+    labels: str | Path | None = option(None, help="class names, one a line, for weights that do not name theirs", metavar="FILE")
+    resolution: Sequence[int] = option((), help="input sizes (default: each variant's)", metavar="PX", parse=int, many=True)
+    padding: Padding | None = option(
+        None, help="of the weights, where the file does not say (default: the variant's)", choices=PADDINGS
+    )
+    max_drop: float = option(0.5, help="top-1 points that a step may lose (default 0.5)", metavar="POINTS", parse=float)
+    min_agreement: float = option(97.0, help="the gate for unlabelled --val (default 97)", metavar="PERCENT", parse=float)
+    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE", parse=float)
+    calibration: str | Path = option(
+        "default", help="how photos set the ranges: a name from calib/, or a YAML file", metavar="RECIPE"
+    )
+    activation: str | None = option(
+        None,
+        help="swap Swish and recover on --calib or --train (default: where INT8 fails without; auto: also where it is faster)",
+        choices=activations.CHOICES,
+    )
+    time_budget: float = option(30.0, help="minutes for finding INT8 that passes the gate (default 30)", metavar="MIN", parse=float)
+    accept: bool = option(False, help="ship the best within the budget even if it fails the accuracy gate")
+    epochs: int | None = option(None, help="of training (default: 10 from weights, 40 from scratch)", parse=int)
+    lr: float | None = option(None, help="peak learning rate (default: 0.001 from weights, 0.003 from scratch)", parse=float)
+    flip: bool = option(True, help="train without mirroring: digits, text, arrows")
+    seed: int = option(0, help="of everything that is drawn at random (default 0)", parse=int)
+
+    def __post_init__(self) -> None:
+        self._check_numbers()
+        if self.activation is not None:
+            activations.check(self.activation, activations.CHOICES, "--activation")
+        if not self.train and not self.weights:
+            raise BadInput("nothing to fit: give --weights (a trained checkpoint), --train (labelled photos), or both.")
+        if self.labels and self.train:
+            raise BadInput("--labels name the classes of weights; with --train the folders' names do.")
+        if not self.train and not self.calib:
+            raise BadInput(
+                "INT8 needs photos for its ranges, not the validation ones: give --calib DIR (unlabelled will do) or --train DIR."
+            )
+        if self.weights and len(self.variants) != 1:
+            raise BadInput("--weights belong to one variant: name it with --variant.")
+
+    def _check_numbers(self) -> None:
+        if not (math.isfinite(self.max_drop) and 0 <= self.max_drop <= 100):
+            raise BadInput(f"--max-drop {self.max_drop}: expected 0 to 100 points.")
+        if not 0 <= self.min_agreement <= 100:
+            raise BadInput(f"--min-agreement {self.min_agreement}: expected 0 to 100 percent.")
+        if not 0 <= self.max_corrupt < 1:
+            raise BadInput(f"--max-corrupt {self.max_corrupt}: expected a share from 0 to below 1.")
+        if self.epochs is not None and self.epochs < 1:
+            raise BadInput("--epochs: expected 1 or more.")
+        if not (math.isfinite(self.time_budget) and self.time_budget > 0):
+            raise BadInput(f"--time-budget {self.time_budget}: expected minutes, above 0.")
+        if self.lr is not None and not 0 < self.lr <= 1:
+            raise BadInput(f"--lr {self.lr}: expected a rate above 0, at most 1.")
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for this."""
+        return shlex.join(["edgeeff", "fit", *arguments(self)])
+
+
+@dataclass(frozen=True)
+class PickJob:
+    """A choice of variant, by measuring candidates with random weights."""
+
+    target: str | Path = option(help=TARGET)
+    budget: Budget = field(default_factory=Budget)
+    variants: Sequence[str] = option((), help="candidates (default: all)", flag="--variant", metavar="NAME", many=True)
+    resolution: Sequence[int] = option((), help="input sizes (default: each variant's)", metavar="PX", parse=int, many=True)
+    classes: int = option(1000, help="that the network tells apart (default 1000)", parse=_number_of_classes)
+    activation: str = option("keep", help="as fit would swap (default keep)", choices=activations.CHOICES)
+    exhaustive: bool = option(False, help="measure every candidate instead of searching, and show the frontier", flag="--all")
+
+
+@dataclass(frozen=True)
+class ProfileJob:
+    """A latency model of a device, from measuring many variants there."""
+
+    target: str | Path = option(help="a name from `edgeeff targets`; the model is written beside its file")
+    variants: Sequence[str] = option((), help="what to measure (default: all)", flag="--variant", metavar="NAME", many=True)
+    resolution: Sequence[int] = option((), help="input sizes (default: each variant's)", metavar="PX", parse=int, many=True)
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """The accuracy of a bundle's compiled file on labelled photos."""
+
+    bundle: str | Path = option(help=BUNDLE, metavar="BUNDLE", positional=True)
+    val: str | Path = option(help="labelled photos", metavar="DIR")
+    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE", parse=float)
+
+
+@dataclass(frozen=True)
+class BenchmarkJob:
+    """The latency of a bundle's compiled file."""
+
+    bundle: str | Path = option(help=BUNDLE, metavar="BUNDLE", positional=True)
+    rounds: int = option(8, help="blocks to measure, at least (default 8)", parse=int)
+
+    def __post_init__(self) -> None:
+        if self.rounds < 2:
+            raise BadInput("--rounds: expected 2 or more, for an interval.")
+
+
+@dataclass(frozen=True)
+class CompileJob:
+    """A bundle's graphs as engines, on the device that runs them."""
+
+    bundle: str | Path = option(help=BUNDLE, metavar="BUNDLE", positional=True)
+    val: str | Path | None = option(
+        None, help="labelled photos to judge the engines on (default: the bundle's golden ones)", metavar="DIR"
+    )
+    dla: int | None = option(
+        None, help="build for a DLA core; refused where it runs under 90%% of the layers", metavar="CORE", parse=int
+    )
+    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE", parse=float)

@@ -1,0 +1,210 @@
+"""What a bundle says of itself: the typed form of manifest.json, and the only place that knows the names in it.
+
+Schema 2 is written. Schema 1 is read: its rows named the INT8 form that kept all layers "int8 (all layers)".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from . import backends
+from .budget import Budget
+from .data.preprocess import Preprocess
+from .errors import BadInput
+from .measurement.accuracy import StepReport
+from .measurement.benchmark import Metrics
+from .measurement.latency import Latency
+from .measurement.system_state import Device, SystemState
+from .precision import Precision
+from .records import from_json, load_json, to_json
+
+NAME = "manifest.json"
+SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """What came of one strategy for INT8; the figures are absent where it gave no file, and `note` says why."""
+
+    remedy: str
+    activation: str
+    seconds: float
+    note: str = ""
+    top1: float | None = None
+    drop: float | None = None
+    agreement: float | None = None
+    passed: bool | None = None
+
+
+@dataclass(frozen=True)
+class FormRecord:
+    """One form of the model: how it runs, what strategy it needed, how accurate it is, and where it was measured what it costs.
+
+    `excluded_layers` are those that the strategy left in float; a `reference` is there to compare with, and never ships.
+    """
+
+    precision: Precision
+    activation: str
+    runtime: str
+    remedy: str
+    top1: float | None
+    drop: float | None
+    drop_ci: tuple[float, float] | None
+    agreement: float
+    passed: bool
+    excluded_layers: tuple[str, ...] = ()
+    reference: bool = False
+    file: str = ""
+    metrics: Metrics | None = None
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What TensorRT-RTX said of a graph: "built", or why it was not."""
+
+    precision: Precision
+    outcome: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """One engine as it was built on the device. `difference` is from what its graph answered before, to golden photos, as the root
+    mean square in standard deviations of the logits; `note` says what failed."""
+
+    precision: Precision
+    difference: float | None
+    passed: bool
+    note: str
+    accuracy: StepReport | None
+    size_mb: float
+    latency_ms: Latency | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything that is known of a bundle. `metrics` and `siblings` are of a device at hand, `forms` and `rehearsals` of graphs
+    for one that compiles for itself, and `engines` of what it made of them. `files` has the SHA-256 of every other file."""
+
+    variant: str
+    resolution: int
+    classes: int
+    preprocess: Preprocess
+    backend: str
+    target: str
+    threads: int
+    model: str
+    precision: Precision
+    activation: str
+    remedy: str
+    budget: Budget
+    max_drop: float
+    min_agreement: float
+    steps: tuple[StepReport, ...]
+    ladder: tuple[AttemptRecord, ...]
+    validation_sha256: str
+    calibration_sha256: str
+    validation_photos: int
+    calibration_photos: int
+    command: str
+    verdict: str
+    device: Device
+    versions: Mapping[str, str]
+    date: str
+    refusals: tuple[str, ...] = ()
+    reverted_layers: tuple[str, ...] = ()
+    conditions: tuple[SystemState, ...] = ()
+    disturbed: tuple[str, ...] = ()
+    siblings: tuple[FormRecord, ...] = ()
+    forms: tuple[FormRecord, ...] = ()
+    rehearsals: tuple[Rehearsal, ...] = ()
+    engines: tuple[EngineRecord, ...] = ()
+    metrics: Metrics | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is written, but for `schema` and `digest`: metrics lie flat beside the rest."""
+        data = _flat(to_json(self), {"latency_ms": None})
+        for rows in ("siblings", "forms"):
+            data[rows] = [_flat(row) for row in data[rows]]
+        return data
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """That of a bundle; raises BadInput where there is none, it was changed, or another schema is needed."""
+        path = folder / NAME
+        if not path.exists():
+            raise BadInput(f"{folder}: not a bundle: no {NAME}.")
+        data = load_json(path)
+        if not isinstance(data, dict) or "schema" not in data:
+            raise BadInput(f"{folder}: {NAME} is not edgeeff's.")
+        if data["schema"] not in (1, SCHEMA):
+            raise BadInput(
+                f"{folder}: bundle schema {data['schema']!r}, this edgeeff reads 1 to {SCHEMA}. Use the version that wrote it."
+            )
+        if data.get("digest") != digest(data):
+            raise BadInput(f"{folder}: {NAME} does not match its own digest. The bundle was changed; fit or copy it again.")
+        return cls.from_json(_upgraded(data) if data["schema"] == 1 else data, path)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any], source: object) -> Manifest:
+        """What `to_json` gave; raises BadInput with `source` and the field that is wrong."""
+        manifest = from_json(_nested(data), cls, source)
+        if wrong := manifest._wrong():
+            raise BadInput(f"{source}: {wrong}.")
+        return manifest
+
+    def _wrong(self) -> str:
+        """What no field's type tells: the field that is wrong, and what was expected; empty where nothing is."""
+        if self.threads < 0 or self.classes < 1:
+            return f"threads {self.threads}, classes {self.classes}: expected 0 or more threads, and 1 or more classes"
+        if self.resolution != self.preprocess.resolution:
+            return f"resolution {self.resolution}: expected that of preprocess, {self.preprocess.resolution}"
+        if self.backend not in backends.names():
+            return f"backend {self.backend!r}: expected one of {', '.join(backends.names())}"
+        offered = backends.get(self.backend).PRECISIONS
+        if self.precision not in offered:
+            return f"precision {self.precision}: expected one that {self.backend} runs, {', '.join(map(str, offered))}"
+        names = [("model", self.model), *(("files", name) for name in self.files)]
+        names += [("forms", form.file) for form in self.forms if form.file]
+        for field_name, name in names:
+            if not name or name in (".", "..") or re.search(r"[/\\\0]", name):
+                return f"{field_name}: {name!r}: expected a plain file name"
+        return ""
+
+
+def digest(data: Mapping[str, Any]) -> str:
+    """SHA-256 of everything in a manifest's JSON but the digest itself."""
+    rest = {k: v for k, v in data.items() if k != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _flat(row: dict[str, Any], without: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    rest = {name: value for name, value in row.items() if name != "metrics"}
+    return {**rest, **(row["metrics"] or without)}
+
+
+def _nested(data: dict[str, Any]) -> dict[str, Any]:
+    def row(each: Any) -> Any:
+        return {**each, "metrics": each if each.get("latency_ms") is not None else None} if isinstance(each, dict) else each
+
+    lists = {name: [row(each) for each in data[name]] for name in ("siblings", "forms") if isinstance(data.get(name), list)}
+    return {**row(data), **lists}
+
+
+def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 as schema 2."""
+    if not isinstance(data.get("siblings"), list):
+        return data
+    rows = []
+    for each in data["siblings"]:
+        name, brackets, _ = str(each.get("precision") if isinstance(each, dict) else "").partition(" (")
+        rows.append({**each, "precision": name, "reference": bool(brackets)} if brackets else each)
+    return {**data, "siblings": rows}

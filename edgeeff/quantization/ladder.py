@@ -1,0 +1,200 @@
+"""INT8 by the cheapest strategy that passes the gate: each is tried only when those before it missed, while there is time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..context import NetworkContext
+from ..errors import EdgeeffError
+from ..export import fp16, tensorrt_lint
+from ..manifest import AttemptRecord
+from ..measurement.accuracy import StepReport
+from ..measurement.benchmark import BenchmarkRequest, CompiledModel
+from ..measurement.latency import ratio
+from ..network.activations import SWAPS
+from ..network.swap import swapped
+from ..precision import Precision
+from .forms import Form
+from .strategies import MIXED, STRATEGIES, Network, Quantized, first_strategy, recovered
+
+WORTH = 1.05  # times faster: what a swap of the activation has to gain, at the interval's lower end
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of one strategy, and how it was judged. Without a file, `note` says why there is none."""
+
+    strategy: str
+    activation: str
+    seconds: float
+    quantized: Quantized | None = None
+    report: StepReport | None = None
+    routine: bool = False
+    note: str = ""
+
+    @property
+    def loss(self) -> float:
+        return float("inf") if self.report is None else self.report.loss
+
+    @property
+    def record(self) -> AttemptRecord:
+        r = self.report
+        figures = (r.top1, r.drop, r.agreement, r.passed) if r else (None, None, None, None)
+        return AttemptRecord(self.strategy, self.activation, round(self.seconds, 1), self.note, *figures)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Every form of the model that was judged, the attempts at INT8, and what is to be said beside."""
+
+    forms: tuple[Form, ...]
+    attempts: tuple[Attempt, ...]
+    notes: tuple[str, ...] = ()
+
+
+def quantize(context: NetworkContext, network: Network, judged: StepReport) -> Candidates:
+    """Every form that may ship, judged. `network` is as exported, and `judged` its accuracy in ONNX Runtime."""
+    job, target = context.job, context.target
+    forms = [_onnx_form(context, network, judged)]
+    if job.activation in SWAPS and network.activation == "silu":
+        forms += float_forms(context, network)
+        network = recovered(context, network, job.activation)
+    attempts = climb(context, network)
+    chosen = best(attempts)
+    for each in dict.fromkeys((network, _made_of(chosen))):
+        forms += float_forms(context, each)
+    forms += integer_forms(context, chosen)
+    if forms[-1].excluded_layers and not target.compiles_on_device:
+        whole = integer_forms(context, attempts[0])[0]
+        forms.append(replace(whole, reference=True))
+    notes = []
+    if job.activation == "auto" and target.activation and _made_of(chosen).activation == "silu":
+        note, faster = _swap_where_it_pays(context, network, target.activation)
+        if faster:
+            attempts += faster
+            forms += float_forms(context, _made_of(best(faster))) + integer_forms(context, best(faster))
+            note += f"; recovered, it loses {forms[-1].report.loss:.2f} points in INT8."
+        notes.append(note)
+    return Candidates(tuple(forms), tuple(attempts), tuple(notes))
+
+
+def climb(context: NetworkContext, network: Network) -> list[Attempt]:
+    """The attempts, in order, up to the first that passes."""
+    attempts: list[Attempt] = []
+    for strategy in STRATEGIES:
+        if not strategy.applies(context, network):
+            continue
+        if attempts and time.monotonic() > context.deadline:
+            attempts.append(Attempt(strategy.name, network.activation, 0.0, note="not tried: the time budget was used up"))
+            break
+        start = time.monotonic()
+        try:
+            made = strategy.quantize(context, network)
+            report = judge(context, Precision.INT8, made.network, made.file, strategy.name if attempts else "")
+        except EdgeeffError as reason:
+            if not attempts:
+                raise
+            attempts.append(Attempt(strategy.name, network.activation, time.monotonic() - start, note=str(reason)))
+            continue
+        seconds = time.monotonic() - start
+        attempts.append(Attempt(strategy.name, made.network.activation, seconds, made, report, routine=not attempts))
+        if report.passed:
+            break
+    return attempts
+
+
+def best(attempts: list[Attempt]) -> Attempt:
+    """The one that passed, which is the last; otherwise the one that loses least."""
+    return min((a for a in attempts if a.report), key=lambda a: (not (a.report and a.report.passed), a.loss))
+
+
+def float_forms(context: NetworkContext, network: Network) -> list[Form]:
+    """A network in the target's float precisions."""
+    forms = []
+    for precision in context.target.usable():
+        if not precision.quantized and (precision, context.target.judge) != (Precision.FLOAT32, "onnxruntime"):
+            file = _in_precision(context, network, network.compiled, precision)
+            report = judge(context, precision, network, file)
+            forms.append(_form(context, network, precision, file, report))
+    return forms
+
+
+def integer_forms(context: NetworkContext, attempt: Attempt) -> list[Form]:
+    """What a strategy gave, in the target's integer precisions."""
+    made, forms = attempt.quantized, []
+    assert made is not None
+    assert attempt.report is not None
+    for precision in context.target.usable():
+        if precision.quantized:
+            file = _in_precision(context, made.network, made.file, precision)
+            same = precision is Precision.INT8  # as it was judged in the climb
+            report = attempt.report if same else judge(context, precision, made.network, file)
+            form = _form(context, made.network, precision, file, report)
+            forms.append(replace(form, strategy=attempt.strategy, routine=attempt.routine, excluded_layers=made.excluded_layers))
+    return forms
+
+
+def judge(context: NetworkContext, precision: Precision, network: Network, file: Path, strategy: str = "") -> StepReport:
+    """The accuracy of a file in one precision, as a step of the fit."""
+    run = context.target.runtime.load(file, precision=precision, threads=context.target.threads, throughput=True)
+    activation = f" {network.activation}" if network.activation != context.original_activation else ""
+    return context.gate.judge(f"{precision}{activation}{f' ({strategy})' if strategy else ''}", run)
+
+
+def gain(context: NetworkContext, network: Network, activation: str) -> tuple[float, tuple[float, float]]:
+    """How many times faster INT8 is with another activation, and the 95% interval: weights do not matter to that."""
+    aside = replace(context, cache=context.cache.within("unrecovered"))
+    other = Network.export(swapped(network.model, activation), aside)
+    models = {}
+    for name, (where, each) in {"now": (context, network), "then": (aside, other)}.items():
+        file = first_strategy(where, each).quantize(where, each).file
+        models[name] = CompiledModel(context.target.backend, file, Precision.INT8, context.preprocess.resolution)
+    metrics = context.machine.benchmark(BenchmarkRequest(models, threads=context.target.threads), context.progress).metrics
+    return ratio(metrics["now"].latency, metrics["then"].latency)
+
+
+def _swap_where_it_pays(context: NetworkContext, network: Network, activation: str) -> tuple[str, list[Attempt]]:
+    """What another activation gains, in words, and where that is worth it, the attempts with the recovered network."""
+    faster, (low, high) = gain(context, network, activation)
+    note = f"{activation} makes INT8 {faster:.2f}× ({low:.2f} to {high:.2f}) as fast here"
+    if low <= WORTH:
+        return f"{note}: not worth a swap.", []
+    return note, climb(context, recovered(context, network, activation))
+
+
+def _made_of(attempt: Attempt) -> Network:
+    assert attempt.quantized is not None
+    return attempt.quantized.network
+
+
+def _onnx_form(context: NetworkContext, network: Network, judged: StepReport) -> Form:
+    """The portable file itself, which ships where the target runs that."""
+    ships = context.target.judge == "onnxruntime" and Precision.FLOAT32 in context.target.precisions
+    form = _form(context, network, Precision.FLOAT32, network.onnx, judged)
+    return replace(form, runtime="onnxruntime", reference=not ships)
+
+
+def _form(context: NetworkContext, network: Network, precision: Precision, file: Path, report: StepReport) -> Form:
+    return Form(
+        precision=precision,
+        runtime=context.target.judge,
+        file=file,
+        report=report,
+        onnx=network.onnx,
+        activation=network.activation,
+    )
+
+
+def _in_precision(context: NetworkContext, network: Network, file: Path, precision: Precision) -> Path:
+    """The file for a precision: where FP16 is a property of the graph, one with it baked in."""
+    if precision.rest != "fp16":
+        return file
+    source = file.with_name(MIXED) if precision.depthwise_in_float else file
+
+    def write(folder: Path) -> None:
+        keep = fp16.overflowing(network.onnx, context.calibration, context.progress)
+        tensorrt_lint.require(fp16.write(source, folder / f"{precision}.onnx", keep), context.target.oldest_tensorrt)
+
+    return context.cache.once(f"{file.parent.name}-{precision}", write) / f"{precision}.onnx"

@@ -1,0 +1,127 @@
+"""What reads a bundle, done on other hosts: several at once, each with its answer."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..bundle import Bundle, publish, replaceable
+from ..camera.options import CameraJob, CameraOptions
+from ..camera.result import FrameLabel
+from ..data.images import ImageSet
+from ..errors import BadInput
+from ..evaluation import labelled
+from ..files import user_path
+from ..job import BenchmarkJob, CompileJob, EvaluateJob
+from ..option import arguments
+from ..progress import SILENT, Progress
+from .host import Host, HostAnswer, Json, LiveOutput, fleet
+from .ssh import check
+
+
+def evaluate(job: EvaluateJob, hosts: Sequence[str], *, progress: Progress = SILENT) -> list[HostAnswer]:
+    """The accuracy of the bundle's file on each host; the photos are sent once."""
+    bundle, _ = labelled(job)
+    words = ["eval", *arguments(replace(job, bundle="bundle", val="val"))]
+    return _read_bundle(bundle, words, {"bundle": bundle.path, "val": Path(job.val)}, hosts, progress)
+
+
+def benchmark(job: BenchmarkJob, hosts: Sequence[str], *, progress: Progress = SILENT) -> list[HostAnswer]:
+    """What the bundle's file costs on each host."""
+    bundle = Bundle.open(job.bundle)
+    words = ["bench", *arguments(replace(job, bundle="bundle"))]
+    return _read_bundle(bundle, words, {"bundle": bundle.path}, hosts, progress)
+
+
+def compile_bundle(job: CompileJob, hosts: Sequence[str], *, progress: Progress = SILENT) -> list[HostAnswer]:
+    """Engines built on each host. One host's engine goes into the bundle itself, those of several into a bundle each beside it."""
+    check(hosts)
+    bundle = Bundle.open(job.bundle)
+    facts = bundle.manifest
+    if not facts.forms:
+        raise BadInput(f"{job.bundle}: nothing to compile: the bundle holds a finished {facts.backend} file.")
+    send = {"bundle": bundle.path}
+    if job.val is not None:
+        ImageSet.open(job.val).labelled_for(facts.classes, bundle.labels)
+        send["val"] = Path(job.val)
+    there = replace(job, bundle="bundle", val=None if job.val is None else "val")
+    place = bundle.path.resolve()
+    outs = {name: place if len(set(hosts)) == 1 else place.with_name(f"{place.name}-{name}") for name in hosts}
+    for out in outs.values():
+        replaceable(out)
+
+    def work(host: Host) -> Json:
+        out = outs[host.name]
+        with user_path(out, "written"):
+            temporary = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
+        with temporary as folder:
+            made = Path(folder) / "bundle"
+            result = host.run(["compile", *arguments(there)], send, bring={"bundle": made})
+            Bundle.open(made)
+            publish(made, out)
+        return {**result, "bundle": str(out)}
+
+    return fleet(hosts, "tensorrt", work, progress)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Cameras of other hosts. `hear` gets each label, with the host before its source, from one thread at a time.
+
+    Setting `ending` asks all of them to end, each with its summary; `stop` ends them without.
+    """
+
+    job: CameraJob
+    options: CameraOptions
+    hear: Callable[[FrameLabel], None]
+    budget_ms: float | None = None
+    ending: threading.Event = field(default_factory=threading.Event)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+def watch(asked: Watch, hosts: Sequence[str], *, progress: Progress = SILENT) -> list[HostAnswer]:
+    """The summaries of the hosts' cameras, once they have ended."""
+    check(hosts)
+    bundle, speaking = Bundle.open(asked.job.bundle), threading.Lock()
+    if "-" in asked.job.sources:
+        raise BadInput("--source - is for a camera of this machine: with --on pictures stay where they are.")
+    words = ["camera", *arguments(replace(asked.job, bundle="bundle")), *arguments(asked.options)]
+    words += [] if asked.budget_ms is None else ["--budget-ms", str(asked.budget_ms)]
+
+    def work(host: Host) -> Json:
+        def hear(told: Json) -> bool:
+            if "frame" in told:
+                label = FrameLabel.from_json({**told, "source": f"{host.name} {told['source']}"})
+                with speaking:
+                    asked.hear(label)
+            return "frame" in told
+
+        _require_same_machine(bundle, host)
+        return host.run(words, {"bundle": bundle.path}, live=LiveOutput(hear, asked.ending))
+
+    return fleet(hosts, bundle.manifest.backend, work, progress, asked.stop)
+
+
+def _read_bundle(
+    bundle: Bundle, words: Sequence[str], send: dict[str, Path], hosts: Sequence[str], progress: Progress
+) -> list[HostAnswer]:
+    """A verb that only reads the bundle, on every host."""
+
+    def work(host: Host) -> Json:
+        _require_same_machine(bundle, host)
+        return {**host.run(words, send), "bundle": str(bundle.path)}
+
+    return fleet(hosts, bundle.manifest.backend, work, progress)
+
+
+def _require_same_machine(bundle: Bundle, host: Host) -> None:
+    """An engine belongs to the kind of machine that it was built on."""
+    built = bundle.manifest.device.machine
+    if bundle.manifest.backend == "tensorrt" and built != host.machine:
+        raise BadInput(
+            f"{host.name}: is {host.machine}, but the bundle's engine was built on {built}. "
+            f"First: edgeeff compile {bundle.path} --on {host.name}"
+        )

@@ -1,0 +1,137 @@
+"""What is searched for, and the networks that may be chosen, with what is known of their costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..budget import Budget
+from ..errors import BudgetNotMet
+from ..job import PickJob, ProfileJob
+from ..measurement.benchmark import Metrics
+from ..network.architecture import Variant
+from ..network.variants import expected_top1, grid
+from ..precision import Precision
+from ..records import to_json
+from ..target import Target
+
+Accuracy = Callable[[Variant], float]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What to choose from: the largest, of highest `accuracy`, of `variants` that fits `budget` on `target`.
+
+    Networks are measured with each of `activations`, None being their own; `exhaustive` measures every one instead of searching.
+    """
+
+    target: Target
+    budget: Budget
+    variants: tuple[Variant, ...]
+    classes: int = 1000
+    accuracy: Accuracy = expected_top1
+    activations: tuple[str | None, ...] = (None,)
+    exhaustive: bool = False
+
+    @classmethod
+    def everything(cls, job: ProfileJob) -> Search:
+        """What a latency model is made of: every variant, without a budget."""
+        target = Target.load(job.target)
+        swaps = activations(target, "auto")
+        return cls(target, Budget(), tuple(grid(job.variants, job.resolution)), activations=swaps)
+
+    @classmethod
+    def of(cls, job: PickJob) -> Search:
+        target = Target.load(job.target)
+        swaps = activations(target, job.activation)
+        variants = tuple(grid(job.variants, job.resolution))
+        return cls(target, target.budget(job.budget), variants, job.classes, expected_top1, swaps, job.exhaustive)
+
+
+def activations(target: Target, asked: str | None) -> tuple[str | None, ...]:
+    """What to measure networks with, by the name of --activation: their own (None), another, or to compare them, both."""
+    if asked == "auto":
+        return (None, target.activation) if target.activation else (None,)
+    return (None if asked in (None, "keep") else asked,)
+
+
+@dataclass(frozen=True, order=True)
+class FormKey:
+    """A form of a network: its precision, and another activation than its own where one is named."""
+
+    precision: Precision
+    activation: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.precision}, {self.activation}" if self.activation else str(self.precision)
+
+
+@dataclass(frozen=True)
+class FormMetrics:
+    """What one form of a candidate costs."""
+
+    form: FormKey
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network with what is known of it: `forms`, fastest first, are empty where the search did not need them.
+
+    `noise` says why the measurements cannot be relied on; `predicted`, that they are computed from other networks on that device.
+    `accuracy` is what it was ranked by, `yardstick` the milliseconds of the network that was measured in turn with it, if one was.
+    """
+
+    variant: Variant
+    classes: int
+    forms: tuple[FormMetrics, ...] = ()
+    noise: tuple[str, ...] = ()
+    predicted: bool = False
+    accuracy: float | None = None
+    yardstick: float | None = None
+
+    @property
+    def gflops(self) -> float:
+        return self.variant.cost(self.classes).flops / 1e9
+
+    @property
+    def mparams(self) -> float:
+        return self.variant.cost(self.classes).params / 1e6
+
+    @property
+    def fastest(self) -> FormMetrics | None:
+        return self.forms[0] if self.forms else None
+
+    def over(self, budget: Budget) -> list[str]:
+        """The limits it breaks, with its figures: those of its form that breaks the fewest."""
+        static = budget.over({"gflops": self.gflops, "mparams": self.mparams})
+        return static + min((form.metrics.over(budget) for form in self.forms), key=len, default=[])
+
+    def require(self, budget: Budget) -> None:
+        """Raises BudgetNotMet where it is over."""
+        if broken := self.over(budget):
+            v = self.variant
+            raise BudgetNotMet(f"{v.name} at {v.resolution} px needs {' and '.join(broken)}; the budget is {budget}.")
+
+    def share(self, budget: Budget) -> float:
+        """How much of the scarcest thing in the budget its best form needs."""
+        return min((form.metrics.share(budget) for form in self.forms), default=0.0)
+
+    def to_json(self) -> dict[str, object]:
+        fastest = self.fastest
+        return {
+            "variant": self.variant.name,
+            "resolution": self.variant.resolution,
+            "accuracy": None if self.accuracy is None else round(self.accuracy, 2),
+            "gflops": round(self.gflops, 4),
+            "mparams": round(self.mparams, 4),
+            "precision": str(fastest.form.precision) if fastest else None,
+            "activation": fastest.form.activation if fastest else None,
+            "latency_ms": to_json(fastest.metrics.latency) if fastest else None,
+            "size_mb": fastest.metrics.costs["size_mb"] if fastest else None,
+            "forms": [
+                {"precision": str(f.form.precision), "activation": f.form.activation, **f.metrics.to_json()} for f in self.forms
+            ],
+            "disturbed": list(self.noise),
+            "predicted": self.predicted,
+        }

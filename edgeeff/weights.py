@@ -1,0 +1,132 @@
+"""The float network of a fit: loaded, fine-tuned, or trained from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .context import Context
+from .data.images import class_names
+from .data.preprocess import Preprocess
+from .errors import BadInput
+from .files import user_path
+from .measurement.accuracy import rank
+from .network import checkpoint, distributed
+from .network.architecture import Variant
+from .network.model import EfficientNet, create, predict
+from .network.train import Recipe, train
+from .network.variants import expected_top1, published
+from .selection.candidates import Accuracy
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A trained network, how its photos are prepared, and its class names, where they are known."""
+
+    model: EfficientNet
+    preprocess: Preprocess
+    class_names: tuple[str, ...]
+
+    @property
+    def variant(self) -> Variant:
+        """As it was trained: its activation may be another than the usual one."""
+        return self.model.variant
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What tells which of several networks is the larger: its expected accuracy in percent, for so many classes."""
+
+    classes: int
+    accuracy: Accuracy
+
+
+def prepare_weights(context: Context, v: Variant) -> Weights:
+    """The variant's network with trained weights; what was trained is kept in the stage cache."""
+    torch.manual_seed(context.job.seed)  # what no weights are loaded for begins at random
+    start = _loaded(context, v) if context.job.weights else _created(context, v)
+    if context.photos.training is not None:
+        return _trained(context, v, start)
+    validation = context.photos.validation.classes
+    return Weights(
+        start.model, start.preprocess, start.class_names or (validation if len(validation) == start.model.classes else ())
+    )
+
+
+def ranking(context: Context, candidates: Sequence[Variant]) -> Ranking | None:
+    """How candidates are ranked; None where there is only one.
+
+    Networks that are to be trained are ranked by their published top-1. Trained weights are ranked by resolution: by how many
+    photos, in percent, get the label that they get at the weights' own resolution.
+    """
+    if len(candidates) == 1:
+        return None
+    if context.photos.classes is not None:
+        return Ranking(context.photos.classes, expected_top1)
+    job, v = context.job, candidates[0]
+    own, _ = _at(context, published(v), None)
+    answers = {}
+    for resolution in sorted({own.variant.resolution, *(c.resolution for c in candidates)}):
+        context.progress.say(f"{job.weights} at {resolution} px")
+        model, preprocess = _at(context, v.at(resolution), resolution)
+        answers[resolution] = rank(predict(model, preprocess), context.pixels(context.photos.calibration, preprocess))[:, 0]
+    reference = answers[own.variant.resolution]
+    return Ranking(own.classes, lambda c: 100 * float((answers[c.resolution] == reference).mean()))
+
+
+def _at(context: Context, v: Variant, resolution: int | None) -> tuple[EfficientNet, Preprocess]:
+    """The weights at a resolution, or at their own."""
+    model, source, _ = checkpoint.load(str(context.job.weights), v, padding=context.job.padding, resolution=resolution)
+    mean, std = (source.preprocess.mean, source.preprocess.std) if source.preprocess else (v.mean, v.std)
+    return model, Preprocess.standard(model.variant.resolution, mean, std)
+
+
+def _loaded(context: Context, v: Variant) -> Weights:
+    job, classes = context.job, context.photos.classes
+    resolution = v.resolution if job.resolution else None
+    model, source, fresh = checkpoint.load(str(job.weights), v, classes=classes, padding=job.padding, resolution=resolution)
+    if fresh:
+        context.progress.say(f"{job.weights}: initialised afresh: {', '.join(fresh)}")
+    preprocess = source.preprocess or Preprocess.standard(model.variant.resolution, v.mean, v.std)
+    if preprocess.resolution != model.variant.resolution:
+        preprocess = Preprocess.standard(model.variant.resolution, preprocess.mean, preprocess.std)
+    return Weights(model, preprocess, source.class_names or read_labels(job.labels, model.classes))
+
+
+def _created(context: Context, v: Variant) -> Weights:
+    model = create(v, classes=context.photos.classes or 1000, padding=context.job.padding)
+    return Weights(model, Preprocess.standard(v.resolution, v.mean, v.std), ())
+
+
+def _trained(context: Context, v: Variant, start: Weights) -> Weights:
+    job, training = context.job, context.photos.training
+    assert training is not None
+    kind = Recipe.fine_tune if job.weights else Recipe.from_scratch
+    recipe = kind(job.epochs, job.lr, flip=job.flip, seed=job.seed)
+
+    def make(folder: Path) -> None:
+        state = context.cache.root / "training.pt"
+        arguments = (start.model, start.preprocess, training, recipe, state)
+        result = distributed.together(train, *arguments, progress=context.progress)
+        checkpoint.save(result, folder / "weights.safetensors", start.preprocess, training.classes)
+
+    weights = context.cache.once("weights", make) / "weights.safetensors"
+    model = checkpoint.load(weights, v.at(start.model.variant.resolution))[0]
+    return Weights(model, start.preprocess, training.classes)
+
+
+def read_labels(path: str | Path | None, classes: int) -> tuple[str, ...]:
+    """Class names, one a line."""
+    if path is None:
+        return ()
+    try:
+        with user_path(path, "read"):
+            names = class_names(Path(path).read_text(encoding="utf-8").splitlines(), path)
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Expected a class name a line.") from error
+    if len(names) != classes:
+        raise BadInput(f"{path}: {len(names)} names for {classes} classes.")
+    return names

@@ -1,0 +1,88 @@
+"""A manifest, and a bundle, made in code: complete, small, and without a fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edgeeff import Budget, Bundle, Precision, backends, bundle
+from edgeeff.data.preprocess import Preprocess
+from edgeeff.manifest import AttemptRecord, EngineRecord, FormRecord, Manifest, Rehearsal
+from edgeeff.measurement.accuracy import StepReport
+from edgeeff.measurement.benchmark import Metrics
+from edgeeff.measurement.latency import Latency
+from edgeeff.measurement.system_state import Device, SystemState
+
+PREPROCESS = Preprocess(32, 36, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+LATENCY = Latency(1.0, 1.5, 2.0, (0.9, 1.1), (1.0, 1.1), (1.4, 1.6), (1.9, 2.1), 3.0, (0.5, 2.5, 3.0, 1.0))
+STEP = StepReport("int8", 90.0, 99.0, 0.5, (-0.5, 1.5), 98.0, 200, True, False, 900, 1.5)
+METRICS = Metrics(LATENCY, {"size_mb": 1.25, "fps": 900.0}, {"pi@one": LATENCY})
+
+
+def small_manifest() -> Manifest:
+    """Every field with something in it, of every type that it can have."""
+    form = FormRecord(
+        precision=Precision.INT8,
+        activation="relu6",
+        runtime="onnxruntime",
+        remedy="accuracy control",
+        top1=90.0,
+        drop=0.5,
+        drop_ci=(-0.5, 1.5),
+        agreement=98.0,
+        passed=True,
+        excluded_layers=("conv_head",),
+        file="compiled.onnx",
+        metrics=METRICS,
+    )
+    return Manifest(
+        variant="lite0",
+        resolution=32,
+        classes=10,
+        preprocess=PREPROCESS,
+        backend="onnxruntime",
+        target="host-cpu",
+        threads=0,
+        model="compiled.onnx",
+        precision=Precision.FLOAT32,
+        activation="relu6",
+        remedy="",
+        budget=Budget(latency_ms=5.0, fps=10.0, percentile=90),
+        max_drop=0.5,
+        min_agreement=97.0,
+        steps=(STEP,),
+        ladder=(AttemptRecord("accuracy control", "relu6", 1.5, "", 90.0, 0.5, 98.0, True), AttemptRecord("x", "relu6", 0.0, "no")),
+        validation_sha256="0" * 64,
+        calibration_sha256="1" * 64,
+        validation_photos=200,
+        calibration_photos=100,
+        command="edgeeff fit",
+        verdict="Ship float32.",
+        device=Device("x86_64", "CPU", "25/17", 2, ("avx2",), "Linux"),
+        versions={"edgeeff": "0.1.0"},
+        date="2026-01-01T00:00:00+00:00",
+        refusals=("b0 is too slow.",),
+        reverted_layers=("conv_head",),
+        conditions=(SystemState(2, 0.5, 3000.0, 50.0, "performance"),),
+        disturbed=("other programs",),
+        siblings=(form, replace(form, reference=True, metrics=None)),
+        forms=(replace(form, metrics=None),),
+        rehearsals=(Rehearsal(Precision.INT8, "built", ("a warning",)),),
+        engines=(EngineRecord(Precision.INT8, 0.01, True, "", STEP, 1.5, LATENCY),),
+        metrics=METRICS,
+    )
+
+
+def small_bundle(folder: Path, onnx: Path, backend: str) -> Bundle:
+    """A bundle of an exported network of 10 classes at 32 px, compiled by a backend."""
+    runtime = backends.get(backend)
+    (folder / "compiled").mkdir(parents=True)
+    (folder / "bundle").mkdir()
+    file = runtime.compile(onnx, folder / "compiled")
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    golden = {"images": images, "logits": runtime.load(file, precision=Precision.FLOAT32)(images)}
+    manifest = replace(small_manifest(), backend=backend, model=file.name, siblings=(), forms=(), rehearsals=(), engines=())
+    bundle.write(folder / "bundle", [*runtime.files(file), onnx], tuple("0123456789"), golden, manifest)
+    return Bundle.open(folder / "bundle")

@@ -1,4 +1,4 @@
-"""Where models are measured: this machine, or others that offer the same (`remote.host`)."""
+"""Where models are measured: this machine, or others that offer the same (`remote`)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgeeff import errors
 from edgeeff.errors import EXIT_CODES, EdgeeffError, error_for, exit_code
-from edgeeff.remote.host import HostAnswer, failure
+from edgeeff.remote.fleet import HostAnswer, failure
 
 ROOT = Path(__file__).parents[1]
 CLASSES = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, EdgeeffError)]
@@ -57,7 +57,7 @@ class Late(errors.BudgetNotMet): pass
 class Other(errors.EdgeeffError): exit_code = 3
 for name in {order!r}: importlib.import_module(name)
 from edgeeff.quantization.strategies import OutOfTime
-from edgeeff.remote.host import HostAnswer, failure
+from edgeeff.remote.fleet import HostAnswer, failure
 for row in errors.EXIT_CODES:
     if row.error and issubclass(row.error, errors.EdgeeffError):
         assert type(failure([HostAnswer("h", {{}}, "e", row.code)])) is row.error, row

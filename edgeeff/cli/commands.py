@@ -124,7 +124,7 @@ def _machine(options: argparse.Namespace) -> contextlib.AbstractContextManager[M
     """Where to measure: here, or the hosts of --on, for as long as they are needed."""
     if not options.on:
         return contextlib.nullcontext(LOCAL)
-    from ..remote.host import machine
+    from ..remote.fleet import machine
     from ..target import Target
 
     return machine(options.on, Target.load(options.target).backend, TerminalProgress())

@@ -15,7 +15,7 @@ from ..errors import BadInput
 from ..job import BenchmarkJob, CompileJob, EvaluateJob
 from ..progress import TerminalProgress
 from ..remote import HostAnswer
-from ..remote.host import failure
+from ..remote.fleet import failure
 from . import tables
 from .options import filled
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..pipeline import Fit
     from ..quantization.forms import Form
     from ..quantization.layer_error import LayerError
-    from ..remote.host import HostAnswer
+    from ..remote.fleet import HostAnswer
     from ..selection.candidates import Candidate, FormKey
     from ..selection.latency_model import LatencyModel
     from ..selection.outcome import Sibling

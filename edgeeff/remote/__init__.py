@@ -8,7 +8,7 @@
 `evaluate`, `benchmark`, `compile_bundle` and `watch` return an answer for each host; `machine` is where `fit` and `pick` measure.
 """
 
-from .host import HostAnswer, machine
+from .fleet import HostAnswer, machine
 from .verbs import Watch, benchmark, compile_bundle, evaluate, watch
 
 __all__ = ["HostAnswer", "Watch", "benchmark", "compile_bundle", "evaluate", "machine", "watch"]

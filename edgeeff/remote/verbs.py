@@ -18,7 +18,8 @@ from ..files import user_path
 from ..job import BenchmarkJob, CompileJob, EvaluateJob
 from ..option import arguments
 from ..progress import SILENT, Progress
-from .host import Host, HostAnswer, Json, LiveOutput, fleet
+from .fleet import HostAnswer, on_each
+from .host import Host, Json, LiveOutput
 from .ssh import check
 
 
@@ -64,7 +65,7 @@ def compile_bundle(job: CompileJob, hosts: Sequence[str], *, progress: Progress 
             publish(made, out)
         return {**result, "bundle": str(out)}
 
-    return fleet(hosts, "tensorrt", work, progress)
+    return on_each(hosts, "tensorrt", work, progress)
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def watch(asked: Watch, hosts: Sequence[str], *, progress: Progress = SILENT) ->
         _require_same_machine(bundle, host)
         return host.run(words, {"bundle": bundle.path}, live=LiveOutput(hear, asked.ending))
 
-    return fleet(hosts, bundle.manifest.backend, work, progress, asked.stop)
+    return on_each(hosts, bundle.manifest.backend, work, progress, asked.stop)
 
 
 def _read_bundle(
@@ -114,7 +115,7 @@ def _read_bundle(
         _require_same_machine(bundle, host)
         return {**host.run(words, send), "bundle": str(bundle.path)}
 
-    return fleet(hosts, bundle.manifest.backend, work, progress)
+    return on_each(hosts, bundle.manifest.backend, work, progress)
 
 
 def _require_same_machine(bundle: Bundle, host: Host) -> None:

@@ -10,7 +10,7 @@ import io
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -82,27 +82,12 @@ class LayerTimes:
 
 
 @dataclass(frozen=True)
-class ErringLayer:
-    """A layer's error as `quantization.layer_error.LayerError` has it, and what the layer itself adds."""
-
-    layer: str
-    bits: int
-    low: float | None
-    high: float | None
-    largest: float
-    outliers: float
-    arrives: float
-    leaves: float
-    adds: float
-
-
-@dataclass(frozen=True)
 class LayerErrors:
     """The layers of an INT8 form that add most error against its own float network, on so many photos."""
 
     photos: int
     count: int
-    layers: tuple[ErringLayer, ...]
+    layers: tuple[LayerError, ...]
 
 
 @dataclass(frozen=True)
@@ -212,11 +197,7 @@ def layer_errors(outcome: Outcome) -> LayerErrors:
     """The layers that add most error to the shipped form."""
     photos = outcome.golden["images"][:PHOTOS]
     errors = compare(outcome.shipped.onnx, outcome.shipped.file, photos)
-    return LayerErrors(len(photos), len(errors), tuple(map(erring, errors[:LAYERS])))
-
-
-def erring(error: LayerError) -> ErringLayer:
-    return ErringLayer(**asdict(error), adds=error.adds)
+    return LayerErrors(len(photos), len(errors), tuple(errors[:LAYERS]))
 
 
 def short_name(name: str) -> str:

@@ -225,7 +225,6 @@ def _lint(options: argparse.Namespace) -> object:
 def _inspect(options: argparse.Namespace) -> object:
     from ..bundle import Bundle
     from ..data.images import ImageSet, PixelFile
-    from ..diagnostics import erring
     from ..quantization.layer_error import inspect, plot
 
     bundle, progress = Bundle.open(options.bundle), TerminalProgress()
@@ -239,7 +238,7 @@ def _inspect(options: argparse.Namespace) -> object:
         plot(errors, Path(options.plot))
     if not options.json:
         tables.layers(errors[: options.top])
-    return {"bundle": options.bundle, "layers": [erring(e) for e in errors]}
+    return {"bundle": options.bundle, "layers": errors}
 
 
 def _inspect_engine(bundle: Bundle, options: argparse.Namespace) -> object:

@@ -23,7 +23,8 @@ REARRANGING = ("Transpose", "Reshape", "Squeeze", "Convert")  # Convert: the res
 
 @dataclass(frozen=True)
 class LayerError:
-    """One layer. Errors are squared, in percent of the float signal's power: of the input as it arrives, and of the output.
+    """One layer. Errors are squared, in percent of the float signal's power: of the input as it arrives, and of the output. What
+    the layer itself `adds` is the difference.
 
     `low`, `high`: the range kept of the input (None: it stays float); `largest` is the largest magnitude of the float input, and
     `outliers` the percentage of values outside the range.
@@ -37,10 +38,7 @@ class LayerError:
     outliers: float
     arrives: float
     leaves: float
-
-    @property
-    def adds(self) -> float:
-        return self.leaves - self.arrives
+    adds: float
 
 
 def inspect(bundle: Bundle, images: Pixels | None = None, *, progress: Progress = SILENT) -> list[LayerError]:
@@ -70,9 +68,9 @@ def compare(float_file: Path, integer_file: Path, images: Pixels, *, progress: P
     found = []
     for name, (error_in, power_in, error_out, power_out, outside, count) in sums.items():
         low, high = ranges[name] or (None, None)  # type: ignore[assignment]
-        arrives, leaves = 100 * error_in / max(power_in, 1e-20), 100 * error_out / max(power_out, 1e-20)
-        bits = 8 if ranges[name] else 32
-        found.append(LayerError(name, bits, low, high, largest[name], float(100 * outside / count), float(arrives), float(leaves)))
+        arrives, leaves = (float(100 * e / max(p, 1e-20)) for e, p in ((error_in, power_in), (error_out, power_out)))
+        bits, outliers = 8 if ranges[name] else 32, float(100 * outside / count)
+        found.append(LayerError(name, bits, low, high, largest[name], outliers, arrives, leaves, adds=leaves - arrives))
     return sorted(found, key=lambda e: -e.adds)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import SIZE, trained
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,21 +22,8 @@ from edgeeff.network.model import EfficientNet, create, predict
 from edgeeff.network.variants import variant
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-SIZE = 64
 TINY = variant("phi-6")
 PREPROCESS = Preprocess(128, 146, (120.5, 110.0, 100.0), (60.0, 55.0, 50.0), "bilinear", "BGR")
-
-
-def trained(name: str, **options) -> EfficientNet:
-    """A network whose batch norms have seen noise of many colours and contrasts; before that its signal shrinks to 1e-5."""
-    torch.manual_seed(0)
-    model = create(name, **options)
-    for layer in model.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = 1.0
-    with torch.no_grad():
-        model.train()(torch.randn(16, 3, SIZE, SIZE) * 2 * torch.rand(16, 1, 1, 1) + torch.randn(16, 3, 1, 1))
-    return model.eval()
 
 
 def logits(model: EfficientNet) -> Tensor:

@@ -3,25 +3,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from networks import SIZE, trained
 from PIL import Image
 
 from edgeeff.data.preprocess import Preprocess
-from edgeeff.network.model import EfficientNet, MBBlock, SameConv2d, create, predict
+from edgeeff.network.model import MBBlock, SameConv2d, create, predict
 
-SIZE = 64
 KINDS = ["b0", "phi-2", "lite0", "v2-b0", "v2-b1"]  # SE, scaled, ReLU6 without SE, fused, fused with skips in the first stage
-
-
-def trained(name: str, **options) -> EfficientNet:
-    """A network whose batch norms have seen noise of many colours and contrasts; before that its signal shrinks to 1e-5."""
-    torch.manual_seed(0)
-    model = create(name, classes=5, **options)
-    for layer in model.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = 1.0
-    with torch.no_grad():
-        model.train()(torch.randn(16, 3, SIZE, SIZE) * 2 * torch.rand(16, 1, 1, 1) + torch.randn(16, 3, 1, 1))
-    return model.eval()
 
 
 def tensorflow_same(x: np.ndarray, weight: np.ndarray, stride: int, groups: int) -> np.ndarray:
@@ -86,7 +74,7 @@ def test_same_padding_puts_the_odd_pixel_right_and_below():
 
 
 def test_paddings_differ_on_even_sizes_and_agree_on_odd_ones():
-    symmetric, same = (trained("b0", padding=padding, bn_eps=1e-5) for padding in ("symmetric", "same"))
+    symmetric, same = (trained("b0", classes=5, padding=padding, bn_eps=1e-5) for padding in ("symmetric", "same"))
     same.load_state_dict(symmetric.state_dict())
     even, odd = torch.randn(2, 3, 64, 64), torch.randn(2, 3, 65, 65)  # 65, 33, 17, 9, 5, 3
     with torch.inference_mode():
@@ -119,7 +107,7 @@ def test_stochastic_depth_grows_evenly_from_nothing():
 
 
 def test_stochastic_depth_leaves_evaluation_alone():
-    model, x = trained("b0"), torch.randn(2, 3, SIZE, SIZE)
+    model, x = trained("b0", classes=5), torch.randn(2, 3, SIZE, SIZE)
     with torch.inference_mode():
         before = model(x)
         model.set_stochastic_depth(0.9)
@@ -127,7 +115,7 @@ def test_stochastic_depth_leaves_evaluation_alone():
 
 
 def test_stochastic_depth_drops_whole_branches_and_keeps_the_expectation():
-    block = trained("b0").blocks[5][1]
+    block = trained("b0", classes=5).blocks[5][1]
     x = torch.randn(1, 192, 2, 2)
     with torch.inference_mode():
         branch = block(x) - x
@@ -144,7 +132,7 @@ def test_stochastic_depth_drops_whole_branches_and_keeps_the_expectation():
 
 @pytest.mark.parametrize("name", ["b0", "lite0"])
 def test_predict_normalises_as_by_hand(name):
-    model = trained(name)
+    model = trained(name, classes=5)
     mean, std = (120.0, 110.0, 100.0), (60.0, 55.0, 50.0)
     photos = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
     logits = predict(model, Preprocess(SIZE, SIZE, mean, std))(photos)
@@ -158,7 +146,7 @@ def test_predict_normalises_as_by_hand(name):
 
 
 def test_bgr_photos_give_the_logits_of_rgb_ones():
-    model = trained("phi-6")
+    model = trained("phi-6", classes=5)
     pixels = np.random.default_rng(0).integers(0, 256, (80, 70, 3), np.uint8)
     mean, std = (120.0, 110.0, 100.0), (60.0, 55.0, 50.0)
     rgb, bgr = (Preprocess(SIZE, SIZE, mean, std, colour=colour) for colour in ("RGB", "BGR"))

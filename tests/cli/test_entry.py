@@ -193,6 +193,16 @@ def test_a_reader_that_has_ended_is_no_error(arguments: list[str], both: bool) -
     assert done.returncode == 1 or (done.returncode == 0 and arguments == ["--help"])  # where argparse ignores it
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_camera_whose_reader_has_ended_ends_quietly(fitted, digits: Path, more: list[str]) -> None:
+    command = [sys.executable, "-m", "edgeeff", "camera", fitted[0], "--source", digits / "val/3", *more]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
 @pytest.mark.parametrize("arguments", [[], ["--version"], ["targets"], ["targets", "--json"]])
 def test_a_full_disk_under_standard_output_is_one_line(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:

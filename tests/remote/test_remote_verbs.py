@@ -27,7 +27,8 @@ def test_a_fleet_is_a_table_and_its_failing_host_the_exit_code(make: Callable[..
     head, *rows = done.stdout.splitlines()
     assert "p50 ms" in head
     assert [row.split()[0] for row in rows] == names
-    assert [row.endswith("slowest") for row in rows].count(True) == 1
+    shown = [float(row.split()[2]) for row in rows[:2]]  # two boards of one machine may be equally fast to the hundredth
+    assert [row.endswith("slowest") for row in rows[:2]] == [a > b for a, b in (shown, shown[::-1])]
     assert "it refuses the connection" in rows[2]
     done = run("bench", fitted[0], "--rounds", 2, "--on", *names, "--json", env=boards[0].env)
     answers = json.loads(done.stdout)["hosts"]

@@ -26,18 +26,28 @@ TIMEOUT = timedelta(hours=1)
 
 def join() -> bool:
     """Join the processes of `torchrun`; true in the first one. In the others it returns when the first one is done."""
+    # DistributedDataParallel imports it: imported when the process group exists, it would keep the group, and gloo's threads.
+    import torch._dynamo
+
     # gloo carries tensors in main memory, nccl those on a GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // world()))
-    if rank() > 0:
+    if rank() == 0:
+        return True
+    try:
         serve()
-    return rank() == 0
+    finally:
+        dist.destroy_process_group()
+    return False
 
 
 def leave() -> None:
-    """End the other processes' `serve`."""
-    with contextlib.suppress(RuntimeError):  # one that died cannot be reached, and torchrun ends the others
-        dist.broadcast_object_list([None])
+    """End the other processes' `serve`, and gloo's threads: one that frees a tensor at the interpreter's end aborts the process."""
+    try:
+        with contextlib.suppress(RuntimeError):  # one that died cannot be reached, and torchrun ends the others
+            dist.broadcast_object_list([None])
+    finally:
+        dist.destroy_process_group()
 
 
 def rank() -> int:

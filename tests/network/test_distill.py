@@ -159,6 +159,7 @@ if "RANK" not in __import__("os").environ or parallel.join():
     torch.save({"weights": network.state_dict(), "after": outcome.after}, out)
     if parallel.world() > 1:
         parallel.leave()
+print([name for task in Path("/proc/self/task").iterdir() if "gloo" in (name := (task / "comm").read_text())])
 """
 
 
@@ -177,6 +178,7 @@ def test_two_processes_end_with_the_weights_of_one(digits: Path, tmp_path: Path)
         command = launcher + alone(script, digits, folder)[1 if launcher else 0 :]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, done.stderr
+        assert set(done.stdout.splitlines()) == {"[]"}  # a thread of gloo that outlives `leave` may abort a process that ends well
         saved.append(torch.load(folder / "out.pt", weights_only=True))
     # Both judged the same held-back photos, each of them once; sums in another order differ in the last digits.
     assert saved[0]["after"] == pytest.approx(saved[1]["after"], rel=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,17 +24,19 @@ from .progress import Progress
 from .target import Target
 
 LEARNING = 4000  # photos that a network recovers on, at most
-NOT_INPUTS = ("val", "out", "budget", "labels", "max_drop", "min_agreement", "variants", "activation", "accept")
+NOT_INPUTS = ("val", "test", "hold_out", "out", "budget", "labels", "max_drop", "min_agreement", "variants", "activation", "accept")
 
 
 @dataclass(frozen=True)
 class Photos:
-    """Opened, labelled alike, and disjoint by content. `calibration` sets ranges; networks recover on `learning`."""
+    """Opened, labelled alike, and disjoint by content. `calibration` sets ranges, networks recover on `learning`, and `test` judges
+    what ships, once, after every choice."""
 
     validation: ImageSet
     calibration: ImageSet
     learning: ImageSet
     training: ImageSet | None
+    test: ImageSet | None = None
 
     @property
     def classes(self) -> int | None:
@@ -99,12 +102,27 @@ def open_photos(job: Job, recipe: Calibration, progress: Progress) -> Photos:
     """The photos of a job; raises BadInput where they do not suit each other."""
     validation = ImageSet.open(job.val)
     training = ImageSet.open(job.train) if job.train else None
+    test = ImageSet.open(job.test) if job.test else None
+    if job.hold_out:
+        validation, test = validation.split(job.hold_out, job.seed)
     if training is not None:
         training = _training(job, training, validation, progress)
         validation = validation.labelled_for(_number_of_classes(training), training.classes)
     source = unseen(ImageSet.open(job.calib), validation) if job.calib else training
     assert source is not None  # a job has one of the two
-    return Photos(validation, recipe.take(source, job.seed), source.draw(LEARNING, job.seed), training)
+    if test is not None:
+        _require_unseen(job, test, (validation, source, *([training] if training else [])))
+    return Photos(validation, recipe.take(source, job.seed), source.draw(LEARNING, job.seed), training, test)
+
+
+def _require_unseen(job: Job, test: ImageSet, others: Sequence[ImageSet]) -> None:
+    """Raises BadInput where a test photo is among the others, or one of the two parts of a split is empty."""
+    if not test or not others[0]:
+        raise BadInput(
+            f"--hold-out {job.hold_out:g} of {len(test) + len(others[0])} photos leaves none on one side. Give more photos."
+        )
+    for other in others:
+        unseen(test, other)
 
 
 def versions() -> dict[str, str]:
@@ -131,6 +149,8 @@ def _require_device(job: Job, target: Target, machine: Machine) -> None:
     for runtime in (target.judge, "onnxruntime"):
         if missing := backends.get(runtime).available():
             raise ToolMissing(missing)
+    if target.compiles_on_device and job.hold_out and not backends.get(target.backend).available():
+        raise BadInput("--hold-out: engines are chosen by all of --val here. Give --test, other photos.")
     if target.compiles_on_device and job.activation == "auto":
         raise BadInput(
             f"--activation auto compares latencies, and {target.name} is not here to measure: name an activation, or keep."
@@ -146,7 +166,7 @@ def _inputs(job: Job, target: Target, recipe: Calibration, photos: Photos) -> di
         with user_path(job.weights, "read"):
             local = Path(job.weights).is_file()
             weights = hashlib.sha256(Path(job.weights).read_bytes()).hexdigest() if local else None
-    sets = {k: s.sha256 if s else None for k, s in vars(photos).items() if k != "validation"}
+    sets = {k: s.sha256 if s else None for k, s in vars(photos).items() if k not in ("validation", "test")}
     options = {k: repr(value) for k, value in asdict(job).items() if k not in NOT_INPUTS}
     facts = {"job": options, "recipe": repr(recipe), "target": repr(target), "versions": versions()}
     return {**facts, "weights_sha256": weights, **sets}

@@ -47,6 +47,12 @@ class Job:
     train: str | Path | None = option(None, help="labelled photos to train on: DIR/CLASS/*.jpg or labels.txt", metavar="DIR")
     calib: str | Path | None = option(None, help="photos that set the INT8 ranges (default: the training photos)", metavar="DIR")
     labels: str | Path | None = option(None, help="class names, one a line, for weights that do not name theirs", metavar="FILE")
+    test: str | Path | None = option(
+        None, help="photos that judge what ships, once, at the end; no choice sees them", metavar="DIR"
+    )
+    hold_out: float = option(
+        0.0, help="instead of --test: this share of --val judges once, and no choice sees it", metavar="SHARE", parse=float
+    )
     resolution: Sequence[int] = option((), help="input sizes (default: each variant's)", metavar="PX", parse=int, many=True)
     padding: Padding | None = option(
         None, help="of the weights, where the file does not say (default: the variant's)", choices=PADDINGS
@@ -81,6 +87,8 @@ class Job:
             raise BadInput(
                 "INT8 needs photos for its ranges, not the validation ones: give --calib DIR (unlabelled will do) or --train DIR."
             )
+        if self.test and self.hold_out:
+            raise BadInput("--test or --hold-out: what ships is judged once. Give one of them.")
         if self.weights and len(self.variants) != 1:
             raise BadInput("--weights belong to one variant: name it with --variant.")
 
@@ -91,6 +99,8 @@ class Job:
             raise BadInput(f"--min-agreement {self.min_agreement}: expected 0 to 100 percent.")
         if not 0 <= self.max_corrupt < 1:
             raise BadInput(f"--max-corrupt {self.max_corrupt}: expected a share from 0 to below 1.")
+        if not 0 <= self.hold_out < 1:
+            raise BadInput(f"--hold-out {self.hold_out}: expected a share from 0 to below 1.")
         if self.epochs is not None and self.epochs < 1:
             raise BadInput("--epochs: expected 1 or more.")
         if not (math.isfinite(self.time_budget) and self.time_budget > 0):

@@ -88,6 +88,18 @@ class EngineRecord:
     latency_ms: Latency | None = None
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """The float network and the shipped file (`steps`) on photos that no choice of the fit saw, judged once.
+
+    `differs`: whether the loss is another than on the validation photos, by more than the sampling of photos explains at 95%.
+    """
+
+    photos_sha256: str
+    steps: tuple[StepReport, StepReport]
+    differs: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything that is known of a bundle. `metrics` and `siblings` are of a device at hand, `forms` and `rehearsals` of graphs
@@ -127,6 +139,7 @@ class Manifest:
     rehearsals: tuple[Rehearsal, ...] = ()
     engines: tuple[EngineRecord, ...] = ()
     metrics: Metrics | None = None
+    held_out: HeldOut | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

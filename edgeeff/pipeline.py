@@ -1,7 +1,7 @@
 """The whole job: weights or photos, a target and a budget become a bundle whose file was judged and measured.
 
-Read `fit` first: choose → prepare weights → quantize → ship → check on frames → publish. Each stage is a plain call that takes what
-all stages share (`context.py`) and one or two things more; a gate judges the same validation photos after each.
+Read `fit` first: choose → prepare weights → quantize → ship → check on frames → judge once → publish. Each stage is a plain call
+that takes what all stages share (`context.py`) and one or two things more; a gate judges the same validation photos after each.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from .quantization.ladder import Candidates, quantize
 from .quantization.nncf_ptq import refuse_blank
 from .quantization.strategies import Network, OutOfTime
 from .selection.candidates import Candidate, Search, activations
+from .selection.held_out import judge_held_out
 from .selection.outcome import Outcome, ship
 from .selection.search import Choice, grows, pick
 from .weights import Ranking, Weights, prepare_weights, ranking
@@ -78,7 +79,8 @@ def fit_variant(context: Context, variant: Variant, choice: Choice | None, refus
     Candidate(weights.variant, weights.model.classes).require(context.budget)
     judged, network, report = judge_float(stage, weights)
     candidates = quantize(judged, network, report)
-    outcome = ship_checked(judged, weights.variant, candidates)
+    shipped = ship_checked(judged, weights.variant, candidates)
+    outcome = judge_held_out(judged, weights.model, weights.class_names, shipped)
     made = publishing.Made(weights, choice, candidates, outcome, tuple(refusals))
     bundle = publishing.publish(context, publishing.write(judged, made))
     compiled = publishing.compile_here(context, bundle)

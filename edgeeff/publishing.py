@@ -102,4 +102,5 @@ def describe(context: NetworkContext, made: Made) -> Manifest:
         forms=tuple(form.record(file=form.file.name) for form in outcome.going),
         rehearsals=outcome.rehearsals,
         metrics=outcome.metrics,
+        held_out=outcome.held_out,
     )

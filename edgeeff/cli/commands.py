@@ -54,7 +54,7 @@ def _fit(options: argparse.Namespace) -> object:
 def fit_json(result: Fit) -> dict[str, object]:
     """A fit as --json prints it."""
     facts = result.manifest.to_json()
-    names = ["variant", "resolution", "precision", "activation", "remedy", "ladder", "steps", "latency_ms"]
+    names = ["variant", "resolution", "precision", "activation", "remedy", "ladder", "steps", "held_out", "latency_ms"]
     if result.manifest.forms:
         names += ["forms", "rehearsals"]
     else:

@@ -105,8 +105,8 @@ def cameras_elsewhere(answers: Sequence[HostAnswer]) -> None:
             print(f"{answer.host}: {answer.error}")
 
 
-def steps(reports: Sequence[StepReport], *, shipped: str) -> None:
-    """The accuracy of each step against the float model."""
+def steps(reports: Sequence[StepReport], *, shipped: str, photos: str = "photos") -> None:
+    """The accuracy of each step against the float model. `photos`: what they are."""
     labelled = reports[0].top1 is not None
     columns = (
         ["step", "top-1 %", "top-5 %", "drop", "95% interval", "agreement %", "passed", "proven"]
@@ -124,7 +124,7 @@ def steps(reports: Sequence[StepReport], *, shipped: str) -> None:
         agreement, proven = (f"{r.agreement:.2f}", proven) if i else ("", "")
         rows.append([r.step, f"{r.top1:.2f}", f"{r.top5:.2f}", *drop, agreement, passed, proven])
     marked = next((i for i, r in enumerate(reports) if r.step == shipped), None)
-    table(columns, rows, title=f"accuracy on {reports[0].images} photos", marked=marked)
+    table(columns, rows, title=f"accuracy on {reports[0].images} {photos}", marked=marked)
 
 
 def ladder(attempts: Sequence[AttemptRecord]) -> None:
@@ -158,6 +158,8 @@ def fit(result: Fit) -> None:
     if result.choice:
         choice(result.choice)
     steps(manifest.steps, shipped=outcome.shipped.report.step)
+    if held := manifest.held_out:
+        steps(held.steps, shipped=held.steps[-1].step, photos="test photos, which no choice has seen")
     if len(manifest.ladder) > 1:
         ladder(manifest.ladder)
     if outcome.siblings:

@@ -160,6 +160,14 @@ class ImageSet:
         rounds = (members[i] for i in range(max(map(len, order))) for members in order if i < len(members))
         return self.take(sorted(i for i, _ in zip(rounds, range(count), strict=False)))
 
+    def split(self, share: float, seed: int = 0) -> tuple[ImageSet, ImageSet]:
+        """All but a share of the photos, and that share; copies of a photo stay together. The same ones for the same seed."""
+        contents = sorted(set(self.digests))
+        random.Random(seed).shuffle(contents)
+        apart = set(contents[: round(share * len(contents))])
+        rest, held = ([i for i, digest in enumerate(self.digests) if (digest in apart) == side] for side in (False, True))
+        return self.take(rest), self.take(held)
+
 
 def class_names(names: Iterable[str], source: object) -> tuple[str, ...]:
     """The names as a bundle stores them, one line of UTF-8 text each. Raises BadInput, with their `source`, for others."""

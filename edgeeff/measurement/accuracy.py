@@ -49,6 +49,18 @@ class StepReport:
         """What is lost against the float model: points of top-1, without labels of agreement."""
         return 100 - self.agreement if self.drop is None else self.drop
 
+    @property
+    def loss_error(self) -> float:
+        """The standard error of `loss`, in points, as the photos are a sample. Agresti and Coull's, where they have no labels."""
+        if self.drop_ci is not None:
+            return (self.drop_ci[1] - self.drop_ci[0]) / (2 * Z)
+        share = (self.images * self.agreement / 100 + Z**2 / 2) / (self.images + Z**2)
+        return 100 * math.sqrt(share * (1 - share) / (self.images + Z**2))
+
+    def differs_from(self, other: StepReport) -> bool:
+        """Whether the loss is another than on other photos, by more than the sampling of both explains, at 95%."""
+        return abs(self.loss - other.loss) > Z * math.hypot(self.loss_error, other.loss_error)
+
 
 @dataclass(frozen=True)
 class Answers:

@@ -12,7 +12,7 @@ from ..budget import Budget
 from ..bundle import Golden
 from ..context import NetworkContext
 from ..errors import BuildFailed
-from ..manifest import Rehearsal
+from ..manifest import HeldOut, Rehearsal
 from ..measurement.accuracy import Gate
 from ..measurement.benchmark import BenchmarkRequest, BenchmarkResult, CompiledModel, Metrics
 from ..measurement.latency import ratio
@@ -48,6 +48,7 @@ class Outcome:
     measured: BenchmarkResult | None = None
     going: tuple[Form, ...] = ()
     rehearsals: tuple[Rehearsal, ...] = ()
+    held_out: HeldOut | None = None
 
     @property
     def metrics(self) -> Metrics | None:

@@ -32,7 +32,7 @@ from edgeeff.progress import SILENT
 from edgeeff.quantization.fake_quant import fold_batch_norms, layers
 
 ROOT = Path(__file__).parents[2]
-BINDINGS = ROOT / ".venv/bindings"
+BINDINGS = Path(sys.prefix) / "bindings"  # beside the interpreter that runs the tests
 VERSIONS = ("10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106")
 STUBS = (  # what the bindings ask of the libraries as they load
     *("createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL"),

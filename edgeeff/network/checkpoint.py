@@ -224,7 +224,7 @@ def _download(repository: str) -> tuple[Path, TimmConfig]:
         ) from error
     try:
         return path, msgspec.json.decode(text, type=TimmConfig)
-    except ValueError as error:
+    except (msgspec.DecodeError, ValueError) as error:
         raise BadInput(f"hf-hub:{repository}: config.json is damaged ({error}).") from error
 
 
@@ -234,7 +234,7 @@ def _own_conventions(path: Path, text: str) -> Conventions:
         own = msgspec.json.decode(text, type=Metadata)
         if own.activation is not None:
             activations.get(own.activation)
-    except (ValueError, BadInput) as error:
+    except (msgspec.DecodeError, ValueError, BadInput) as error:
         raise BadInput(f"{path}: damaged edgeeff metadata ({error}).") from error
     names = class_names(own.class_names, path)
     return Conventions(own.padding, own.bn_eps, own.preprocess, names, None, own.variant, own.activation)

@@ -24,7 +24,20 @@ from .progress import Progress
 from .target import Target
 
 LEARNING = 4000  # photos that a network recovers on, at most
-NOT_INPUTS = ("val", "test", "hold_out", "out", "budget", "labels", "max_drop", "min_agreement", "variants", "activation", "accept")
+NOT_INPUTS = (
+    "val",
+    "test",
+    "hold_out",
+    "out",
+    "budget",
+    "labels",
+    "max_drop",
+    "min_agreement",
+    "variants",
+    "activation",
+    "adapt",
+    "accept",
+)
 
 
 @dataclass(frozen=True)
@@ -151,10 +164,9 @@ def _require_device(job: Job, target: Target, machine: Machine) -> None:
             raise ToolMissing(missing)
     if target.compiles_on_device and job.hold_out and not backends.get(target.backend).available():
         raise BadInput("--hold-out: engines are chosen by all of --val here. Give --test, other photos.")
-    if target.compiles_on_device and job.activation == "auto":
-        raise BadInput(
-            f"--activation auto compares latencies, and {target.name} is not here to measure: name an activation, or keep."
-        )
+    if target.compiles_on_device and "auto" in (job.activation, job.adapt):
+        option = "activation" if job.activation == "auto" else "adapt"
+        raise BadInput(f"--{option} auto compares latencies, and {target.name} is not here to measure: choose another.")
     if not target.compiles_on_device and machine is LOCAL and not target.here:
         raise BadInput(f"target {target.name} is not this machine ({device().cpu}): --on USER@HOST measures there.")
 

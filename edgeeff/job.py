@@ -68,6 +68,11 @@ class Job:
         help="swap Swish and recover on --calib or --train (default: where INT8 fails without; auto: also where it is faster)",
         choices=activations.CHOICES,
     )
+    adapt: str = option(
+        "keep",
+        help="auto: where INT8 misses the latency budget, leave out blocks and recover on --calib or --train (default keep)",
+        choices=("keep", "auto"),
+    )
     time_budget: float = option(30.0, help="minutes for finding INT8 that passes the gate (default 30)", metavar="MIN", parse=float)
     accept: bool = option(False, help="ship the best within the budget even if it fails the accuracy gate")
     epochs: int | None = option(None, help="of training (default: 10 from weights, 40 from scratch)", parse=int)

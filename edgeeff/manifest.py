@@ -60,9 +60,22 @@ class FormRecord:
     agreement: float
     passed: bool
     excluded_layers: tuple[str, ...] = ()
+    removed_blocks: tuple[str, ...] = ()
     reference: bool = False
     file: str = ""
     metrics: Metrics | None = None
+
+    @property
+    def name(self) -> str:
+        """The precision and the detail."""
+        return f"{self.precision} ({self.detail})" if self.detail else str(self.precision)
+
+    @property
+    def detail(self) -> str:
+        """What sets it apart from another of its precision: blocks left out, or that it keeps all layers, and is compared with."""
+        if self.removed_blocks:
+            return f"{len(self.removed_blocks)} blocks out"
+        return "all layers" if self.reference and self.precision.quantized else ""
 
 
 @dataclass(frozen=True)
@@ -132,6 +145,7 @@ class Manifest:
     date: str
     refusals: tuple[str, ...] = ()
     reverted_layers: tuple[str, ...] = ()
+    removed_blocks: tuple[str, ...] = ()
     conditions: tuple[SystemState, ...] = ()
     disturbed: tuple[str, ...] = ()
     siblings: tuple[FormRecord, ...] = ()

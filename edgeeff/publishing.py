@@ -96,6 +96,7 @@ def describe(context: NetworkContext, made: Made) -> Manifest:
         versions=versions() | {target.judge: facts.version},
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         reverted_layers=shipped.excluded_layers,
+        removed_blocks=shipped.removed_blocks,
         conditions=measured.states if measured else (),
         disturbed=measured.noise if measured else (),
         siblings=tuple(s.form.record(s.metrics) for s in outcome.siblings),

@@ -255,5 +255,6 @@ def test_a_choice_among_variants_needs_the_device_or_a_cost(digits: Path, tmp_pa
     job = Job("gpu", digits / "val", tmp_path / "out", Budget(latency_ms=5), ("b0", "b1"), train=digits / "train")
     with pytest.raises(BadInput, match="gpu is not this machine .* --on USER@HOST, .* or give --gflops"):
         fit(job)
-    with pytest.raises(BadInput, match="--activation auto compares latencies"):
-        fit(replace(job, activation="auto"))
+    for option in ("activation", "adapt"):
+        with pytest.raises(BadInput, match=f"--{option} auto compares latencies"):
+            fit(replace(job, **{option: "auto"}))

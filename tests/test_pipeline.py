@@ -86,6 +86,16 @@ def test_a_budget_that_cannot_be_met_has_its_exit_code_and_the_figure(few_digits
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
+def test_a_budget_that_fewer_blocks_cannot_meet_says_what_they_would_save(few_digits: Path, run, tmp_path: Path) -> None:
+    arguments = [*SMALL, "--train", few_digits / "train", "--val", few_digits / "val", "--out", tmp_path / "out"]
+    done = run("fit", *arguments, "--latency", 0.001, "--adapt", "auto", "--max-drop", 100)
+    assert done.returncode == 3
+    assert "and leaving out blocks saves" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_static_budget_is_refused_before_any_work(digits: Path, run, tmp_path: Path) -> None:
     done = run("fit", *SMALL, "--gflops", 0.0001, "--train", digits / "train", "--val", digits / "val", "--out", tmp_path / "out")
     assert done.returncode == 3

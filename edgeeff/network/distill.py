@@ -47,7 +47,8 @@ class Distillation:
     """How to distil. `lr` is the peak of one cycle; `flip` mirrors photos at random; the averaged weights lag by `average` steps.
 
     `held_back` is the share of the photos that no step learns from: the epoch that does best on them is kept. `labels` is the
-    weight of the photos' own labels beside the teacher's logits.
+    weight of the photos' own labels beside the teacher's logits. `counterparts` are the teacher's blocks, by index, whose outputs
+    those of the student have to give; empty: the same.
     """
 
     epochs: int = 3
@@ -58,6 +59,7 @@ class Distillation:
     held_back: float = 0.1
     labels: float = 0.0
     seed: int = 0
+    counterparts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def distil(
     start = time.monotonic()
     torch.manual_seed(recipe.seed)
     held_back, learning = _split(len(photos), recipe)
-    matching = Matching(student, teacher, photos, recipe.labels)
+    matching = Matching(student, teacher, photos, recipe)
     matching.measure(held_back)
     weights = [p for p in student.parameters() if p.requires_grad]
     learner = Learner(student, torch.optim.AdamW(weights, lr=recipe.lr, weight_decay=0.0), 1 - 1 / recipe.average)
@@ -193,18 +195,18 @@ class _Run:
 class Matching(nn.Module):
     """The loss of some samples: the sum over blocks of MSE / the teacher's variance, plus the KL divergence of the logits."""
 
-    def __init__(self, student: EfficientNet, teacher: EfficientNet, photos: PixelFile, labels: float) -> None:
+    def __init__(self, student: EfficientNet, teacher: EfficientNet, photos: PixelFile, recipe: Distillation) -> None:
         super().__init__()
         self.student = _frozen_statistics(student, photos)
         self._teacher = (_frozen_statistics(teacher, photos),)  # in a tuple, so that its parameters are not this module's
-        self.photos, self.labels = photos, labels
+        self.photos, self.labels, self._counterparts = photos, recipe.labels, recipe.counterparts
         self.variances: list[float] = []
 
     @torch.no_grad()
     def measure(self, samples: Sequence[Sample]) -> None:
         """Set the scale of each block from some samples. Raises BadInput for a teacher whose blocks have other shapes."""
         images = self._images(samples[:EVALUATION_BATCH])
-        theirs, ours = (_outputs(network, images) for network in (self._teacher[0], self.student))
+        theirs, ours = self._of_teacher(images), _outputs(self.student, images)
         shapes = [[tuple(o.shape[1:]) for o in outputs] for outputs in (ours, theirs)]
         if shapes[0] != shapes[1]:
             differ = [f"{a} for {b}" for a, b in zip(*shapes, strict=False) if a != b] or [
@@ -216,7 +218,7 @@ class Matching(nn.Module):
     def forward(self, samples: Sequence[Sample], student: nn.Module | None = None) -> Tensor:
         images = self._images(samples)
         with torch.no_grad():
-            *blocks, logits = _outputs(self._teacher[0], images)
+            *blocks, logits = self._of_teacher(images)
         *mine, answer = _outputs(student or self.student, images)
         loss = F.kl_div(answer.log_softmax(1), logits.log_softmax(1), log_target=True, reduction="batchmean")
         for a, b, variance in zip(mine, blocks, self.variances, strict=True):
@@ -235,6 +237,11 @@ class Matching(nn.Module):
         chunks = [own[i : i + EVALUATION_BATCH] for i in range(0, len(own), EVALUATION_BATCH)]
         losses, counted = parallel.total([sum(float(self(c, network)) * len(c) for c in chunks), len(own)])
         return losses / counted
+
+    def _of_teacher(self, images: Tensor) -> list[Tensor]:
+        """What the student's blocks have to give, and the logits."""
+        *blocks, logits = _outputs(self._teacher[0], images)
+        return [*(blocks[i] for i in self._counterparts or range(len(blocks))), logits]
 
     def _images(self, samples: Sequence[Sample]) -> Tensor:
         rows = [(self.photos.rows(photo, 1)[0], mirrored) for photo, mirrored in samples]

@@ -15,7 +15,8 @@ from ..precision import Precision
 class Form:
     """`onnx` is the same network in float. `strategy` made it INT8, and `routine` says that this was the first that is tried.
 
-    `excluded_layers` are those that the strategy left in float. A `reference` is there to compare with, and never ships.
+    `removed_blocks` were left out of the network, and `excluded_layers` left in float by the strategy. A `reference` is there to
+    compare with, and never ships.
     """
 
     precision: Precision
@@ -26,13 +27,13 @@ class Form:
     activation: str
     strategy: str = ""
     routine: bool = True
+    removed_blocks: tuple[str, ...] = ()
     excluded_layers: tuple[str, ...] = ()
     reference: bool = False
 
     @property
     def name(self) -> str:
-        """Its precision; an INT8 form that is there to compare with keeps all layers in INT8."""
-        return f"{self.precision} (all layers)" if self.reference and self.precision.quantized else str(self.precision)
+        return self.record().name
 
     def record(self, metrics: Metrics | None = None, *, file: str = "") -> FormRecord:
         """As the manifest has it; with its file's name where several lie in one bundle."""
@@ -47,6 +48,7 @@ class Form:
             drop_ci=report.drop_ci,
             agreement=report.agreement,
             passed=report.passed,
+            removed_blocks=self.removed_blocks,
             excluded_layers=self.excluded_layers,
             reference=self.reference,
             file=file,

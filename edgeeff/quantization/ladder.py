@@ -17,6 +17,7 @@ from ..network.activations import SWAPS
 from ..network.swap import swapped
 from ..precision import Precision
 from .forms import Form
+from .reduction import reduced_context, reduced_to_budget
 from .strategies import MIXED, STRATEGIES, Network, Quantized, first_strategy, recovered
 
 WORTH = 1.05  # times faster: what a swap of the activation has to gain, at the interval's lower end
@@ -57,7 +58,7 @@ class Candidates:
 def quantize(context: NetworkContext, network: Network, judged: StepReport) -> Candidates:
     """Every form that may ship, judged. `network` is as exported, and `judged` its accuracy in ONNX Runtime."""
     job, target = context.job, context.target
-    forms = [_onnx_form(context, network, judged)]
+    forms, original = [_onnx_form(context, network, judged)], network
     if job.activation in SWAPS and network.activation == "silu":
         forms += float_forms(context, network)
         network = recovered(context, network, job.activation)
@@ -77,6 +78,11 @@ def quantize(context: NetworkContext, network: Network, judged: StepReport) -> C
             forms += float_forms(context, _made_of(best(faster))) + integer_forms(context, best(faster))
             note += f"; recovered, it loses {forms[-1].report.loss:.2f} points in INT8."
         notes.append(note)
+        if faster:
+            chosen = min((best(faster), chosen), key=lambda attempt: not (attempt.report and attempt.report.passed))
+    if job.adapt == "auto" and _over_budget(context, forms):
+        said, reduced, more = _with_fewer_blocks(context, original, _made_of(chosen))
+        attempts, forms, notes = attempts + reduced, forms + more, notes + said
     return Candidates(tuple(forms), tuple(attempts), tuple(notes))
 
 
@@ -140,7 +146,8 @@ def judge(context: NetworkContext, precision: Precision, network: Network, file:
     """The accuracy of a file in one precision, as a step of the fit."""
     run = context.target.runtime.load(file, precision=precision, threads=context.target.threads, throughput=True)
     activation = f" {network.activation}" if network.activation != context.original_activation else ""
-    return context.gate.judge(f"{precision}{activation}{f' ({strategy})' if strategy else ''}", run)
+    reduced = f", {len(network.removed_blocks)} blocks out" if network.removed_blocks else ""
+    return context.gate.judge(f"{precision}{activation}{reduced}{f' ({strategy})' if strategy else ''}", run)
 
 
 def gain(context: NetworkContext, network: Network, activation: str) -> tuple[float, tuple[float, float]]:
@@ -164,6 +171,33 @@ def _swap_where_it_pays(context: NetworkContext, network: Network, activation: s
     return note, climb(context, recovered(context, network, activation))
 
 
+def _over_budget(context: NetworkContext, forms: list[Form]) -> bool:
+    """Whether every form that may ship is slower than the latency budget."""
+    own = [form for form in forms if form.report.passed and not form.reference and context.machine.can_run(form.runtime)]
+    if context.budget.latency_ms is None or not own:
+        return False
+    resolution, threads = context.preprocess.resolution, context.target.threads
+    models = {str(i): CompiledModel(form.runtime, form.file, form.precision, resolution) for i, form in enumerate(own)}
+    metrics = context.machine.benchmark(BenchmarkRequest(models, threads=threads), context.progress).metrics.values()
+    return min(m.upper_bound(context.budget.percentile) for m in metrics) > context.budget.latency_ms
+
+
+def _with_fewer_blocks(context: NetworkContext, original: Network, start: Network) -> tuple[list[str], list[Attempt], list[Form]]:
+    """What to say, the attempts and the INT8 forms of the network without the blocks that the budget needs back."""
+    try:
+        network, note = reduced_to_budget(context, original, start)
+        if network is None:
+            context.progress.say(note)
+            return [note], [], []
+        aside = reduced_context(context, network)
+        attempts = climb(aside, network)
+    except EdgeeffError as reason:
+        context.progress.say(f"blocks were not left out: {reason}")
+        return [f"Blocks were not left out: {reason}"], [], []
+    forms = integer_forms(aside, best(attempts))
+    return [f"{note}; recovered, it loses {forms[-1].report.loss:.2f} points in INT8."], attempts, forms
+
+
 def _made_of(attempt: Attempt) -> Network:
     assert attempt.quantized is not None
     return attempt.quantized.network
@@ -184,6 +218,7 @@ def _form(context: NetworkContext, network: Network, precision: Precision, file:
         report=report,
         onnx=network.onnx,
         activation=network.activation,
+        removed_blocks=network.removed_blocks,
     )
 
 

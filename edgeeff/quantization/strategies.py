@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -35,11 +35,12 @@ LEAST_AGREEMENT = 97.0  # percent of the calibration photos that a compiled file
 
 @dataclass(frozen=True)
 class Network:
-    """A float network, its portable ONNX file, and that compiled for the target."""
+    """A float network, its portable ONNX file, that compiled for the target, and the blocks that were left out of it."""
 
     model: EfficientNet
     onnx: Path
     compiled: Path
+    removed_blocks: tuple[str, ...] = ()
 
     @property
     def activation(self) -> str:
@@ -180,7 +181,7 @@ class QuantizationAwareTraining:
     def quantize(self, context: NetworkContext, network: Network) -> Quantized:
         def train() -> EfficientNet:
             student = partial(fake_quant.fake_quantized, ranges=calibrated(context, network))
-            return _distilled(context, network.model, student, QAT, "qat")
+            return distilled_from(context, network.model, student, QAT, "qat")
 
         return Quantized(network, _compiled(context, f"{network.activation}-qat", train))
 
@@ -219,20 +220,21 @@ def recovered(context: NetworkContext, network: Network, activation: str) -> Net
 
     def make(folder: Path) -> None:
         make_student = partial(swapped, activation=activation)
-        student = _distilled(context, network.model, make_student, SWAPS[activation], activation)
+        student = distilled_from(context, network.model, make_student, SWAPS[activation], activation)
         checkpoint.save(student, folder / "weights.safetensors", context.preprocess, ())
 
     weights = context.cache.once(f"{activation}-weights", make) / "weights.safetensors"
     model = checkpoint.load(weights, network.model.variant, resolution=context.preprocess.resolution)[0]
-    return Network.export(model.eval(), context)
+    return replace(Network.export(model.eval(), context), removed_blocks=network.removed_blocks)
 
 
-def _distilled(
+def distilled_from(
     context: NetworkContext,
     teacher: EfficientNet,
     student: Callable[[EfficientNet], EfficientNet],
     schedule: Schedule,
     becomes: str,
+    counterparts: tuple[int, ...] = (),
 ) -> EfficientNet:
     """What `student` makes of the teacher, trained to answer as the teacher does, in the time that is left."""
     left = context.deadline - time.monotonic()
@@ -242,7 +244,7 @@ def _distilled(
         )
     learning, job = context.photos.learning, context.job
     epochs = min(MOST_EPOCHS, max(1, round(schedule.samples / len(learning))))
-    recipe = Distillation(epochs, schedule.peak_lr, flip=job.flip, seed=job.seed)
+    recipe = Distillation(epochs, schedule.peak_lr, flip=job.flip, seed=job.seed, counterparts=counterparts)
     source = PhotoSource(learning, context.preprocess, job.max_corrupt)
     state = context.cache.root / f"{teacher.variant.activation}-to-{becomes}.pt"
     arguments = (teacher, student, source, recipe, state)

@@ -65,7 +65,7 @@ def render(manifest: Manifest, diagnostics: Diagnostics) -> str:
         axis=axis,
         frontier=scatter(_points(manifest, diagnostics), manifest.budget.latency_ms, FRAME),
         labels=[_label(form, manifest) for form in manifest.siblings],
-        whole=[form.reference and form.precision.quantized for form in manifest.siblings],
+        details=[form.detail for form in manifest.siblings],
         shown_limit=shown_limit,
         chosen=[_is_chosen(candidate, manifest) for candidate in diagnostics.candidates],
         limits=[(name, kind) for name, kind in KINDS.items() if name != "latency_ms"],
@@ -106,8 +106,9 @@ def redraw(path: Path) -> Path:
 
 def _shipped(manifest: Manifest) -> int | None:
     """The index of the sibling that ships."""
-    wanted = (manifest.precision, manifest.activation, manifest.remedy, manifest.backend, False)
-    found = [(f.precision, f.activation, f.remedy, f.runtime, f.reference) for f in manifest.siblings]
+    m = manifest
+    wanted = (m.precision, m.activation, m.remedy, m.removed_blocks, m.backend, False)
+    found = [(f.precision, f.activation, f.remedy, f.removed_blocks, f.runtime, f.reference) for f in m.siblings]
     return found.index(wanted) if wanted in found else None
 
 
@@ -142,7 +143,6 @@ def _is_chosen(candidate: CandidateRow, manifest: Manifest) -> bool:
 
 def _label(form: FormRecord, manifest: Manifest) -> str:
     """A form's short name: what tells it from its siblings."""
-    layers = " (all layers)" if form.reference and form.precision.quantized else ""
     activation = "" if len({f.activation for f in manifest.siblings}) == 1 else f", {form.activation}"
     runtime = "" if form.runtime == manifest.backend else f", {form.runtime}"
-    return f"{form.precision}{layers}{activation}{runtime}"
+    return f"{form.name}{activation}{runtime}"

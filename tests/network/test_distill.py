@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def test_labels_take_part_where_they_are_asked_to(teacher, photos: PixelFile) ->
     samples = [Sample(i, False) for i in range(32)]
     losses = []
     for weight in (0.0, 0.5):
-        matching = Matching(copy.deepcopy(teacher), teacher, photos, weight)
+        matching = Matching(copy.deepcopy(teacher), teacher, photos, replace(RECIPE, labels=weight))
         matching.measure(samples)
         losses.append(matching(samples).item())
     assert losses[0] == pytest.approx(0, abs=1e-9)
@@ -136,6 +137,7 @@ def test_two_photos_are_too_few(teacher, photos: PixelFile, tmp_path: Path) -> N
 SCRIPT = """
 import sys, torch
 from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from edgeeff.network import distributed as parallel
 from edgeeff.network.swap import swapped

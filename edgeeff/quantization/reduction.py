@@ -63,7 +63,7 @@ def cuts(losses: Mapping[str, float], saves_ms: Mapping[str, float]) -> list[Cut
 
 
 @dataclass(frozen=True)
-class Choice:
+class BlockChoice:
     """The blocks to leave out, and why; none where the latency budget is met without, or cannot be met."""
 
     blocks: Blocks = ()
@@ -83,34 +83,36 @@ def reduced_to_budget(context: NetworkContext, original: Network, start: Network
         (folder / "choice.json").write_text(dump_json(choice), encoding="utf-8")
 
     name = f"{start.activation}-reduction-{budget.latency_ms}-p{budget.percentile}"  # the budget is no input of the cache
-    choice = read_json(context.cache.once(name, make) / "choice.json", Choice)
+    choice = read_json(context.cache.once(name, make) / "choice.json", BlockChoice)
     return (recovered_without(context, original, start, choice.blocks) if choice.blocks else None), choice.reason
 
 
-def choose(budget: Budget, losses: Mapping[str, float], time: Callable[[Sequence[Blocks]], Mapping[Blocks, Metrics]]) -> Choice:
+def choose(
+    budget: Budget, losses: Mapping[str, float], time: Callable[[Sequence[Blocks]], Mapping[Blocks, Metrics]]
+) -> BlockChoice:
     """The cheapest blocks that buy the budget back; `time` measures INT8 without some blocks."""
     limit, percentile = budget.latency_ms, budget.percentile
     if limit is None:
-        return Choice()
+        return BlockChoice()
     if not losses:
-        return Choice(reason="No block can be left out: none has a skip.")
+        return BlockChoice(reason="No block can be left out: none has a skip.")
     cheapest = {_stage(name): name for name in sorted(losses, key=lambda name: -losses[name])}
     timed = time([(), *((name,) for name in cheapest.values())])
     whole = timed[()].upper_bound(percentile)
     if whole <= limit:
-        return Choice(reason=f"INT8 needs {whole:.2f} ms, so no blocks are left out.")
+        return BlockChoice(reason=f"INT8 needs {whole:.2f} ms, so no blocks are left out.")
     saves = {stage: max(0.0, timed[()].latency.p50 - timed[(name,)].latency.p50) for stage, name in cheapest.items()}
     frontier = cuts(losses, {name: saves[_stage(name)] for name in losses})
     needed = [cut for cut in frontier if cut.saves_ms >= whole - limit][:FINALISTS]
     missing = f"INT8 needs {whole:.2f} ms, {limit:g} are allowed"
     if not needed:
-        return Choice(reason=f"{missing}, and leaving out blocks saves {frontier[-1].saves_ms:.2f} ms at most.")
+        return BlockChoice(reason=f"{missing}, and leaving out blocks saves {frontier[-1].saves_ms:.2f} ms at most.")
     finals = time([cut.blocks for cut in needed])
     fitting = [cut for cut in needed if finals[cut.blocks].upper_bound(percentile) <= limit]
     chosen = fitting[0] if fitting else needed[-1]  # the cheapest, as they are sorted by loss
     names = ", ".join(name.removeprefix("blocks.") for name in chosen.blocks)
     text = f"{missing}; without blocks {names} it is {finals[chosen.blocks].upper_bound(percentile):.2f} ms"
-    return Choice(chosen.blocks, text)
+    return BlockChoice(chosen.blocks, text)
 
 
 def timings(context: NetworkContext, network: Network, every: Sequence[Blocks]) -> dict[Blocks, Metrics]:

@@ -14,7 +14,7 @@ from edgeeff.data.preprocess import Preprocess
 from edgeeff.measurement.benchmark import Metrics
 from edgeeff.measurement.latency import Latency
 from edgeeff.quantization.ladder import best, climb, integer_forms
-from edgeeff.quantization.reduction import Choice, choose, cuts, recovered_without, reduced_context, timings
+from edgeeff.quantization.reduction import BlockChoice, choose, cuts, recovered_without, reduced_context, timings
 
 LOSSES = {"blocks.1.1": 0.3, "blocks.2.1": 0.1, "blocks.2.2": 0.2, "blocks.3.1": 0.5}
 SAVES = {"blocks.1.1": 3.0, "blocks.2.1": 1.0, "blocks.2.2": 1.0, "blocks.3.1": 0.5}
@@ -63,9 +63,9 @@ class Timed:
 
 def test_nothing_is_left_out_where_the_budget_is_met_or_names_no_latency() -> None:
     timed = Timed()
-    assert choose(Budget(latency_ms=10), LOSSES, timed) == Choice(reason="INT8 needs 10.00 ms, so no blocks are left out.")
-    assert choose(Budget(gflops=1), LOSSES, timed) == Choice()
-    assert choose(Budget(latency_ms=1), {}, timed) == Choice(reason="No block can be left out: none has a skip.")
+    assert choose(Budget(latency_ms=10), LOSSES, timed) == BlockChoice(reason="INT8 needs 10.00 ms, so no blocks are left out.")
+    assert choose(Budget(gflops=1), LOSSES, timed) == BlockChoice()
+    assert choose(Budget(latency_ms=1), {}, timed) == BlockChoice(reason="No block can be left out: none has a skip.")
     (asked,) = timed.asked  # a block of each stage
     assert set(asked) == {(), ("blocks.1.1",), ("blocks.2.1",), ("blocks.3.1",)}
 
@@ -85,7 +85,7 @@ def test_whole_files_decide_where_savings_do_not_add_up() -> None:
 
 
 def test_a_budget_that_no_blocks_buy_back_says_what_they_save() -> None:
-    assert choose(Budget(latency_ms=4), LOSSES, Timed()) == Choice(
+    assert choose(Budget(latency_ms=4), LOSSES, Timed()) == BlockChoice(
         reason="INT8 needs 10.00 ms, 4 are allowed, and leaving out blocks saves 5.50 ms at most."
     )
 

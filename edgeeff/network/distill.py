@@ -181,8 +181,9 @@ class _Run:
         rng = random.Random(f"{recipe.seed}-{number}")
         samples = [Sample(i, recipe.flip and rng.random() < 0.5) for i in rng.sample(self.photos, len(self.photos))]
         for i in self.progress.track(range(batches), f"distil {number + 1}/{recipe.epochs}", batches):
-            step, spent = number * batches + i, (time.monotonic() - self.start) / self.seconds
-            lr = recipe.lr * _one_cycle(max(step / (recipe.epochs * batches), spent))
+            step, steps, spent = number * batches + i, recipe.epochs * batches, (time.monotonic() - self.start) / self.seconds
+            behind = spent > (step + 1) / steps  # while the time lasts, the clock changes nothing: the same weights each time
+            lr = recipe.lr * _one_cycle(spent if behind else step / steps)
             own = parallel.share(samples[i * size : (i + 1) * size])
             loss = self.loss(own) * (len(own) * parallel.world() / size)
             late, broken = parallel.total([spent > 1, not math.isfinite(loss.item())])

@@ -110,6 +110,15 @@ def test_an_interrupted_one_ends_with_the_weights_of_one_that_was_not(teacher, p
         torch.testing.assert_close(a, b)
 
 
+def test_the_clock_changes_nothing_while_the_time_lasts(teacher, photos: PixelFile, tmp_path: Path) -> None:
+    weights = []
+    for seconds in (math.inf, 3600):
+        student = swapped(teacher, "hardswish")
+        distil(student, teacher, photos, replace(RECIPE, lr=3e-5), tmp_path / f"{seconds}.pt", seconds=seconds)
+        weights.append(student.state_dict().values())
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
 def test_labels_take_part_where_they_are_asked_to(teacher, photos: PixelFile) -> None:
     samples = [Sample(i, False) for i in range(32)]
     losses = []

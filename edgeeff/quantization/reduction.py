@@ -1,8 +1,8 @@
 """Fewer blocks, where INT8 misses the latency budget: those that buy most on the device at the least loss, left out together.
 
 What a block costs in latency is measured with files in INT8, each without one block; its loss is estimated on the photos that
-networks recover on, which need no labels. Fusion makes latencies add up badly, so the best few combinations are measured as whole
-files before one of them is recovered.
+networks recover on, which need no labels. Fusion makes latencies add up badly, so whole files are measured, and the sums only
+put the combinations in order.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from .strategies import Network, distilled_from, first_strategy
 RECOVERY = Schedule(6000, 4e-4)  # after 2 of 4 epochs the held-back loss is lower than after 4 at 1e-4
 PHOTOS = 128  # on which the loss of each block is estimated
 TIMED_PHOTOS = 16  # that set the ranges of files which are only timed
-FINALISTS = 3  # combinations that are measured as whole files
 
 Blocks = tuple[str, ...]
 
@@ -103,16 +102,22 @@ def choose(
         return BlockChoice(reason=f"INT8 needs {whole:.2f} ms, so no blocks are left out.")
     saves = {stage: max(0.0, timed[()].latency.p50 - timed[(name,)].latency.p50) for stage, name in cheapest.items()}
     frontier = cuts(losses, {name: saves[_stage(name)] for name in losses})
-    needed = [cut for cut in frontier if cut.saves_ms >= whole - limit][:FINALISTS]
     missing = f"INT8 needs {whole:.2f} ms, {limit:g} are allowed"
-    if not needed:
-        return BlockChoice(reason=f"{missing}, and leaving out blocks saves {frontier[-1].saves_ms:.2f} ms at most.")
-    finals = time([cut.blocks for cut in needed])
-    fitting = [cut for cut in needed if finals[cut.blocks].upper_bound(percentile) <= limit]
-    chosen = fitting[0] if fitting else needed[-1]  # the cheapest, as they are sorted by loss
-    names = ", ".join(name.removeprefix("blocks.") for name in chosen.blocks)
-    text = f"{missing}; without blocks {names} it is {finals[chosen.blocks].upper_bound(percentile):.2f} ms"
-    return BlockChoice(chosen.blocks, text)
+    measured = {0: whole}
+
+    def latency(index: int) -> float:
+        blocks = frontier[index].blocks
+        measured[index] = time([blocks])[blocks].upper_bound(percentile)
+        return measured[index]
+
+    low, high = 0, len(frontier) - 1  # `low` misses the budget, and `high` meets it
+    if high == 0 or latency(high) > limit:
+        return BlockChoice(reason=f"{missing}, and with every block out that saves time it needs {measured[high]:.2f} ms.")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if latency(middle) <= limit else (middle, high)
+    names = ", ".join(name.removeprefix("blocks.") for name in frontier[high].blocks)
+    return BlockChoice(frontier[high].blocks, f"{missing}; without blocks {names} it is {measured[high]:.2f} ms")
 
 
 def timings(context: NetworkContext, network: Network, every: Sequence[Blocks]) -> dict[Blocks, Metrics]:

@@ -27,6 +27,7 @@ def apply(patch: str, folder: Path) -> None:
     assert done.returncode == 0, f"{done.stderr}\nUpdate the patch in docs/extending.md."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "check", "touched"),
     [

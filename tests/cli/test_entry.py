@@ -245,6 +245,7 @@ def test_help_imports_no_runtime() -> None:
         assert done.stdout.splitlines()[-1] == "[]", done.stdout
 
 
+@pytest.mark.slow
 def test_nncf_is_quiet_unless_debugging() -> None:
     code = "import os\nfrom edgeeff.quantization.nncf_ptq import quiet_nncf\nwith quiet_nncf(): print('progress')"
     quiet = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)

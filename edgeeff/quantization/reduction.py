@@ -156,10 +156,10 @@ def recovered_without(context: NetworkContext, original: Network, start: Network
     def make(folder: Path) -> None:
         student = partial(_student, start.model, blocks)
         matched = counterparts(start.model.variant, blocks)
-        network = distilled_from(aside, original.model, student, RECOVERY, "reduced", matched)
+        network = distilled_from(aside, original.model, student, RECOVERY, f"reduced-{start.activation}", matched)
         checkpoint.save(network, folder / "weights.safetensors", context.preprocess, ())
 
-    weights = aside.cache.once("weights", make) / "weights.safetensors"
+    weights = aside.cache.once(f"{start.activation}-weights", make) / "weights.safetensors"
     variant = without(start.model, blocks).variant
     model = checkpoint.load(weights, variant, resolution=context.preprocess.resolution)[0]
     return replace(Network.export(model.eval(), aside), removed_blocks=blocks)

@@ -15,6 +15,7 @@ from edgeeff.measurement.benchmark import Metrics
 from edgeeff.measurement.latency import Latency
 from edgeeff.quantization.ladder import best, climb, integer_forms
 from edgeeff.quantization.reduction import BlockChoice, choose, cuts, recovered_without, reduced_context, timings
+from edgeeff.quantization.strategies import recovered
 
 LOSSES = {"blocks.1.1": 0.3, "blocks.2.1": 0.1, "blocks.2.2": 0.2, "blocks.3.1": 0.5}
 SAVES = {"blocks.1.1": 3.0, "blocks.2.1": 1.0, "blocks.2.2": 1.0, "blocks.3.1": 0.5}
@@ -128,3 +129,13 @@ def test_files_without_blocks_are_timed_in_one_run(pixels: PixelFile, tmp_path: 
     timed = timings(context, network, [(), ("blocks.2.1",)])
     assert all(metrics.latency.p50 > 0 for metrics in timed.values())
     assert list(timed) == [(), ("blocks.2.1",)]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
+def test_a_cache_gives_each_activation_its_own_weights(pixels: PixelFile, tmp_path: Path) -> None:
+    """--activation is no input of the cache, so that a fit with another one goes on from what was done."""
+    context, network = context_of("host-cpu", pixels, trained("b0", classes=10, resolution=SIZE), tmp_path, agreement=0)
+    swish = recovered_without(context, network, network, ("blocks.5.3",))
+    hardswish = recovered_without(context, network, recovered(context, network, "hardswish"), ("blocks.5.3",))
+    assert [made.activation for made in (swish, hardswish)] == ["silu", "hardswish"]

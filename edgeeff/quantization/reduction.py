@@ -22,12 +22,13 @@ from ..network import checkpoint
 from ..network.activations import Schedule
 from ..network.model import EfficientNet
 from ..network.reduce import counterparts, losses, removable, without
+from ..precision import Precision
 from ..records import dump_json, read_json
 from .strategies import Network, distilled_from, first_strategy
 
 RECOVERY = Schedule(6000, 4e-4)  # after 2 of 4 epochs the held-back loss is lower than after 4 at 1e-4
 PHOTOS = 128  # on which the loss of each block is estimated
-TIMED_PHOTOS = 16  # that set the ranges of files which are only timed
+TIMED_PHOTOS = 16  # that set the ranges of files which are only timed: latency does not depend on them
 
 Blocks = tuple[str, ...]
 
@@ -74,11 +75,13 @@ def reduced_to_budget(context: NetworkContext, original: Network, start: Network
 
     No network where INT8 meets the budget without, or no combination of blocks does.
     """
-    budget, photos = context.budget, _few(context, PHOTOS)
+    budget = context.budget
 
     def make(folder: Path) -> None:
-        found = losses(start.model, photos, context.preprocess, [block.name for block in removable(start.model.variant)])
-        choice = choose(budget, found, partial(timings, context, start))
+        names = [block.name for block in removable(start.model.variant)]
+        found = losses(start.model, _few(context, PHOTOS), context.preprocess, names)
+        few = replace(context, calibration=_few(context, TIMED_PHOTOS))
+        choice = choose(budget, found, partial(timings, few, start))
         (folder / "choice.json").write_text(dump_json(choice), encoding="utf-8")
 
     name = f"{start.activation}-reduction-{budget.latency_ms}-p{budget.percentile}"  # the budget is no input of the cache
@@ -121,27 +124,21 @@ def choose(
 
 
 def timings(context: NetworkContext, network: Network, every: Sequence[Blocks]) -> dict[Blocks, Metrics]:
-    """What the fastest INT8 precision costs without these blocks, all measured in one run.
-
-    Few photos set the ranges, which do not matter to latency.
-    """
-    target, few = context.target, replace(context, calibration=_few(context, TIMED_PHOTOS))
+    """What the fastest INT8 precision costs without these blocks, all measured in one run."""
+    target, resolution = context.target, context.preprocess.resolution
+    precisions = [precision for precision in target.usable() if precision.quantized]
     models = {}
     for blocks in every:
-        aside = _aside(few, "timed", blocks)
+        aside = _aside(context, "timed", blocks)
         other = Network.export(without(network.model, blocks), aside)
         file = first_strategy(aside, other).quantize(aside, other).file
-        for precision in target.usable():
-            if precision.quantized:
-                name = f"{_name(blocks)} {precision}"
-                models[name] = CompiledModel(target.backend, file, precision, context.preprocess.resolution)
+        models |= {_key(blocks, p): CompiledModel(target.backend, file, p, resolution) for p in precisions}
     measured = context.machine.benchmark(BenchmarkRequest(models, threads=target.threads), context.progress).metrics
+    return {blocks: min((measured[_key(blocks, p)] for p in precisions), key=lambda m: m.latency.p50) for blocks in every}
 
-    def fastest(blocks: Blocks) -> Metrics:
-        own = [metrics for name, metrics in measured.items() if name.split()[0] == _name(blocks)]
-        return min(own, key=lambda metrics: metrics.latency.p50)
 
-    return {blocks: fastest(blocks) for blocks in every}
+def _key(blocks: Blocks, precision: Precision) -> str:
+    return f"{_name(blocks)} {precision}"
 
 
 def reduced_context(context: NetworkContext, network: Network) -> NetworkContext:

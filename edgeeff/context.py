@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -117,25 +116,24 @@ def open_photos(job: Job, recipe: Calibration, progress: Progress) -> Photos:
     training = ImageSet.open(job.train) if job.train else None
     test = ImageSet.open(job.test) if job.test else None
     if job.hold_out:
-        validation, test = validation.split(job.hold_out, job.seed)
+        validation, test = _held_out(job, validation)
     if training is not None:
         training = _training(job, training, validation, progress)
         validation = validation.labelled_for(_number_of_classes(training), training.classes)
     source = unseen(ImageSet.open(job.calib), validation) if job.calib else training
     assert source is not None  # a job has one of the two
     if test is not None:
-        _require_unseen(job, test, (validation, source, *([training] if training else [])))
+        for other in filter(None, (validation, source, training)):
+            unseen(test, other)
     return Photos(validation, recipe.take(source, job.seed), source.draw(LEARNING, job.seed), training, test)
 
 
-def _require_unseen(job: Job, test: ImageSet, others: Sequence[ImageSet]) -> None:
-    """Raises BadInput where a test photo is among the others, or one of the two parts of a split is empty."""
-    if not test or not others[0]:
-        raise BadInput(
-            f"--hold-out {job.hold_out:g} of {len(test) + len(others[0])} photos leaves none on one side. Give more photos."
-        )
-    for other in others:
-        unseen(test, other)
+def _held_out(job: Job, photos: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """The photos that judge every step, and those that judge once; raises BadInput where that leaves none on one side."""
+    validation, test = photos.split(job.hold_out, job.seed)
+    if not validation or not test:
+        raise BadInput(f"--hold-out {job.hold_out:g} of {len(photos)} photos leaves none on one side. Give more photos.")
+    return validation, test
 
 
 def versions() -> dict[str, str]:

@@ -77,9 +77,8 @@ def quantize(context: NetworkContext, network: Network, judged: StepReport) -> C
             attempts += faster
             forms += float_forms(context, _made_of(best(faster))) + integer_forms(context, best(faster))
             note += f"; recovered, it loses {forms[-1].report.loss:.2f} points in INT8."
-        notes.append(note)
-        if faster:
             chosen = min((best(faster), chosen), key=lambda attempt: not (attempt.report and attempt.report.passed))
+        notes.append(note)
     if job.adapt == "auto" and _over_budget(context, forms):
         said, reduced, more = _with_fewer_blocks(context, original, _made_of(chosen))
         attempts, forms, notes = attempts + reduced, forms + more, notes + said

@@ -127,7 +127,7 @@ def timings(context: NetworkContext, network: Network, every: Sequence[Blocks]) 
     """What the fastest INT8 precision costs without these blocks, all measured in one run."""
     target, resolution = context.target, context.preprocess.resolution
     precisions = [precision for precision in target.usable() if precision.quantized]
-    models = {}
+    models: dict[str, CompiledModel] = {}
     for blocks in every:
         aside = _aside(context, "timed", blocks)
         other = Network.export(without(network.model, blocks), aside)

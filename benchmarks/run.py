@@ -31,6 +31,7 @@ from edgeeff.precision import Precision
 from edgeeff.records import to_json
 
 HERE = Path(__file__).parent
+TEST_PHOTOS = HERE / "ilsvrc-val-1300-test.txt"  # half of the 1300, drawn once: no choice sees them
 MINUTES = 30.0  # of a camera faster than the model
 EDGEEFF = [sys.executable, "-m", "edgeeff"]
 
@@ -43,13 +44,36 @@ def edgeeff(*arguments: object, env: dict[str, str] | None = None) -> dict[str, 
 
 
 def imagenet(data: Path, variant: str, weights: str, *options: object, target: str = "host-cpu") -> dict[str, Any]:
-    """A published checkpoint → INT8: calibrated on 300 of the 1000 photos, recovered on all of them, judged on the other 1300."""
+    """A published checkpoint → INT8: calibrated on 300 of the 1000 photos, recovered on all of them, judged on the other 1300.
+
+    Of those, TEST_PHOTOS judge what ships once, at the end, and the others every step.
+    """
     with tempfile.TemporaryDirectory() as folder:
+        val, test = halves(data / "images/ilsvrc-val-1300", Path(folder))
         return edgeeff(
-            *("fit", "--target", target, "--latency", 100, "--variant", variant, "--weights", data / "weights" / weights),
-            *("--calib", data / "images/imagenet-samples-1000", "--val", data / "images/ilsvrc-val-1300"),
+            *("fit", "--target", target, *unlimited(options), "--variant", variant, "--weights", data / "weights" / weights),
+            *("--calib", data / "images/imagenet-samples-1000", "--val", val, "--test", test),
             *("--out", Path(folder) / "bundle", *options),
         )
+
+
+def unlimited(options: tuple[object, ...]) -> tuple[object, ...]:
+    """A latency that any form meets, in place of the target's own; a network is made smaller as far as the gate allows."""
+    return () if "--adapt" in options else ("--latency", 100)
+
+
+def halves(photos: Path, folder: Path) -> tuple[Path, Path]:
+    """The photos that judge every step, and TEST_PHOTOS, as folders of links."""
+    test = set(TEST_PHOTOS.read_text().split())
+    lines = (photos / "labels.txt").read_text().splitlines()
+    for name in ("val", "test"):
+        (folder / name).mkdir()
+        own = [line for line in lines if (line.split("\t")[0] in test) == (name == "test")]
+        for line in own:
+            file = line.split("\t")[0]
+            (folder / name / file).symlink_to(photos / file)
+        (folder / name / "labels.txt").write_text("\n".join(own))
+    return folder / "val", folder / "test"
 
 
 def transfer(data: Path, name: str, *options: object, target: str = "host-cpu") -> dict[str, Any]:
@@ -57,9 +81,9 @@ def transfer(data: Path, name: str, *options: object, target: str = "host-cpu") 
     photos = data / "images" / name
     with tempfile.TemporaryDirectory() as folder:
         return edgeeff(
-            *("fit", "--target", target, "--latency", 100, "--variant", "b0", "--padding", "same"),
-            *("--weights", data / "weights/b0-imagenet-backbone.pth", "--train", photos / "train", "--val", photos / "val"),
-            *("--out", Path(folder) / "bundle", *options),
+            *("fit", "--target", target, *unlimited(options), "--variant", "b0", "--padding", "same"),
+            *("--weights", data / "weights/b0-imagenet-backbone.pth", "--train", photos / "train"),
+            *("--val", photos / "val", "--hold-out", 0.5, "--out", Path(folder) / "bundle", *options),
         )
 
 
@@ -171,7 +195,7 @@ def trained(data: Path) -> dict[str, Any]:
             preprocess=preprocess,
             calibration=PixelFile(learning.draw(300), preprocess),
             gate=gate,
-            original_activation="silu",
+            original=model.variant,
             deadline=time.monotonic() + 3600,
         )
         network, openvino = Network.export(model, context), backends.get("openvino")
@@ -312,6 +336,7 @@ def v4l2(data: Path) -> dict[str, Any]:
 
 
 V2_B0 = ("v2-b0", "v2_b0-imagenet.pth")
+SMALLER = ("--activation", "auto", "--adapt", "auto", "--max-drop", 1, "--time-budget", 20)
 SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "v2-b0": lambda data: imagenet(data, *V2_B0),
     "lite0": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth"),
@@ -327,6 +352,8 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "lite0-symmetric": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth", target="tensorrt-qdq"),
     "flowers12-symmetric": lambda data: transfer(data, "flowers12", target="tensorrt-qdq"),
     "trashnet-symmetric": lambda data: transfer(data, "trashnet", target="tensorrt-qdq"),
+    "reduced": lambda data: imagenet(data, *V2_B0, *SMALLER),
+    "reduced-lite0": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth", *SMALLER),
     "trained": trained,
     "v2-b0-auto": lambda data: imagenet(data, *V2_B0, "--activation", "auto"),
     "v2-b0-jetson": lambda data: imagenet(data, *V2_B0, target="jetson-orin-nano-8gb"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from .job import Job
 from .machine import LOCAL, Machine
 from .measurement.accuracy import Gate
 from .measurement.system_state import device
+from .network.architecture import Variant
 from .progress import Progress
 from .target import Target
 
@@ -81,13 +82,20 @@ class Context:
         return cls(
             job=job,
             target=target,
-            budget=target.budget(job.budget),
+            budget=job.budget if job.adapt == "auto" else target.budget(job.budget),
             recipe=recipe,
             photos=photos,
             machine=machine,
             cache=StageCache.open(out, _inputs(job, target, recipe, photos)),
             progress=progress,
         )
+
+    @property
+    def trains_with(self) -> str | None:
+        """The activation that a network with Swish is trained with instead: that of the form that is to ship. None: Swish."""
+        if self.photos.training is None or self.job.activation == "keep":
+            return None
+        return self.target.activation if self.job.activation in (None, "auto") else self.job.activation
 
     def pixels(self, images: ImageSet, preprocess: Preprocess) -> PixelFile:
         """Photos decoded once for a network."""
@@ -96,13 +104,25 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkContext(Context):
-    """What the stages need that work on one trained network. `deadline`, of time.monotonic(), ends the search for INT8."""
+    """What the stages need that work on one trained network. `original` is the variant as it was trained; `deadline`, of
+    time.monotonic(), ends the search for INT8."""
 
     preprocess: Preprocess
     calibration: PixelFile
     gate: Gate
-    original_activation: str
+    original: Variant
     deadline: float
+
+    def at(self, preprocess: Preprocess) -> NetworkContext:
+        """For the same network in another resolution: the same photos, prepared for that."""
+        if preprocess == self.preprocess:
+            return self
+        return replace(
+            self,
+            preprocess=preprocess,
+            calibration=self.pixels(self.calibration.images, preprocess),
+            gate=self.gate.on(self.pixels(self.gate.pixels.images, preprocess)),
+        )
 
     @property
     def swap_to(self) -> str | None:
@@ -122,10 +142,12 @@ def open_photos(job: Job, recipe: Calibration, progress: Progress) -> Photos:
         validation = validation.labelled_for(_number_of_classes(training), training.classes)
     source = unseen(ImageSet.open(job.calib), validation) if job.calib else training
     assert source is not None  # a job has one of the two
+    unlabelled = unseen(ImageSet.open(job.unlabelled), validation) if job.unlabelled else None
     if test is not None:
-        for other in filter(None, (validation, source, training)):
+        for other in filter(None, (validation, source, training, unlabelled)):
             unseen(test, other)
-    return Photos(validation, recipe.take(source, job.seed), source.draw(LEARNING, job.seed), training, test)
+    learning = source.joined(unlabelled) if unlabelled else source
+    return Photos(validation, recipe.take(source, job.seed), learning.draw(LEARNING, job.seed), training, test)
 
 
 def _held_out(job: Job, photos: ImageSet) -> tuple[ImageSet, ImageSet]:

@@ -33,7 +33,7 @@ class Job:
     """A fit. Folders are labelled photos; `calib` may be unlabelled.
 
     `activation`: keep, another one, or auto, which swaps Swish where that is faster and stays within the gate; None swaps only
-    where INT8 misses the gate without.
+    where INT8 misses the gate without. A network that is trained has the target's from the first epoch, unless it is to keep Swish.
     """
 
     target: str | Path = option(help=TARGET)
@@ -65,12 +65,12 @@ class Job:
     )
     activation: str | None = option(
         None,
-        help="swap Swish and recover on --calib or --train (default: where INT8 fails without; auto: also where it is faster)",
+        help="Swish becomes another, recovered or trained (default: the target's when training, or where INT8 fails without)",
         choices=activations.CHOICES,
     )
     adapt: str = option(
         "keep",
-        help="auto: where INT8 misses the latency budget, leave out blocks and recover on --calib or --train (default keep)",
+        help="auto: a smaller network, as the latency budget needs, or without one as far as the gate allows (default keep)",
         choices=("keep", "auto"),
     )
     time_budget: float = option(30.0, help="minutes for finding INT8 that passes the gate (default 30)", metavar="MIN", parse=float)
@@ -79,6 +79,12 @@ class Job:
     lr: float | None = option(None, help="peak learning rate (default: 0.001 from weights, 0.003 from scratch)", parse=float)
     flip: bool = option(True, help="train without mirroring: digits, text, arrows")
     seed: int = option(0, help="of everything that is drawn at random (default 0)", parse=int)
+    unlabelled: str | Path | None = option(
+        None, help="more photos for networks to recover on, beside --calib or --train; labels are not needed", metavar="DIR"
+    )
+    crop: float | None = option(
+        None, help="share of a photo's short side that the network sees (default: as the weights say, or 0.875)", parse=float
+    )
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -106,6 +112,8 @@ class Job:
             raise BadInput(f"--max-corrupt {self.max_corrupt}: expected a share from 0 to below 1.")
         if not 0 <= self.hold_out < 1:
             raise BadInput(f"--hold-out {self.hold_out}: expected a share from 0 to below 1.")
+        if self.crop is not None and not 0.1 <= self.crop <= 1:
+            raise BadInput(f"--crop {self.crop}: expected a share from 0.1 to 1.")
         if self.epochs is not None and self.epochs < 1:
             raise BadInput("--epochs: expected 1 or more.")
         if not (math.isfinite(self.time_budget) and self.time_budget > 0):

@@ -82,7 +82,7 @@ def fit_variant(context: Context, variant: Variant, choice: Choice | None, refus
     shipped = ship_checked(judged, weights.variant, candidates)
     outcome = judge_held_out(judged, weights.model, weights.class_names, shipped)
     made = publishing.Made(weights, choice, candidates, outcome, tuple(refusals))
-    bundle = publishing.publish(context, publishing.write(judged, made))
+    bundle = publishing.publish(context, publishing.write(judged.at(outcome.shipped.preprocess), made))
     compiled = publishing.compile_here(context, bundle)
     return Fit(compiled.bundle if compiled else bundle, bundle.manifest, outcome, choice, compiled)
 
@@ -91,7 +91,7 @@ def choose(context: Context, candidates: list[Variant], ranked: Ranking | None) 
     """The largest of the candidates within the budget, and how it was chosen; a single one needs no choosing."""
     if ranked is None:
         return candidates[0], None
-    swaps = activations(context.target, context.job.activation)
+    swaps = activations(context.target, context.trains_with or context.job.activation)
     search = Search(context.target, context.budget, tuple(candidates), ranked.classes, ranked.accuracy, swaps)
     choice = pick(search, machine=context.machine, progress=context.progress)
     if choice.noise:
@@ -107,12 +107,15 @@ def judge_float(context: Context, weights: Weights) -> tuple[NetworkContext, Net
     pixels = context.pixels(validation, weights.preprocess)
     gate = Gate(pixels, max_drop=job.max_drop, min_agreement=job.min_agreement, progress=context.progress)
     gate.require("float", predict(model, weights.preprocess))
+    if weights.usual:
+        step = f"float, crop {weights.usual.crop:.3g}"
+        gate.judge(step, predict(model, weights.usual), context.pixels(validation, weights.usual))
     judged = NetworkContext(
         **vars(context),
         preprocess=weights.preprocess,
         calibration=context.pixels(context.photos.calibration, weights.preprocess),
         gate=gate,
-        original_activation=weights.variant.activation,
+        original=weights.variant,
         deadline=time.monotonic() + 60 * job.time_budget,
     )
     network = Network.export(model, judged)
@@ -129,7 +132,7 @@ def ship_checked(context: NetworkContext, variant: Variant, candidates: Candidat
         outcome = ship(context, variant, candidates)
         if any(outcome.shipped is form for form in failed):
             return outcome  # --accept
-        report = judge_on_frames(context, outcome.shipped)
+        report = judge_on_frames(context.at(outcome.shipped.preprocess), outcome.shipped)
         if report.passed:
             return outcome
         failed.append(replace(outcome.shipped, report=report))

@@ -70,7 +70,7 @@ def describe(context: NetworkContext, made: Made) -> Manifest:
     hosts = f" --on {shlex.join(context.machine.names)}" if context.machine.names else ""
     return Manifest(
         variant=made.weights.variant.name,
-        resolution=made.weights.variant.resolution,
+        resolution=context.preprocess.resolution,
         classes=model.classes,
         preprocess=context.preprocess,
         backend=target.judge,
@@ -96,7 +96,8 @@ def describe(context: NetworkContext, made: Made) -> Manifest:
         versions=versions() | {target.judge: facts.version},
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         reverted_layers=shipped.excluded_layers,
-        removed_blocks=shipped.removed_blocks,
+        left_out=shipped.left_out,
+        reductions=made.candidates.reductions,
         conditions=measured.states if measured else (),
         disturbed=measured.noise if measured else (),
         siblings=tuple(s.form.record(s.metrics) for s in outcome.siblings),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from .measurement.accuracy import rank
 from .network import checkpoint, distributed
 from .network.architecture import Variant
 from .network.model import EfficientNet, create, predict
+from .network.swap import swapped
 from .network.train import Recipe, train
 from .network.variants import expected_top1, published
 from .selection.candidates import Accuracy
@@ -24,11 +25,15 @@ from .selection.candidates import Accuracy
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained network, how its photos are prepared, and its class names, where they are known."""
+    """A trained network, how its photos are prepared, and its class names, where they are known.
+
+    `usual` is how they would be prepared without --crop, where that was given.
+    """
 
     model: EfficientNet
     preprocess: Preprocess
     class_names: tuple[str, ...]
+    usual: Preprocess | None = None
 
     @property
     def variant(self) -> Variant:
@@ -48,12 +53,12 @@ def prepare_weights(context: Context, v: Variant) -> Weights:
     """The variant's network with trained weights; what was trained is kept in the stage cache."""
     torch.manual_seed(context.job.seed)  # what no weights are loaded for begins at random
     start = _loaded(context, v) if context.job.weights else _created(context, v)
+    if context.job.crop is not None:
+        start = replace(start, preprocess=start.preprocess.cropped(context.job.crop), usual=start.preprocess)
     if context.photos.training is not None:
         return _trained(context, v, start)
     validation = context.photos.validation.classes
-    return Weights(
-        start.model, start.preprocess, start.class_names or (validation if len(validation) == start.model.classes else ())
-    )
+    return replace(start, class_names=start.class_names or (validation if len(validation) == start.model.classes else ()))
 
 
 def ranking(context: Context, candidates: Sequence[Variant]) -> Ranking | None:
@@ -81,7 +86,8 @@ def _at(context: Context, v: Variant, resolution: int | None) -> tuple[Efficient
     """The weights at a resolution, or at their own."""
     model, source, _ = checkpoint.load(str(context.job.weights), v, padding=context.job.padding, resolution=resolution)
     mean, std = (source.preprocess.mean, source.preprocess.std) if source.preprocess else (v.mean, v.std)
-    return model, Preprocess.standard(model.variant.resolution, mean, std)
+    preprocess = Preprocess.standard(model.variant.resolution, mean, std)
+    return model, preprocess if context.job.crop is None else preprocess.cropped(context.job.crop)
 
 
 def _loaded(context: Context, v: Variant) -> Weights:
@@ -104,18 +110,20 @@ def _created(context: Context, v: Variant) -> Weights:
 def _trained(context: Context, v: Variant, start: Weights) -> Weights:
     job, training = context.job, context.photos.training
     assert training is not None
+    if context.trains_with and start.variant.activation == "silu":
+        start = replace(start, model=swapped(start.model, context.trains_with))
     kind = Recipe.fine_tune if job.weights else Recipe.from_scratch
-    recipe = kind(job.epochs, job.lr, flip=job.flip, seed=job.seed)
+    recipe, activation = kind(job.epochs, job.lr, flip=job.flip, seed=job.seed), start.variant.activation
 
     def make(folder: Path) -> None:
-        state = context.cache.root / "training.pt"
+        state = context.cache.root / f"{activation}-training.pt"
         arguments = (start.model, start.preprocess, training, recipe, state)
         result = distributed.together(train, *arguments, progress=context.progress)
         checkpoint.save(result, folder / "weights.safetensors", start.preprocess, training.classes)
 
-    weights = context.cache.once("weights", make) / "weights.safetensors"
+    weights = context.cache.once(f"{activation}-weights", make) / "weights.safetensors"
     model = checkpoint.load(weights, v.at(start.model.variant.resolution))[0]
-    return Weights(model, start.preprocess, training.classes)
+    return replace(start, model=model, class_names=training.classes)
 
 
 def read_labels(path: str | Path | None, classes: int) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ def context_of(
         preprocess=pixels.preprocess,
         calibration=pixels,
         gate=gate,
-        original_activation="silu",
+        original=model.variant,
         deadline=time.monotonic() + seconds,
     )
     if context.target.activation != "hardswish":

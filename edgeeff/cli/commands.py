@@ -59,7 +59,7 @@ def fit_json(result: Fit) -> dict[str, object]:
         names += ["forms", "rehearsals"]
     else:
         names += [*(result.manifest.metrics.to_json() if result.manifest.metrics else ()), "conditions", "disturbed", "siblings"]
-        names += ["reverted_layers", "removed_blocks"]
+        names += ["reverted_layers", "left_out"]
     return {
         **{name: facts[name] for name in names},
         "compiled": compilation_json(result.compiled) if result.compiled else None,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..compilation import Compilation
     from ..evaluation import BundleBenchmark
     from ..export.tensorrt_lint import Finding
-    from ..manifest import AttemptRecord
+    from ..manifest import AttemptRecord, FormRecord, ReductionRecord
     from ..measurement.accuracy import StepReport
     from ..measurement.benchmark import Metrics
     from ..network.architecture import Variant
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from ..selection.search import Choice
     from ..target import Target
     from .doctor import Finding as Examined
+
+
+SMALLER = ["px", "parts out"]  # columns that say how a network was made smaller
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", marked: int | None = None) -> None:
@@ -129,13 +132,14 @@ def steps(reports: Sequence[StepReport], *, shipped: str, photos: str = "photos"
 
 def ladder(attempts: Sequence[AttemptRecord]) -> None:
     """What was tried for INT8, in order."""
-    rows = []
+    rows, resized = [], any(a.left_out for a in attempts) or len({a.resolution for a in attempts if a.resolution}) > 1
     for a in attempts:
         drop = "" if a.drop is None else f"{a.drop:+.2f}"
         agreement = "" if a.agreement is None else f"{a.agreement:.2f}"
         outcome = a.note or ("passed" if a.passed else "missed the gate")
-        rows.append([a.remedy, a.activation, drop, agreement, f"{a.seconds:.0f}", outcome])
-    table(["strategy", "activation", "drop", "agreement %", "seconds", "outcome"], rows, title="strategies for INT8")
+        rows.append([a.remedy, a.activation, *_smaller(a, resized), drop, agreement, f"{a.seconds:.0f}", outcome])
+    columns = ["strategy", "activation", *SMALLER[: 2 * resized], "drop", "agreement %", "seconds", "outcome"]
+    table(columns, rows, title="strategies for INT8")
 
 
 def layers(errors: Sequence[LayerError]) -> None:
@@ -164,6 +168,8 @@ def fit(result: Fit) -> None:
         ladder(manifest.ladder)
     if outcome.siblings:
         siblings(outcome.siblings, outcome.shipped)
+    if pieces := manifest.made_smaller_by:
+        reductions(pieces)
     if outcome.metrics:
         hosts(outcome.metrics, manifest.budget.percentile)
     path = result.bundle.path
@@ -175,24 +181,44 @@ def fit(result: Fit) -> None:
 def siblings(rows: Sequence[Sibling], shipped: Form) -> None:
     """Latency of every form of the model, measured in one run."""
     base = min(r.metrics.latency.p50 for r in rows if r.form.precision is Precision.FLOAT32)
+    resized = any(row.form.left_out for row in rows) or len({row.form.preprocess for row in rows}) > 1
     lines = []
     for row in rows:
-        latency = row.metrics.latency
+        latency, report = row.metrics.latency, row.form.report
         lines.append(
             [
                 row.form.name,
                 row.form.activation,
                 row.form.runtime,
+                *_smaller(row.form.record(), resized),
                 f"{latency.p50:.2f}",
                 f"{latency.ci[0]:.2f} … {latency.ci[1]:.2f}",
                 f"{latency.p90:.2f}",
                 f"{latency.p99:.2f}",
                 f"{base / latency.p50:.2f}×",
                 f"{row.metrics.costs['size_mb'] or 0:.1f}",
+                f"{report.agreement:.2f}" if report.drop is None else f"{report.drop:+.2f}",
             ]
         )
-    columns = ["form", "activation", "runtime", "p50 ms", "95% interval", "p90", "p99", "speed", "MB"]
-    table(columns, lines, title="latency of one photo, in interleaved blocks", marked=[r.form for r in rows].index(shipped))
+    accuracy = "agreement %" if rows[0].form.report.drop is None else "drop"
+    columns = ["form", "activation", "runtime", *SMALLER[: 2 * resized], "p50 ms", "95% interval", "p90", "p99", "speed", "MB"]
+    table(
+        [*columns, accuracy],
+        lines,
+        title="latency of one photo, in interleaved blocks",
+        marked=[r.form for r in rows].index(shipped),
+    )
+
+
+def _smaller(row: AttemptRecord | FormRecord, shown: bool) -> list[str]:
+    """The columns SMALLER, where they are shown."""
+    return [str(row.resolution or ""), str(len(row.left_out) or "")] if shown else []
+
+
+def reductions(pieces: Sequence[ReductionRecord]) -> None:
+    """What each piece bought."""
+    rows = [[r.name.removeprefix("blocks."), f"{r.saves_ms:.3f}", f"{r.loss:.4f}"] for r in pieces]
+    table(["made smaller by", "saves ms", "loss alone, before recovery"], rows)
 
 
 def choice(made: Choice) -> None:

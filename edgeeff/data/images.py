@@ -59,6 +59,10 @@ class ImageSet:
         labels = None if self.labels is None else tuple(self.labels[i] for i in rows)
         return ImageSet(self.root, tuple(self.paths[i] for i in rows), labels, self.classes)
 
+    def joined(self, other: ImageSet) -> ImageSet:
+        """The photos of both, without labels."""
+        return ImageSet(self.root, self.paths + other.paths, None)
+
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """SHA-256 of each file's contents, in hexadecimal."""

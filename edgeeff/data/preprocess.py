@@ -36,6 +36,24 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The usual evaluation crop: the centre 7/8 of the short side (224 of 256)."""
         return cls(resolution, round(resolution * 8 / 7), mean, std)
 
+    def at(self, resolution: int) -> Preprocess:
+        """The same part of a photo in another resolution."""
+        return msgspec.structs.replace(self, resolution=resolution, resize=round(self.resize * resolution / self.resolution))
+
+    def cropped(self, share: float) -> Preprocess:
+        """With another share of the short side in the crop."""
+        return msgspec.structs.replace(self, resize=round(self.resolution / share))
+
+    @property
+    def crop(self) -> float:
+        """The share of the short side of a large photo that is in the crop."""
+        return self.resolution / self.resize
+
+    @property
+    def uncropped(self) -> Preprocess:
+        """Photos as they are before their centre is cropped, but square."""
+        return msgspec.structs.replace(self, resolution=self.resize)
+
     def __post_init__(self) -> None:
         if not 32 <= self.resolution <= self.resize <= 4096:
             raise BadInput(f"preprocess: expected 32 <= resolution <= resize <= 4096, got {self.resolution} and {self.resize}.")

@@ -6,6 +6,7 @@ number of classes.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator
@@ -139,6 +140,12 @@ class Gate:
         self.reports: list[StepReport] = []
         self.answers: list[Answers] = []  # a report each
         self._baseline: Ranking | None = None
+
+    def on(self, pixels: PixelFile) -> Gate:
+        """The same gate for the same photos prepared in another way: its baseline and its reports are these."""
+        other = copy.copy(self)
+        other.pixels = pixels
+        return other
 
     def judge(self, step: str, predict: Predict, pixels: Batches | None = None) -> StepReport:
         """Evaluate and report; the first call sets the float baseline. `pixels`: the same photos in another shape."""

@@ -17,10 +17,14 @@ Activation = str
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a network is distilled, in photos (each counted as often as it is seen), and at what peak learning rate."""
+    """How long a network is distilled, in photos (each counted as often as it is seen), and at what peak learning rate.
+
+    `bf16`: in bfloat16, where the machine computes in it.
+    """
 
     samples: int
     peak_lr: float
+    bf16: bool = True
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ ACTIVATIONS = {
     for row in (
         ActivationFunction("silu", "SiLU", "Sigmoid"),  # Swish, which most published weights were trained with
         # Howard et al. 2019, arXiv:1905.02244, §5.2: x · ReLU6(x + 3) / 6 follows Swish closely, ReLU6(x + 3) / 6 the sigmoid.
-        ActivationFunction("hardswish", "Hardswish", "Hardsigmoid", Schedule(3000, 5e-5)),
+        ActivationFunction("hardswish", "Hardswish", "Hardsigmoid", Schedule(6000, 5e-5)),
         ActivationFunction("relu6", "ReLU6", "Hardsigmoid", Schedule(28_000, 3e-4)),
         ActivationFunction("relu", "ReLU", "Hardsigmoid", Schedule(28_000, 3e-4)),
     )

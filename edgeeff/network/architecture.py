@@ -101,7 +101,10 @@ LayerSpec = ConvSpec | SqueezeExciteSpec
 
 @dataclass(frozen=True)
 class Stage:
-    """`repeats` blocks of one kind. The first one has the stride and changes the number of channels."""
+    """`repeats` blocks of one kind. The first one has the stride and changes the number of channels.
+
+    Where `se`, each has squeeze-and-excitation, but for the `ungated` ones, by their index in the stage.
+    """
 
     kind: Kind
     repeats: int
@@ -110,6 +113,7 @@ class Stage:
     expand: int
     channels: int
     se: bool
+    ungated: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -225,7 +229,7 @@ class Variant:
                     inputs=inputs,
                     expanded=inputs * stage.expand,
                     outputs=stage.channels,
-                    squeezed=round(inputs / 4) if stage.se else 0,
+                    squeezed=round(inputs / 4) if stage.se and i not in stage.ungated else 0,
                     size=size,
                 )
                 yield block

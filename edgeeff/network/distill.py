@@ -2,7 +2,8 @@
 
 The output of each of the student's blocks is matched to that of the teacher's, and so is the distribution of the logits. Matching
 the logits alone made V2-B0 less accurate on 1000 photos (82.0 → 79.7); matching the blocks as well recovered all of it. Batch norms
-keep their statistics.
+keep their statistics. Both see the same random crop of a photo; where the student's resolution is lower, its blocks are matched to
+the teacher's at that resolution, and its logits to those that the teacher gives at its own.
 
 Sources: Romero et al. 2014, arXiv:1412.6550 (matching hidden layers); Hinton et al. 2015, arXiv:1503.02531 (matching logits).
 """
@@ -13,7 +14,8 @@ import copy
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,10 +23,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
-from ..data.images import ImageSet, PixelFile
-from ..data.preprocess import Preprocess
+from ..data.crops import Box, random_box
+from ..data.images import ImageSet, PixelFile, Pixels
+from ..data.preprocess import INTERPOLATIONS, Preprocess
 from ..errors import BadInput
 from ..progress import SILENT, Progress
 from . import distributed as parallel
@@ -36,15 +40,25 @@ EVALUATION_BATCH = 32
 
 
 class Sample(NamedTuple):
-    """A photo by its index, and whether it is mirrored."""
+    """A photo by its index, whether it is mirrored, and what is seen of it: a part, in pixels, or None for the centre."""
 
     photo: int
     mirrored: bool
+    box: Box | None = None
+
+
+class Views(NamedTuple):
+    """Samples as the student and as the teacher see them, `(N, H, W, 3)` uint8, and their labels `(N,)` where there are any."""
+
+    student: Tensor
+    teacher: Tensor
+    labels: Tensor | None
 
 
 @dataclass(frozen=True)
 class Distillation:
     """How to distil. `lr` is the peak of one cycle; `flip` mirrors photos at random; the averaged weights lag by `average` steps.
+    `bf16` computes in bfloat16 what can be; the weights stay in float32.
 
     `held_back` is the share of the photos that no step learns from: the epoch that does best on them is kept. `labels` is the
     weight of the photos' own labels beside the teacher's logits. `counterparts` are the teacher's blocks, by index, whose outputs
@@ -60,6 +74,7 @@ class Distillation:
     labels: float = 0.0
     seed: int = 0
     counterparts: tuple[int, ...] = ()
+    bf16: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,7 @@ def distil(
 ) -> Recovery:
     """Train `student` in place to give the teacher's outputs. It ends as the best of its epochs, and at worst as it began.
 
+    `photos` are at least as large as the teacher's resolution: of larger ones the networks see parts, and the centre when judged.
     `checkpoint` stores the state between epochs. After `seconds` it stops, the learning rate having gone down to zero by then.
     Raises BadInput for too few photos, and for a teacher whose blocks have other shapes.
     """
@@ -127,7 +143,7 @@ def distil(
         loss = matching.evaluate(student, held_back)
         state = _State(0, loss, loss, copy.deepcopy(student.state_dict()))
         progress.say(f"distil: {len(learning)} photos; on {len(held_back)} others the loss is {loss:.4f}")
-    run = _Run(learner, parallel.replicate(matching), learning, recipe, start, seconds, progress)
+    run = _Run(learner, matching, parallel.replicate(matching), learning, recipe, start, seconds, progress)
     note = ""
     while state.epochs < recipe.epochs:
         note = run.epoch(state.epochs)
@@ -158,15 +174,16 @@ def distilled(
     """`distil` from what every process can be sent; `student` makes one of the teacher."""
     learner = student(teacher)
     quiet = progress if parallel.rank() == 0 else SILENT
-    photos = PixelFile(source.images, source.preprocess, max_corrupt=source.max_corrupt, progress=quiet)
+    photos = PixelFile(source.images, source.preprocess.uncropped, max_corrupt=source.max_corrupt, progress=quiet)
     return learner, distil(learner, teacher, photos, recipe, checkpoint, seconds=seconds, progress=progress)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """The epochs of one distillation. `loss` is the network's Matching, in as many processes as there are."""
+    """The epochs of one distillation. `loss` is `matching`, in as many processes as there are."""
 
     learner: Learner[EfficientNet]
+    matching: Matching
     loss: nn.Module
     photos: list[int]
     recipe: Distillation
@@ -178,19 +195,31 @@ class _Run:
         """Learn once from every photo; returns why it ended early, or an empty string."""
         recipe, size = self.recipe, min(self.recipe.batch, len(self.photos))
         batches = len(self.photos) // size
-        rng = random.Random(f"{recipe.seed}-{number}")
-        samples = [Sample(i, recipe.flip and rng.random() < 0.5) for i in rng.sample(self.photos, len(self.photos))]
-        for i in self.progress.track(range(batches), f"distil {number + 1}/{recipe.epochs}", batches):
+        looks = self._looks(number, batches, size)
+        for i, own in enumerate(self.progress.track(looks, f"distil {number + 1}/{recipe.epochs}", batches)):
             step, steps, spent = number * batches + i, recipe.epochs * batches, (time.monotonic() - self.start) / self.seconds
             behind = spent > (step + 1) / steps  # while the time lasts, the clock changes nothing: the same weights each time
             lr = recipe.lr * _one_cycle(spent if behind else step / steps)
-            own = parallel.share(samples[i * size : (i + 1) * size])
-            loss = self.loss(own) * (len(own) * parallel.world() / size)
+            loss = self.loss(own) * (len(own.student) * parallel.world() / size)
             late, broken = parallel.total([spent > 1, not math.isfinite(loss.item())])
             if late or broken:
                 return "the time was up" if late else f"the loss became {loss.item()} in epoch {number + 1}"
             self.learner.step(loss, lr)
         return ""
+
+    def _looks(self, number: int, batches: int, size: int) -> Iterator[Views]:
+        """This process's part of each batch of an epoch; the next is prepared while the network computes."""
+        rng, side = random.Random(f"{self.recipe.seed}-{number}"), self.matching.photos.preprocess.resolution
+        order = rng.sample(self.photos, len(self.photos))
+        samples = [Sample(i, self.recipe.flip and rng.random() < 0.5, random_box(rng, side, side)) for i in order]
+        shares = [parallel.share(samples[i * size : (i + 1) * size]) for i in range(batches)]
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(self.matching.views, shares[0])
+            for share in (*shares[1:], None):
+                views = following.result()
+                if share is not None:
+                    following = pool.submit(self.matching.views, share)
+                yield views
 
 
 class Matching(nn.Module):
@@ -200,14 +229,15 @@ class Matching(nn.Module):
         super().__init__()
         self.student = _frozen_statistics(student, photos)
         self._teacher = (_frozen_statistics(teacher, photos),)  # in a tuple, so that its parameters are not this module's
-        self.photos, self.labels, self._counterparts = photos, recipe.labels, recipe.counterparts
+        self._resolutions = student.variant.resolution, teacher.variant.resolution
+        self.photos, self._recipe = photos, recipe
         self.variances: list[float] = []
 
     @torch.no_grad()
     def measure(self, samples: Sequence[Sample]) -> None:
         """Set the scale of each block from some samples. Raises BadInput for a teacher whose blocks have other shapes."""
-        images = self._images(samples[:EVALUATION_BATCH])
-        theirs, ours = self._of_teacher(images), _outputs(self.student, images)
+        views = self.views(samples[:EVALUATION_BATCH])
+        theirs, ours = self._of_teacher(views), _outputs(self.student, views.student)
         shapes = [[tuple(o.shape[1:]) for o in outputs] for outputs in (ours, theirs)]
         if shapes[0] != shapes[1]:
             differ = [f"{a} for {b}" for a, b in zip(*shapes, strict=False) if a != b] or [
@@ -216,18 +246,25 @@ class Matching(nn.Module):
             raise BadInput(f"the teacher has another shape than the student: {differ[0]}. Expected the same variant and classes.")
         self.variances = [float(output.var()) for output in theirs[:-1]]
 
-    def forward(self, samples: Sequence[Sample], student: nn.Module | None = None) -> Tensor:
-        images = self._images(samples)
-        with torch.no_grad():
-            *blocks, logits = self._of_teacher(images)
-        *mine, answer = _outputs(student or self.student, images)
-        loss = F.kl_div(answer.log_softmax(1), logits.log_softmax(1), log_target=True, reduction="batchmean")
+    def views(self, samples: Sequence[Sample]) -> Views:
+        """The samples' photos, at the resolution of either network."""
+        smaller, larger = self._resolutions
+        theirs = torch.from_numpy(np.stack([self._view(sample, larger) for sample in samples]))
+        ours = theirs if smaller == larger else torch.from_numpy(np.stack([self._view(sample, smaller) for sample in samples]))
+        labels = self.photos.images.labels
+        return Views(ours, theirs, None if labels is None else torch.tensor([labels[sample.photo] for sample in samples]))
+
+    def forward(self, views: Views, student: nn.Module | None = None) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.bf16):
+            with torch.no_grad():
+                *blocks, logits = self._of_teacher(views)
+            *mine, answer = _outputs(student or self.student, views.student)
+        loss = F.kl_div(answer.float().log_softmax(1), logits.float().log_softmax(1), log_target=True, reduction="batchmean")
         for a, b, variance in zip(mine, blocks, self.variances, strict=True):
-            loss = loss + F.mse_loss(a, b) / variance
-        if self.labels:
-            labels = self.photos.images.labels
-            assert labels is not None
-            loss = loss + self.labels * F.cross_entropy(answer, torch.tensor([labels[i] for i, _ in samples]))
+            loss = loss + F.mse_loss(a.float(), b.float()) / variance
+        if self._recipe.labels:
+            assert views.labels is not None
+            loss = loss + self._recipe.labels * F.cross_entropy(answer.float(), views.labels)
         return loss
 
     @torch.no_grad()
@@ -236,17 +273,23 @@ class Matching(nn.Module):
         network = _frozen_statistics(student, self.photos)
         own = parallel.share(samples)
         chunks = [own[i : i + EVALUATION_BATCH] for i in range(0, len(own), EVALUATION_BATCH)]
-        losses, counted = parallel.total([sum(float(self(c, network)) * len(c) for c in chunks), len(own)])
+        losses, counted = parallel.total([sum(float(self(self.views(c), network)) * len(c) for c in chunks), len(own)])
         return losses / counted
 
-    def _of_teacher(self, images: Tensor) -> list[Tensor]:
+    def _of_teacher(self, views: Views) -> list[Tensor]:
         """What the student's blocks have to give, and the logits."""
-        *blocks, logits = _outputs(self._teacher[0], images)
-        return [*(blocks[i] for i in self._counterparts or range(len(blocks))), logits]
+        *blocks, logits = _outputs(self._teacher[0], views.student)
+        if views.student is not views.teacher:
+            logits = self._teacher[0](views.teacher)
+        return [*(blocks[i] for i in self._recipe.counterparts or range(len(blocks))), logits]
 
-    def _images(self, samples: Sequence[Sample]) -> Tensor:
-        rows = [(self.photos.rows(photo, 1)[0], mirrored) for photo, mirrored in samples]
-        return torch.from_numpy(np.stack([row[:, ::-1] if mirrored else row for row, mirrored in rows]))  # (N, H, W, 3)
+    def _view(self, sample: Sample, resolution: int) -> Pixels:
+        pixels, prepared = self.photos.rows(sample.photo, 1)[0], self.photos.preprocess
+        margin = (len(pixels) - self._resolutions[1]) / 2
+        box = sample.box or (margin, margin, len(pixels) - margin, len(pixels) - margin)
+        filtered = Image.fromarray(pixels).resize((resolution, resolution), INTERPOLATIONS[prepared.interpolation], box)
+        seen = np.asarray(filtered)
+        return seen[:, ::-1] if sample.mirrored else seen
 
 
 def _split(photos: int, recipe: Distillation) -> tuple[list[Sample], list[int]]:

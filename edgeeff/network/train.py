@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ..data.crops import random_box
 from ..data.images import ImageSet, Pixels
 from ..data.preprocess import INTERPOLATIONS, Preprocess, upright_rgb
 from ..errors import EdgeeffError
@@ -152,21 +153,13 @@ def _collect(jobs: list[Future[Pixels]], labels: Tensor) -> tuple[Pixels, Tensor
 
 
 def _augmented(path: Path, preprocess: Preprocess, flip: bool, seed: float) -> Pixels:
-    """A random crop of 35–100% of the area, mirrored and recoloured at random: `(r, r, 3)` uint8 at the training resolution r.
-
-    Source: Szegedy et al. 2014, arXiv:1409.4842, §6 (crops).
-    """
+    """A random crop, mirrored and recoloured at random: `(r, r, 3)` uint8 at the training resolution r."""
     rng = random.Random(seed)
     side = training_resolution(preprocess.resolution)
     with Image.open(path) as opened:
         opened.draft("RGB", (2 * side, 2 * side))  # lets libjpeg decode a large photo at a fraction of its size
         image = upright_rgb(opened)
-    width, height = image.size
-    area = width * height * rng.uniform(0.35, 1)
-    aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-    w, h = min(width, round(math.sqrt(area * aspect)) or 1), min(height, round(math.sqrt(area / aspect)) or 1)
-    left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
-    image = image.resize((side, side), INTERPOLATIONS[preprocess.interpolation], (left, top, left + w, top + h))
+    image = image.resize((side, side), INTERPOLATIONS[preprocess.interpolation], random_box(rng, *image.size))
     if flip and rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = np.asarray(image, np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.preprocess import Preprocess
 from ..manifest import FormRecord
 from ..measurement.accuracy import StepReport
 from ..measurement.benchmark import Metrics
@@ -15,8 +16,8 @@ from ..precision import Precision
 class Form:
     """`onnx` is the same network in float. `strategy` made it INT8, and `routine` says that this was the first that is tried.
 
-    `removed_blocks` were left out of the network, and `excluded_layers` left in float by the strategy. A `reference` is there to
-    compare with, and never ships.
+    `left_out` are parts that the network is without, and `excluded_layers` were left in float by the strategy. A `reference` is
+    there to compare with, and never ships.
     """
 
     precision: Precision
@@ -25,9 +26,10 @@ class Form:
     report: StepReport
     onnx: Path
     activation: str
+    preprocess: Preprocess
     strategy: str = ""
     routine: bool = True
-    removed_blocks: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     excluded_layers: tuple[str, ...] = ()
     reference: bool = False
 
@@ -48,7 +50,8 @@ class Form:
             drop_ci=report.drop_ci,
             agreement=report.agreement,
             passed=report.passed,
-            removed_blocks=self.removed_blocks,
+            left_out=self.left_out,
+            resolution=self.preprocess.resolution,
             excluded_layers=self.excluded_layers,
             reference=self.reference,
             file=file,

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..context import NetworkContext
 from ..errors import EdgeeffError
 from ..export import fp16, tensorrt_lint
-from ..manifest import AttemptRecord
+from ..manifest import AttemptRecord, ReductionRecord
 from ..measurement.accuracy import StepReport
 from ..measurement.benchmark import BenchmarkRequest, CompiledModel
 from ..measurement.latency import ratio
@@ -17,7 +17,7 @@ from ..network.activations import SWAPS
 from ..network.swap import swapped
 from ..precision import Precision
 from .forms import Form
-from .reduction import reduced_context, reduced_to_budget
+from .reduction import plan, recovered_as
 from .strategies import MIXED, STRATEGIES, Network, Quantized, first_strategy, recovered
 
 WORTH = 1.05  # times faster: what a swap of the activation has to gain, at the interval's lower end
@@ -43,16 +43,19 @@ class Attempt:
     def record(self) -> AttemptRecord:
         r = self.report
         figures = (r.top1, r.drop, r.agreement, r.passed) if r else (None, None, None, None)
-        return AttemptRecord(self.strategy, self.activation, round(self.seconds, 1), self.note, *figures)
+        network = self.quantized.network if self.quantized else None
+        smaller = (network.model.variant.resolution, network.left_out) if network else ()
+        return AttemptRecord(self.strategy, self.activation, round(self.seconds, 1), self.note, *figures, *smaller)
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Every form of the model that was judged, the attempts at INT8, and what is to be said beside."""
+    """Every form of the model that was judged, the attempts at INT8, what is to be said beside, and what makes it smaller."""
 
     forms: tuple[Form, ...]
     attempts: tuple[Attempt, ...]
     notes: tuple[str, ...] = ()
+    reductions: tuple[ReductionRecord, ...] = ()
 
 
 def quantize(context: NetworkContext, network: Network, judged: StepReport) -> Candidates:
@@ -79,10 +82,8 @@ def quantize(context: NetworkContext, network: Network, judged: StepReport) -> C
             note += f"; recovered, it loses {forms[-1].report.loss:.2f} points in INT8."
             chosen = min((best(faster), chosen), key=lambda attempt: not (attempt.report and attempt.report.passed))
         notes.append(note)
-    if job.adapt == "auto" and _over_budget(context, forms):
-        said, reduced, more = _with_fewer_blocks(context, original, _made_of(chosen))
-        attempts, forms, notes = attempts + reduced, forms + more, notes + said
-    return Candidates(tuple(forms), tuple(attempts), tuple(notes))
+    found = Candidates(tuple(forms), tuple(attempts), tuple(notes))
+    return _with_smaller(context, original, _made_of(chosen), found) if job.adapt == "auto" else found
 
 
 def climb(context: NetworkContext, network: Network) -> list[Attempt]:
@@ -144,9 +145,10 @@ def integer_forms(context: NetworkContext, attempt: Attempt) -> list[Form]:
 def judge(context: NetworkContext, precision: Precision, network: Network, file: Path, strategy: str = "") -> StepReport:
     """The accuracy of a file in one precision, as a step of the fit."""
     run = context.target.runtime.load(file, precision=precision, threads=context.target.threads, throughput=True)
-    activation = f" {network.activation}" if network.activation != context.original_activation else ""
-    reduced = f", {len(network.removed_blocks)} blocks out" if network.removed_blocks else ""
-    return context.gate.judge(f"{precision}{activation}{reduced}{f' ({strategy})' if strategy else ''}", run)
+    activation = f" {network.activation}" if network.activation != context.original.activation else ""
+    smaller = f", {network.model.variant.resolution} px" if network.model.variant.resolution != context.original.resolution else ""
+    reduced = f", {len(network.left_out)} parts out" if network.left_out else ""
+    return context.gate.judge(f"{precision}{activation}{smaller}{reduced}{f' ({strategy})' if strategy else ''}", run)
 
 
 def gain(context: NetworkContext, network: Network, activation: str) -> tuple[float, tuple[float, float]]:
@@ -170,31 +172,24 @@ def _swap_where_it_pays(context: NetworkContext, network: Network, activation: s
     return note, climb(context, recovered(context, network, activation))
 
 
-def _over_budget(context: NetworkContext, forms: list[Form]) -> bool:
-    """Whether every form that may ship is slower than the latency budget."""
-    own = [form for form in forms if form.report.passed and not form.reference and context.machine.can_run(form.runtime)]
-    if context.budget.latency_ms is None or not own:
-        return False
-    resolution, threads = context.preprocess.resolution, context.target.threads
-    models = {str(i): CompiledModel(form.runtime, form.file, form.precision, resolution) for i, form in enumerate(own)}
-    metrics = context.machine.benchmark(BenchmarkRequest(models, threads=threads), context.progress).metrics.values()
-    return min(m.upper_bound(context.budget.percentile) for m in metrics) > context.budget.latency_ms
-
-
-def _with_fewer_blocks(context: NetworkContext, original: Network, start: Network) -> tuple[list[str], list[Attempt], list[Form]]:
-    """What to say, the attempts and the INT8 forms of the network without the blocks that the budget needs back."""
+def _with_smaller(context: NetworkContext, original: Network, start: Network, whole: Candidates) -> Candidates:
+    """`whole`, and the INT8 forms of smaller and smaller networks, up to the first that misses the gate."""
+    attempts, forms = list(whole.attempts), list(whole.forms)
     try:
-        network, note = reduced_to_budget(context, original, start)
-        if network is None:
-            context.progress.say(note)
-            return [note], [], []
-        aside = reduced_context(context, network)
-        attempts = climb(aside, network)
+        planned = plan(context, start)
+        notes = [*whole.notes, planned.reason]
+        context.progress.say(planned.reason)
+        for to in planned.reductions:
+            aside, network = recovered_as(context, original, start, to)
+            tried = climb(aside, network)
+            attempts += tried
+            forms += integer_forms(aside, best(tried))
+            if not forms[-1].report.passed:
+                break
     except EdgeeffError as reason:
-        context.progress.say(f"blocks were not left out: {reason}")
-        return [f"Blocks were not left out: {reason}"], [], []
-    forms = integer_forms(aside, best(attempts))
-    return [f"{note}; recovered, it loses {forms[-1].report.loss:.2f} points in INT8."], attempts, forms
+        notes = [*whole.notes, f"No smaller network was made: {reason}"]
+        return replace(whole, forms=tuple(forms), attempts=tuple(attempts), notes=tuple(notes))
+    return Candidates(tuple(forms), tuple(attempts), tuple(notes), planned.options)
 
 
 def _made_of(attempt: Attempt) -> Network:
@@ -217,7 +212,8 @@ def _form(context: NetworkContext, network: Network, precision: Precision, file:
         report=report,
         onnx=network.onnx,
         activation=network.activation,
-        removed_blocks=network.removed_blocks,
+        preprocess=context.preprocess,
+        left_out=network.left_out,
     )
 
 

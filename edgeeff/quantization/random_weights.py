@@ -1,4 +1,4 @@
-"""A target's forms of a network with random weights: to measure latency before there are weights, never to judge or ship."""
+"""A target's forms of a network with meaningless ranges or weights: to measure latency in seconds, never to judge or ship."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ from .nncf_ptq import quantize_for_timing
 def random_forms(v: Variant, classes: int, target: Target, activation: str | None, folder: Path) -> dict[Precision, Path]:
     """The file of each of the target's precisions; with another activation than the variant's where one is named."""
     model = create(replace(v, activation=activation or v.activation), classes=classes).eval()
+    return forms_for_timing(model, Preprocess.standard(v.resolution, v.mean, v.std), target, folder)
+
+
+def forms_for_timing(model: EfficientNet, preprocess: Preprocess, target: Target, folder: Path) -> dict[Precision, Path]:
+    """The file of each of the target's precisions: as fast as those that ship, and of no use otherwise."""
     make = _asymmetric if target.scheme == "asymmetric" else _symmetric
-    return make(model, Preprocess.standard(v.resolution, v.mean, v.std), target, folder)
+    return make(model, preprocess, target, folder)
 
 
 def _asymmetric(model: EfficientNet, preprocess: Preprocess, target: Target, folder: Path) -> dict[Precision, Path]:

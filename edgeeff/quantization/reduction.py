@@ -1,13 +1,14 @@
-"""Fewer blocks, where INT8 misses the latency budget: those that buy most on the device at the least loss, left out together.
+"""A smaller network, where INT8 is to be faster than it is: the reductions that buy most on the device at the least loss.
 
-What a block costs in latency is measured with files in INT8, each without one block; its loss is estimated on the photos that
-networks recover on, which need no labels. Fusion makes latencies add up badly, so whole files are measured, and the sums only
-put the combinations in order.
+What a part or a lower resolution is worth in latency is measured with files in INT8; what it costs in accuracy is estimated on the
+photos that networks recover on, which need no labels. Fusion makes latencies add up badly, so what a latency budget allows is
+decided by whole files, and the sums only put the combinations in order.
 """
 
 from __future__ import annotations
 
-import itertools
+import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,166 +18,243 @@ from pathlib import Path
 from ..budget import Budget
 from ..context import NetworkContext
 from ..data.images import PixelFile
+from ..manifest import ReductionRecord
 from ..measurement.benchmark import BenchmarkRequest, CompiledModel, Metrics
 from ..network import checkpoint
 from ..network.activations import Schedule
 from ..network.model import EfficientNet
-from ..network.reduce import counterparts, losses, removable, without
+from ..network.reduce import Means, Part, Reduction, counterparts, gate_means, loss_at, losses, reduced, removable, resolutions
 from ..precision import Precision
 from ..records import dump_json, read_json
-from .strategies import Network, distilled_from, first_strategy
+from .random_weights import forms_for_timing
+from .strategies import Network, distilled_from
 
-RECOVERY = Schedule(6000, 4e-4)  # after 2 of 4 epochs the held-back loss is lower than after 4 at 1e-4
-PHOTOS = 128  # on which the loss of each block is estimated
-TIMED_PHOTOS = 16  # that set the ranges of files which are only timed: latency does not depend on them
+RECOVERY = Schedule(6000, 5e-5)
+STEPS = (0.2, 0.3, 0.4, 0.5)  # shares of INT8's latency to save, one after the other, where no latency is asked for
+PHOTOS = 64  # on which losses are estimated
+GRAIN = 64  # of combinations whose savings lie in the same 64th of the largest, the one of least loss is considered
 
-Blocks = tuple[str, ...]
+Option = Part | int
+"""What can make a network smaller: a part that is left out, or a lower resolution."""
+
+Timer = Callable[[Sequence[Reduction]], Mapping[Reduction, Metrics]]
+"""What INT8 costs after several reductions, measured in one run."""
+
+Estimate = Callable[[Sequence[Option]], Mapping[Option, float]]
+"""What each option costs in accuracy."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Blocks to leave out, what that saves in milliseconds, and the loss it was estimated to cost."""
+    """A reduction, what it saves in milliseconds, and the loss that it was estimated to cost."""
 
-    blocks: Blocks
+    to: Reduction
     saves_ms: float
     loss: float
 
 
-def cuts(losses: Mapping[str, float], saves_ms: Mapping[str, float]) -> list[Cut]:
-    """The combinations of blocks that no other beats in both, from the least to the most that is saved.
-
-    Blocks of one stage save the same, so of each stage the cheapest are left out; savings and losses are taken to add up.
-    """
-    stages: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(losses, key=lambda name: losses[name]):
-        stages[_stage(name)].append(name)
-    every = [
-        Cut(blocks, sum(saves_ms[name] for name in blocks), sum(losses[name] for name in blocks))
-        for counts in itertools.product(*(range(len(names) + 1) for names in stages.values()))
-        for blocks in [tuple(sorted(n for names, count in zip(stages.values(), counts, strict=True) for n in names[:count]))]
-    ]
-    frontier: list[Cut] = []
-    for cut in sorted(every, key=lambda cut: (-cut.saves_ms, cut.loss)):
-        if not frontier or cut.loss < frontier[-1].loss:
-            frontier.append(cut)
-    return frontier[::-1]
-
-
 @dataclass(frozen=True)
-class BlockChoice:
-    """The blocks to leave out, and why; none where the latency budget is met without, or cannot be met."""
+class Plan:
+    """What there is to choose from; the reductions to try, one after the other; and why these, or why none."""
 
-    blocks: Blocks = ()
+    options: tuple[ReductionRecord, ...] = ()
+    reductions: tuple[Reduction, ...] = ()
     reason: str = ""
 
 
-def reduced_to_budget(context: NetworkContext, original: Network, start: Network) -> tuple[Network | None, str]:
-    """`start` without the blocks that the latency budget needs back, recovered to answer as the `original` does, and what to say.
-
-    No network where INT8 meets the budget without, or no combination of blocks does.
-    """
-    budget = context.budget
+def plan(context: NetworkContext, start: Network) -> Plan:
+    """How to make `start` smaller: as little as meets the latency budget, or without one more and more."""
 
     def make(folder: Path) -> None:
-        names = [block.name for block in removable(start.model.variant)]
-        found = losses(start.model, _few(context, PHOTOS), context.preprocess, names)
-        few = replace(context, calibration=_few(context, TIMED_PHOTOS))
-        choice = choose(budget, found, partial(timings, few, start))
-        (folder / "choice.json").write_text(dump_json(choice), encoding="utf-8")
+        photos = _few(context, PHOTOS)
 
-    name = f"{start.activation}-reduction-{budget.latency_ms}-p{budget.percentile}"  # the budget is no input of the cache
-    choice = read_json(context.cache.once(name, make) / "choice.json", BlockChoice)
-    return (recovered_without(context, original, start, choice.blocks) if choice.blocks else None), choice.reason
+        def estimate(options: Sequence[Option]) -> dict[Option, float]:
+            parts = [option for option in options if isinstance(option, Part)]
+            means = gate_means(start.model, photos, context.preprocess)
+            found: dict[Option, float] = {}
+            for option in options:
+                if isinstance(option, int):
+                    smaller = context.pixels(photos.images, context.preprocess.at(option))
+                    found[option] = loss_at(start.model, photos, smaller)
+            for part, loss in losses(start.model, photos, context.preprocess, parts, means).items():
+                found[part] = loss
+            return found
+
+        variant = start.model.variant
+        options: list[Option] = [*resolutions(variant), *removable(variant)]
+        made = planned(context.budget, Reduction(variant.resolution), options, estimate, partial(timings, context, start))
+        (folder / "plan.json").write_text(dump_json(made), encoding="utf-8")
+
+    budget = context.budget
+    name = f"{start.activation}-plan-{budget.latency_ms}-p{budget.percentile}"  # the budget is no input of the cache
+    return read_json(context.cache.once(name, make) / "plan.json", Plan)
 
 
-def choose(
-    budget: Budget, losses: Mapping[str, float], time: Callable[[Sequence[Blocks]], Mapping[Blocks, Metrics]]
-) -> BlockChoice:
-    """The cheapest blocks that buy the budget back; `time` measures INT8 without some blocks."""
+def planned(budget: Budget, own: Reduction, options: Sequence[Option], estimate: Estimate, time: Timer) -> Plan:
+    """How to make a network smaller than it is (`own`). Nothing is estimated where the budget is met without."""
     limit, percentile = budget.latency_ms, budget.percentile
+    needs = time([own])[own].upper_bound(percentile)
+    if limit is not None and needs <= limit:
+        return Plan(reason=f"INT8 needs {needs:.2f} ms, so the network stays as it is.")
+    if not options:
+        return Plan(reason=f"INT8 needs {needs:.2f} ms, and nothing of the network can be left out.")
+    whole, saves = savings(own, options, time)
+    losses = estimate(options)
+    records = tuple(ReductionRecord(_named(option), saves[option], losses[option]) for option in options)
+    frontier = cuts(own, whole, losses, saves)
     if limit is None:
-        return BlockChoice()
-    if not losses:
-        return BlockChoice(reason="No block can be left out: none has a skip.")
-    cheapest = {_stage(name): name for name in sorted(losses, key=lambda name: -losses[name])}
-    timed = time([(), *((name,) for name in cheapest.values())])
-    whole = timed[()].upper_bound(percentile)
-    if whole <= limit:
-        return BlockChoice(reason=f"INT8 needs {whole:.2f} ms, so no blocks are left out.")
-    saves = {stage: max(0.0, timed[()].latency.p50 - timed[(name,)].latency.p50) for stage, name in cheapest.items()}
-    frontier = cuts(losses, {name: saves[_stage(name)] for name in losses})
-    missing = f"INT8 needs {whole:.2f} ms, {limit:g} are allowed"
-    measured = {0: whole}
+        enough = [next((cut.to for cut in frontier if cut.saves_ms >= share * whole), None) for share in STEPS]
+        steps = tuple(dict.fromkeys(filter(None, enough)))
+        return Plan(records, steps, f"INT8 needs {whole:.2f} ms; {len(steps)} smaller networks are possible.")
+    return replace(_within(limit, percentile, needs, frontier, time), options=records)
 
-    def latency(index: int) -> float:
-        blocks = frontier[index].blocks
-        measured[index] = time([blocks])[blocks].upper_bound(percentile)
-        return measured[index]
 
-    low, high = 0, len(frontier) - 1  # `low` misses the budget, and `high` meets it
-    if high == 0 or latency(high) > limit:
-        return BlockChoice(reason=f"{missing}, and with every block out that saves time it needs {measured[high]:.2f} ms.")
+def savings(own: Reduction, options: Sequence[Option], time: Timer) -> tuple[float, dict[Option, float]]:
+    """INT8's milliseconds, and by option those that it is faster with it.
+
+    Parts of one kind and stage save the same, so they are timed together.
+    """
+    alike: dict[object, list[Option]] = defaultdict(list)
+    for option in options:
+        alike[(option.block.stage, option.gate) if isinstance(option, Part) else option].append(option)
+    groups = {_with(own, *members): members for members in alike.values()}
+    timed = time([own, *groups])
+    whole = timed[own].latency.p50
+    each = {to: max(0.0, whole - timed[to].latency.p50) / len(members) for to, members in groups.items()}
+    return whole, {option: each[to] for to, members in groups.items() for option in members}
+
+
+def cuts(own: Reduction, whole_ms: float, losses: Mapping[Option, float], saves_ms: Mapping[Option, float]) -> list[Cut]:
+    """The reductions that no other beats in both, from the least to the most that is saved.
+
+    Losses are taken to add up, and so are the savings of parts; a lower resolution saves its share of what is left. Of each block
+    nothing is left out, or its gate, or all of it: a knapsack of multiple choice, solved by dynamic programming.
+    """
+    blocks: dict[str, list[Part]] = defaultdict(list)
+    for option in losses:
+        if isinstance(option, Part):
+            blocks[option.block.name].append(option)
+    grain = sum(max(saves_ms[part] for part in parts) for parts in blocks.values()) / GRAIN
+    without = [Cut(own, 0.0, 0.0)]
+    for parts in blocks.values():
+        more = [
+            Cut(_with(cut.to, part), cut.saves_ms + saves_ms[part], cut.loss + losses[part]) for cut in without for part in parts
+        ]
+        without = _unbeaten([*without, *more], grain)
+    frontier = list(without)
+    for option, saved in saves_ms.items():
+        if isinstance(option, int):
+            left = 1 - saved / whole_ms
+            frontier += [
+                Cut(_with(cut.to, option), whole_ms - left * (whole_ms - cut.saves_ms), cut.loss + losses[option])
+                for cut in without
+            ]
+    return _unbeaten(frontier, max(cut.saves_ms for cut in frontier) / GRAIN)
+
+
+def _with(to: Reduction, *options: Option) -> Reduction:
+    """A reduction and some options more."""
+    for option in options:
+        to = replace(to, parts=(*to.parts, option.name)) if isinstance(option, Part) else replace(to, resolution=option)
+    return to
+
+
+def _unbeaten(every: Iterable[Cut], grain: float) -> list[Cut]:
+    """Those than which no other saves as much at less loss, the cheapest of each `grain` milliseconds, from the least saved on."""
+    frontier: dict[int, Cut] = {}
+    least = math.inf
+    for cut in sorted(every, key=lambda cut: (-cut.saves_ms, cut.loss, len(cut.to.parts))):
+        if cut.loss < least:
+            least = cut.loss
+            frontier[math.ceil(cut.saves_ms / grain) if grain else 0] = cut
+    return list(frontier.values())[::-1]
+
+
+def _within(limit: float, percentile: int, needs: float, frontier: Sequence[Cut], time: Timer) -> Plan:
+    """The reduction of least loss that meets the limit, found by halving: each is measured as a whole file."""
+    measured: dict[int, float] = {}
+
+    def meets(index: int) -> bool:
+        to = frontier[index].to
+        measured[index] = time([to])[to].upper_bound(percentile)
+        return measured[index] <= limit
+
+    missing = f"INT8 needs {needs:.2f} ms, {limit:g} are allowed"
+    low, high = 0, len(frontier) - 1  # `low` misses the limit, and `high` meets it
+    if high == 0:
+        return Plan(reason=f"{missing}, and nothing that can be left out saves time.")
+    if not meets(high):
+        return Plan(reason=f"{missing}, and the smallest that the network can be made needs {measured[high]:.2f} ms.")
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if latency(middle) <= limit else (middle, high)
-    names = ", ".join(name.removeprefix("blocks.") for name in frontier[high].blocks)
-    return BlockChoice(frontier[high].blocks, f"{missing}; without blocks {names} it is {measured[high]:.2f} ms")
+        low, high = (low, middle) if meets(middle) else (middle, high)
+    to = frontier[high].to
+    return Plan(reductions=(to,), reason=f"{missing}; {listed(to)} it is {measured[high]:.2f} ms.")
 
 
-def timings(context: NetworkContext, network: Network, every: Sequence[Blocks]) -> dict[Blocks, Metrics]:
-    """What the fastest INT8 precision costs without these blocks, all measured in one run."""
-    target, resolution = context.target, context.preprocess.resolution
+def listed(to: Reduction) -> str:
+    """A reduction in words."""
+    without = ", ".join(name.removeprefix("blocks.") for name in to.parts)
+    return f"at {to.resolution} px{f' without {without}' if without else ''}"
+
+
+def _named(option: Option) -> str:
+    return option.name if isinstance(option, Part) else f"{option} px"
+
+
+def timings(context: NetworkContext, network: Network, every: Sequence[Reduction]) -> dict[Reduction, Metrics]:
+    """What the fastest INT8 precision costs after these reductions, all measured in one run."""
+    target = context.target
     precisions = [precision for precision in target.usable() if precision.quantized]
     models: dict[str, CompiledModel] = {}
-    for blocks in every:
-        aside = _aside(context, "timed", blocks)
-        other = Network.export(without(network.model, blocks), aside)
-        file = first_strategy(aside, other).quantize(aside, other).file
-        models |= {_key(blocks, p): CompiledModel(target.backend, file, p, resolution) for p in precisions}
+    for to in context.progress.track(every, "smaller networks to be timed", len(every)):
+
+        def make(folder: Path, to: Reduction = to) -> None:
+            forms = forms_for_timing(reduced(network.model, to), context.preprocess.at(to.resolution), target, folder)
+            names = {str(precision): str(file.relative_to(folder)) for precision, file in forms.items()}
+            (folder / "forms.json").write_text(dump_json(names), encoding="utf-8")
+
+        folder = context.cache.within(f"{network.activation}-timed").once(_name(to), make)
+        files = read_json(folder / "forms.json", dict[str, str])
+        models |= {_key(to, p): CompiledModel(target.backend, folder / files[str(p)], p, to.resolution) for p in precisions}
     measured = context.machine.benchmark(BenchmarkRequest(models, threads=target.threads), context.progress).metrics
-    return {blocks: min((measured[_key(blocks, p)] for p in precisions), key=lambda m: m.latency.p50) for blocks in every}
+    return {to: min((measured[_key(to, p)] for p in precisions), key=lambda m: m.latency.p50) for to in every}
 
 
-def _key(blocks: Blocks, precision: Precision) -> str:
-    return f"{_name(blocks)} {precision}"
-
-
-def reduced_context(context: NetworkContext, network: Network) -> NetworkContext:
-    """The context with a cache of its own for a network without some blocks."""
-    return _aside(context, "reduced", network.removed_blocks)
-
-
-def recovered_without(context: NetworkContext, original: Network, start: Network, blocks: Blocks) -> Network:
-    """`start` without these blocks, distilled until it answers as the `original` does, as far as it can."""
-    aside = _aside(context, "reduced", blocks)
+def recovered_as(context: NetworkContext, original: Network, start: Network, to: Reduction) -> tuple[NetworkContext, Network]:
+    """`start` made smaller, distilled until it answers as the `original` does, as far as it can; and the context for it."""
+    aside = _aside(context, "reduced", to)
 
     def make(folder: Path) -> None:
-        student = partial(_student, start.model, blocks)
-        matched = counterparts(start.model.variant, blocks)
-        network = distilled_from(aside, original.model, student, RECOVERY, f"reduced-{start.activation}", matched)
-        checkpoint.save(network, folder / "weights.safetensors", context.preprocess, ())
+        means = gate_means(start.model, _few(context, PHOTOS), context.preprocess)
+        student = partial(_student, start.model, to, means)
+        matched = counterparts(start.model.variant, to.parts)
+        network = distilled_from(replace(context, cache=aside.cache), original.model, student, RECOVERY, start.activation, matched)
+        checkpoint.save(network, folder / "weights.safetensors", aside.preprocess, ())
 
     weights = aside.cache.once(f"{start.activation}-weights", make) / "weights.safetensors"
-    variant = without(start.model, blocks).variant
-    model = checkpoint.load(weights, variant, resolution=context.preprocess.resolution)[0]
-    return replace(Network.export(model.eval(), aside), removed_blocks=blocks)
+    variant = reduced(start.model, to).variant
+    model = checkpoint.load(weights, variant, resolution=to.resolution)[0]
+    return aside, replace(Network.export(model.eval(), aside), left_out=to.parts)
 
 
-def _student(start: EfficientNet, blocks: Blocks, _: EfficientNet) -> EfficientNet:
-    return without(start, blocks)
+def _student(start: EfficientNet, to: Reduction, means: Means, _: EfficientNet) -> EfficientNet:
+    return reduced(start, to, means)
 
 
 def _few(context: NetworkContext, count: int) -> PixelFile:
     return context.pixels(context.photos.learning.draw(count), context.preprocess)
 
 
-def _aside(context: NetworkContext, purpose: str, blocks: Iterable[str]) -> NetworkContext:
-    return replace(context, cache=context.cache.within(f"{purpose}-{_name(blocks)}"))
+def _aside(context: NetworkContext, purpose: str, to: Reduction) -> NetworkContext:
+    """The context with a cache of its own for a smaller network."""
+    smaller = context.at(context.preprocess.at(to.resolution))
+    return replace(smaller, cache=context.cache.within(f"{purpose}-{_name(to)}"))
 
 
-def _name(blocks: Iterable[str]) -> str:
-    return "-".join(["without", *(name.removeprefix("blocks.") for name in blocks)])
+def _key(to: Reduction, precision: Precision) -> str:
+    return f"{_name(to)} {precision}"
 
 
-def _stage(block: str) -> str:
-    return block.rpartition(".")[0]
+def _name(to: Reduction) -> str:
+    return f"{to.resolution}-{hashlib.sha256(' '.join(to.parts).encode()).hexdigest()[:16]}"

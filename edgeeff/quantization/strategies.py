@@ -17,6 +17,7 @@ from ..errors import AccuracyGateFailed, BudgetNotMet
 from ..export import qdq, tensorrt_lint
 from ..export.onnx import to_onnx
 from ..measurement.accuracy import rank
+from ..measurement.system_state import device
 from ..network import checkpoint, distributed
 from ..network.activations import SWAPS, Schedule
 from ..network.distill import Distillation, PhotoSource, distilled
@@ -26,7 +27,7 @@ from ..precision import Precision
 from . import fake_quant, nncf_ptq
 from .fake_quant import LayerRange
 
-QAT = Schedule(6000, 1e-5)  # a network with quantizers is close to its teacher
+QAT = Schedule(6000, 1e-5, bf16=False)  # a network with quantizers is close to its teacher, and its steps are float32
 MOST_EPOCHS = 30  # with more, a handful of photos is learned by heart
 LEAST_SECONDS = 20.0  # with less left of the time budget, training is not begun
 MIXED = "mixed.onnx"  # beside an INT8 graph: the same with depthwise convolutions in float
@@ -35,12 +36,12 @@ LEAST_AGREEMENT = 97.0  # percent of the calibration photos that a compiled file
 
 @dataclass(frozen=True)
 class Network:
-    """A float network, its portable ONNX file, that compiled for the target, and the blocks that were left out of it."""
+    """A float network, its portable ONNX file, that compiled for the target, and the parts that were left out of it."""
 
     model: EfficientNet
     onnx: Path
     compiled: Path
-    removed_blocks: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def activation(self) -> str:
@@ -225,7 +226,7 @@ def recovered(context: NetworkContext, network: Network, activation: str) -> Net
 
     weights = context.cache.once(f"{activation}-weights", make) / "weights.safetensors"
     model = checkpoint.load(weights, network.model.variant, resolution=context.preprocess.resolution)[0]
-    return replace(Network.export(model.eval(), context), removed_blocks=network.removed_blocks)
+    return replace(Network.export(model.eval(), context), left_out=network.left_out)
 
 
 def distilled_from(
@@ -244,7 +245,8 @@ def distilled_from(
         )
     learning, job = context.photos.learning, context.job
     epochs = min(MOST_EPOCHS, max(1, round(schedule.samples / len(learning))))
-    recipe = Distillation(epochs, schedule.peak_lr, flip=job.flip, seed=job.seed, counterparts=counterparts)
+    bf16 = schedule.bf16 and "avx512_bf16" in device().flags
+    recipe = Distillation(epochs, schedule.peak_lr, flip=job.flip, seed=job.seed, counterparts=counterparts, bf16=bf16)
     source = PhotoSource(learning, context.preprocess, job.max_corrupt)
     state = context.cache.root / f"{teacher.variant.activation}-to-{becomes}.pt"
     arguments = (teacher, student, source, recipe, state)

@@ -65,9 +65,10 @@ def render(manifest: Manifest, diagnostics: Diagnostics) -> str:
         axis=axis,
         frontier=scatter(_points(manifest, diagnostics), manifest.budget.latency_ms, FRAME),
         labels=[_label(form, manifest) for form in manifest.siblings],
-        details=[form.detail for form in manifest.siblings],
+        details=[_detail(form, manifest) for form in manifest.siblings],
         shown_limit=shown_limit,
         chosen=[_is_chosen(candidate, manifest) for candidate in diagnostics.candidates],
+        smaller=[record.name for record in manifest.made_smaller_by],
         limits=[(name, kind) for name, kind in KINDS.items() if name != "latency_ms"],
         unlimited=not manifest.budget.limits,
     )
@@ -107,8 +108,10 @@ def redraw(path: Path) -> Path:
 def _shipped(manifest: Manifest) -> int | None:
     """The index of the sibling that ships."""
     m = manifest
-    wanted = (m.precision, m.activation, m.remedy, m.removed_blocks, m.backend, False)
-    found = [(f.precision, f.activation, f.remedy, f.removed_blocks, f.runtime, f.reference) for f in m.siblings]
+    wanted = (m.precision, m.activation, m.remedy, m.resolution, m.left_out, m.backend, False)
+    found = [
+        (f.precision, f.activation, f.remedy, f.resolution or m.resolution, f.left_out, f.runtime, f.reference) for f in m.siblings
+    ]
     return found.index(wanted) if wanted in found else None
 
 
@@ -141,8 +144,15 @@ def _is_chosen(candidate: CandidateRow, manifest: Manifest) -> bool:
     return (candidate.variant, candidate.resolution) == (manifest.variant, manifest.resolution)
 
 
+def _detail(form: FormRecord, manifest: Manifest) -> str:
+    """What sets a form apart from another of its precision and activation."""
+    pixels = "" if len({f.resolution for f in manifest.siblings}) == 1 else f"{form.resolution} px"
+    return ", ".join(filter(None, (pixels, form.detail)))
+
+
 def _label(form: FormRecord, manifest: Manifest) -> str:
     """A form's short name: what tells it from its siblings."""
     activation = "" if len({f.activation for f in manifest.siblings}) == 1 else f", {form.activation}"
+    pixels = "" if len({f.resolution for f in manifest.siblings}) == 1 else f", {form.resolution} px"
     runtime = "" if form.runtime == manifest.backend else f", {form.runtime}"
-    return f"{form.name}{activation}{runtime}"
+    return f"{form.name}{activation}{pixels}{runtime}"

@@ -24,7 +24,8 @@ def judge_held_out(context: NetworkContext, model: EfficientNet, class_names: tu
     gate = Gate(photos, max_drop=job.max_drop, min_agreement=job.min_agreement, progress=context.progress)
     original = gate.judge("float, test photos", predict(model, context.preprocess))
     run = target.runtime.load(form.file, precision=form.precision, threads=target.threads, throughput=True)
-    report = gate.judge(f"{form.report.step}, test photos", run)
+    prepared = photos if form.preprocess == context.preprocess else context.pixels(photos.images, form.preprocess)
+    report = gate.on(prepared).judge(f"{form.report.step}, test photos", run)
     held_out = HeldOut(photos.images.sha256, (original, report), report.differs_from(form.report))
     return replace(outcome, held_out=held_out, verdict=f"{outcome.verdict} {_sentences(held_out, form.report)}")
 

@@ -63,7 +63,7 @@ def ship(context: NetworkContext, variant: Variant, candidates: Candidates) -> O
 def _measured(context: NetworkContext, variant: Variant, candidates: Candidates) -> Outcome:
     target, budget, gate = context.target, context.budget, context.gate
     forms = [f for f in candidates.forms if context.machine.can_run(f.runtime)]
-    models = {str(i): CompiledModel(f.runtime, f.file, f.precision, variant.resolution) for i, f in enumerate(forms)}
+    models = {str(i): CompiledModel(f.runtime, f.file, f.precision, f.preprocess.resolution) for i, f in enumerate(forms)}
     measured = context.machine.benchmark(BenchmarkRequest(models, budget, target.threads, ROUNDS), context.progress)
     siblings = [Sibling(form, metrics) for form, metrics in zip(forms, measured.metrics.values(), strict=True)]
     advice = "Raise the budget to that, fit a smaller variant, or measure on an idle machine."
@@ -72,7 +72,8 @@ def _measured(context: NetworkContext, variant: Variant, candidates: Candidates)
     notes = list(candidates.notes)
     if measured.noise:
         notes.append(f"Not a sound measurement, twice: {'; '.join(measured.noise)}. Repeat it on an idle machine: edgeeff bench.")
-    form, images = shipped.form, next(gate.pixels.batches(GOLDEN))
+    form = shipped.form
+    images = next(context.at(form.preprocess).gate.pixels.batches(GOLDEN))
     run = target.runtime.load(form.file, precision=form.precision, threads=target.threads)
     return Outcome(
         shipped=form,
@@ -93,7 +94,7 @@ def _graphs(context: NetworkContext, variant: Variant, candidates: Candidates) -
     passed = [f for f in own if f.report.passed] or own
     going = [f for f in passed if f.onnx == shipped.onnx]  # of one network
     rehearsals = rehearse(going, context.progress)
-    images = next(gate.pixels.batches(GOLDEN_FOR_ENGINES))
+    images = next(context.at(shipped.preprocess).gate.pixels.batches(GOLDEN_FOR_ENGINES))
     runtime = backends.get(target.judge)
     graphs = {Precision.FLOAT32: shipped.onnx, **{f.precision: f.file for f in going}}
     answers = {p: runtime.load(file, precision=p, threads=target.threads)(images) for p, file in graphs.items()}

@@ -54,15 +54,16 @@ def decide(offers: Sequence[Offer], terms: Terms) -> int:
     passed = [i for i in own if offers[i].passed]
     if fitting := [i for i in passed if not offers[i].over(budget)]:
         return min(fitting, key=lambda i: offers[i].latency_ms(percentile))
+    fastest = offers[min(passed or own, key=lambda i: offers[i].latency_ms(percentile))]
     if tempting := [i for i in own if not offers[i].over(budget)]:
         nearest = min(tempting, key=lambda i: offers[i].loss)
         if terms.accept:
             return nearest
         within = f" meets {budget}" if budget.limits else " passes it"
+        best = f": the fastest needs {' and '.join(fastest.over(budget))}" if passed and fastest.metrics else ""
         raise AccuracyGateFailed(
-            f"{terms.subject}: {offers[nearest].refusal} No form within the gate{within}. --accept ships it all the same."
+            f"{terms.subject}: {offers[nearest].refusal} No form within the gate{within}{best}. --accept ships it all the same."
         )
-    fastest = offers[min(passed or own, key=lambda i: offers[i].latency_ms(percentile))]
     assert fastest.metrics is not None  # otherwise nothing could be over the budget
     rounds = fastest.metrics.latency.rounds
     raise BudgetNotMet(

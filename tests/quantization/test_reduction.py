@@ -1,5 +1,6 @@
-"""Which blocks are left out: the cheapest that save enough, measured as whole files, and nothing where the budget is met."""
+"""How a network is made smaller: the cheapest reductions that save enough, as whole files, and nothing where the budget is met."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,122 +14,187 @@ from edgeeff.data.images import ImageSet, PixelFile
 from edgeeff.data.preprocess import Preprocess
 from edgeeff.measurement.benchmark import Metrics
 from edgeeff.measurement.latency import Latency
+from edgeeff.network.reduce import Part, Reduction, removable, resolutions
+from edgeeff.network.variants import variant
 from edgeeff.quantization.ladder import best, climb, integer_forms
-from edgeeff.quantization.reduction import BlockChoice, choose, cuts, recovered_without, reduced_context, timings
+from edgeeff.quantization.reduction import Cut, Option, Plan, cuts, planned, recovered_as, savings, timings
 from edgeeff.quantization.strategies import recovered
 
-LOSSES = {"blocks.1.1": 0.3, "blocks.2.1": 0.1, "blocks.2.2": 0.2, "blocks.3.1": 0.5}
-SAVES = {"blocks.1.1": 3.0, "blocks.2.1": 1.0, "blocks.2.2": 1.0, "blocks.3.1": 0.5}
+B0 = variant("b0")
+OWN = B0.resolution
+NONE = Reduction(OWN)
+OPTIONS: list[Option] = [*resolutions(B0), *removable(B0)]
+PARTS = {part.name: part for part in removable(B0)}
+LOSSES = {"blocks.1.1": 0.3, "blocks.2.1": 0.1, "blocks.3.1": 0.2, "blocks.3.2": 0.5}
+SAVES = {"blocks.1.1": 3.0, "blocks.2.1": 1.0, "blocks.3.1": 1.0, "blocks.3.2": 1.0}
+WHOLE = 10.0  # ms
+PREPROCESS = Preprocess(SIZE, SIZE, (127.0,) * 3, (128.0,) * 3)
+
+
+def keyed(figures: dict[str, float]) -> dict[Option, float]:
+    return {PARTS[name]: value for name, value in figures.items()}
+
+
+def found_cuts(losses: dict[str, float], saves: dict[str, float]) -> list[Cut]:
+    return cuts(NONE, WHOLE, keyed(losses), keyed(saves))
 
 
 def test_no_other_combination_saves_more_at_less_loss() -> None:
-    found = cuts(LOSSES, SAVES)
-    assert [cut.blocks for cut in found] == [
+    found = found_cuts(LOSSES, SAVES)
+    assert [cut.to.parts for cut in found] == [
         (),
         ("blocks.2.1",),
-        ("blocks.1.1",),  # saves more than both of stage 2, for the same loss
+        ("blocks.1.1",),  # saves more than stages 2 and 3.1, for the same loss
         ("blocks.1.1", "blocks.2.1"),
-        ("blocks.1.1", "blocks.2.1", "blocks.2.2"),
-        ("blocks.1.1", "blocks.2.1", "blocks.2.2", "blocks.3.1"),
+        ("blocks.1.1", "blocks.2.1", "blocks.3.1"),
+        ("blocks.1.1", "blocks.2.1", "blocks.3.1", "blocks.3.2"),
     ]
-    assert [cut.saves_ms for cut in found] == pytest.approx([0, 1, 3, 4, 5, 5.5])
+    assert [cut.saves_ms for cut in found] == pytest.approx([0, 1, 3, 4, 5, 6])
     assert [cut.loss for cut in found] == pytest.approx([0, 0.1, 0.3, 0.4, 0.6, 1.1])
 
 
-def test_the_cheapest_blocks_of_a_stage_go_first() -> None:
-    assert ("blocks.2.2",) not in [cut.blocks for cut in cuts(LOSSES, SAVES)]
-    dear_first = LOSSES | {"blocks.2.1": 0.25}
-    assert [cut.blocks for cut in cuts(dear_first, SAVES)][1] == ("blocks.2.2",)
+def test_of_a_block_its_gate_goes_or_all_of_it() -> None:
+    losses, saves = {"blocks.1.1.se": 0.1, "blocks.1.1": 0.3}, {"blocks.1.1.se": 1.0, "blocks.1.1": 3.0}
+    assert [cut.to.parts for cut in found_cuts(losses, saves)] == [(), ("blocks.1.1.se",), ("blocks.1.1",)]
 
 
-def test_blocks_that_save_nothing_stay() -> None:
-    assert [cut.blocks for cut in cuts({"blocks.1.1": 0.1}, {"blocks.1.1": 0.0})] == [()]
+def test_what_saves_nothing_stays() -> None:
+    assert [cut.to for cut in found_cuts({"blocks.1.1": 0.1}, {"blocks.1.1": 0.0})] == [NONE]
+
+
+def test_a_part_saves_less_at_a_lower_resolution() -> None:
+    block = PARTS["blocks.1.1"]
+    found = cuts(NONE, WHOLE, {192: 0.2, block: 0.3}, {192: 2.0, block: 3.0})
+    both = next(cut for cut in found if cut.to == Reduction(192, ("blocks.1.1",)))
+    assert both.saves_ms == pytest.approx(2 + 0.8 * 3)
+    assert both.loss == pytest.approx(0.5)
+    assert [cut.to for cut in found] == [NONE, Reduction(192), Reduction(OWN, ("blocks.1.1",)), both.to]
+
+
+def test_many_combinations_are_thinned_to_a_short_frontier() -> None:
+    chance = np.random.default_rng(0)
+    big = {part: value for part, value in zip(removable(variant("b7")), chance.uniform(0.1, 1, 200), strict=False)}
+    found = cuts(Reduction(600), 100.0, big, dict(zip(big, chance.uniform(0.1, 1, 200), strict=False)))
+    assert 50 < len(found) <= 70
+    assert [cut.loss for cut in found] == sorted(cut.loss for cut in found)
+    assert [cut.saves_ms for cut in found] == sorted(cut.saves_ms for cut in found)
 
 
 class Timed:
-    """Measures nothing: a network takes 10 ms less what its blocks save, and more blocks save less than the sum of each."""
+    """Measures nothing: a network takes 10 ms less what its parts save, and more parts save less than the sum of each."""
 
     def __init__(self, additive: float = 1.0) -> None:
         self.additive = additive
-        self.asked: list[list[tuple[str, ...]]] = []
+        self.asked: list[Reduction] = []
 
-    def __call__(self, every) -> dict[tuple[str, ...], Metrics]:
-        self.asked.append(list(every))
-        return {blocks: Metrics(self.latency(blocks), {}) for blocks in every}
+    def __call__(self, every: Sequence[Reduction]) -> dict[Reduction, Metrics]:
+        self.asked += every
+        return {to: Metrics(self.latency(to), {}) for to in every}
 
-    def latency(self, blocks: tuple[str, ...]) -> Latency:
-        saved = sum(SAVES[name] for name in blocks)
-        p50 = 10 - (saved if len(blocks) < 2 else self.additive * saved)
+    def latency(self, to: Reduction) -> Latency:
+        saved = sum(SAVES.get(name, 0.0) for name in to.parts) * (1 if len(to.parts) < 3 else self.additive)
+        p50 = (WHOLE - saved) * (to.resolution / OWN) ** 2
         return Latency(p50, p50, p50, (p50, p50), (p50,))
 
 
-def test_nothing_is_left_out_where_the_budget_is_met_or_names_no_latency() -> None:
+def estimate(options: Sequence[Option]) -> dict[Option, float]:
+    """A lower resolution costs more than everything else, and parts that no test speaks of as much."""
+    return {o: LOSSES.get(o.name, 9.0) if isinstance(o, Part) else 99.0 for o in options}
+
+
+def plan_for(budget: Budget, timed: Timed) -> Plan:
+    return planned(budget, NONE, OPTIONS, estimate, timed)
+
+
+def test_a_network_within_the_budget_stays_as_it_is() -> None:
+    def never(options):
+        raise AssertionError("nothing is estimated")
+
     timed = Timed()
-    assert choose(Budget(latency_ms=10), LOSSES, timed) == BlockChoice(reason="INT8 needs 10.00 ms, so no blocks are left out.")
-    assert choose(Budget(gflops=1), LOSSES, timed) == BlockChoice()
-    assert choose(Budget(latency_ms=1), {}, timed) == BlockChoice(reason="No block can be left out: none has a skip.")
-    (asked,) = timed.asked  # a block of each stage
-    assert set(asked) == {(), ("blocks.1.1",), ("blocks.2.1",), ("blocks.3.1",)}
+    made = planned(Budget(latency_ms=10), NONE, OPTIONS, never, timed)
+    assert made == Plan(reason="INT8 needs 10.00 ms, so the network stays as it is.")
+    assert timed.asked == [NONE]
+
+
+def test_parts_of_one_kind_and_stage_are_timed_together() -> None:
+    timed = Timed()
+    whole, saves = savings(NONE, OPTIONS, timed)
+    assert whole == WHOLE
+    assert saves[PARTS["blocks.1.1"]] == pytest.approx(3)
+    assert saves[PARTS["blocks.3.1"]] == saves[PARTS["blocks.3.2"]] == pytest.approx(1)
+    assert saves[192] == pytest.approx(WHOLE * (1 - (192 / 224) ** 2))
+    assert (
+        len(timed.asked) == 1 + 3 + 5 + 7
+    )  # as it is, another activation, lower resolutions, the stages with blocks to leave out, and those with gates
 
 
 def test_as_little_is_left_out_as_the_budget_needs() -> None:
-    assert choose(Budget(latency_ms=9), LOSSES, Timed()).blocks == ("blocks.2.1",)
-    assert choose(Budget(latency_ms=7.5), LOSSES, Timed()).blocks == ("blocks.1.1",)
-    choice = choose(Budget(latency_ms=6), LOSSES, Timed())
-    assert choice.blocks == ("blocks.1.1", "blocks.2.1")
-    assert choice.reason == "INT8 needs 10.00 ms, 6 are allowed; without blocks 1.1, 2.1 it is 6.00 ms"
+    assert plan_for(Budget(latency_ms=9), Timed()).reductions == (Reduction(OWN, ("blocks.2.1",)),)
+    assert plan_for(Budget(latency_ms=7.5), Timed()).reductions == (Reduction(OWN, ("blocks.1.1",)),)
+    made = plan_for(Budget(latency_ms=6), Timed())
+    assert made.reductions == (Reduction(OWN, ("blocks.1.1", "blocks.2.1")),)
+    assert made.reason == "INT8 needs 10.00 ms, 6 are allowed; at 224 px without 1.1, 2.1 it is 6.00 ms."
+    records = {record.name: record for record in made.options}
+    assert set(records) == {*PARTS, "192 px", "160 px", "144 px"}
+    assert (records["blocks.2.1"].saves_ms, records["blocks.2.1"].loss) == pytest.approx((1, 0.1))
 
 
 def test_whole_files_decide_where_savings_do_not_add_up() -> None:
-    assert choose(Budget(latency_ms=6), LOSSES, Timed(additive=0.85)).blocks == ("blocks.1.1", "blocks.2.1", "blocks.2.2")
+    (to,) = plan_for(Budget(latency_ms=5.2), Timed(additive=0.85)).reductions
+    assert Timed(additive=0.85).latency(to).p50 <= 5.2
+    (easier,) = plan_for(Budget(latency_ms=5.2), Timed()).reductions
+    assert set(easier.parts) < set(to.parts)
 
 
-def test_few_combinations_are_measured_of_many() -> None:
-    losses = {f"blocks.{stage}.{i}": 0.1 * i for stage in range(5) for i in range(1, 6)}
-    asked = []
-
-    def time(every):
-        asked.extend(every)
-        return {blocks: Metrics(Latency(p50, p50, p50, (p50, p50), (p50,)), {}) for blocks in every for p50 in [30 - len(blocks)]}
-
-    choice = choose(Budget(latency_ms=19), losses, time)
-    assert len(choice.blocks) == 11
-    assert len(asked) <= 1 + 5 + 1 + 5  # the whole one, one of each stage, the smallest, and halving 26
+def test_few_reductions_are_measured_of_many() -> None:
+    timed = Timed()
+    plan_for(Budget(latency_ms=5), timed)
+    assert len(timed.asked) <= 1 + (1 + 3 + 5 + 7) + 1 + 7  # as it is, an option of each kind, the smallest, and halving
 
 
-def test_a_budget_that_no_blocks_buy_back_says_what_they_save() -> None:
-    assert choose(Budget(latency_ms=4), LOSSES, Timed()) == BlockChoice(
-        reason="INT8 needs 10.00 ms, 4 are allowed, and with every block out that saves time it needs 4.50 ms."
-    )
+def test_a_budget_that_nothing_buys_back_says_what_the_smallest_needs() -> None:
+    made = plan_for(Budget(latency_ms=0.5), Timed())
+    assert made.reductions == ()
+    assert made.reason.startswith("INT8 needs 10.00 ms, 0.5 are allowed, and the smallest that the network can be made needs ")
+
+
+def test_without_a_latency_budget_it_becomes_smaller_step_by_step() -> None:
+    made = plan_for(Budget(gflops=1), Timed())
+    latencies = [Timed().latency(to).p50 for to in made.reductions]
+    assert latencies == pytest.approx([7, 6, 5])  # saves 20% and 30%, 40%, and 50%
 
 
 @pytest.fixture(scope="module")
 def pixels(digits: Path) -> PixelFile:
-    return PixelFile(ImageSet.open(digits / "train").draw(64), Preprocess(SIZE, SIZE, (127.0,) * 3, (128.0,) * 3))
+    return PixelFile(ImageSet.open(digits / "train").draw(64), PREPROCESS)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("brief")
-def test_a_network_without_blocks_becomes_an_int8_file_that_says_so(pixels: PixelFile, tmp_path: Path) -> None:
+def test_a_smaller_network_becomes_an_int8_file_that_says_so(pixels: PixelFile, tmp_path: Path) -> None:
     context, network = context_of("host-cpu", pixels, trained("b0", classes=10, resolution=SIZE), tmp_path, agreement=0)
-    made = recovered_without(context, network, network, ("blocks.2.1", "blocks.5.3"))
+    to = Reduction(32, ("blocks.2.1", "blocks.5.2.se", "blocks.5.3"))
+    aside, made = recovered_as(context, network, network, to)
     assert len(list(made.model.variant.blocks())) == 14
-    aside = reduced_context(context, made)
     form = integer_forms(aside, best(climb(aside, made)))[0]
-    assert form.removed_blocks == ("blocks.2.1", "blocks.5.3")
-    assert (form.name, form.report.step) == ("int8 (2 blocks out)", "int8, 2 blocks out")
-    assert np.isfinite(backends.get("openvino").load(form.file, precision=form.precision)(pixels.rows(0, 4))).all()
-    again = recovered_without(context, network, network, ("blocks.2.1", "blocks.5.3"))  # from the cache
+    assert form.left_out == to.parts
+    assert form.preprocess == PREPROCESS.at(32)
+    assert (form.name, form.report.step) == ("int8 (3 parts out)", "int8, 32 px, 3 parts out")
+    images = PixelFile(pixels.images, form.preprocess).rows(0, 4)
+    assert images.shape == (4, 32, 32, 3)
+    assert np.isfinite(backends.get("openvino").load(form.file, precision=form.precision)(images)).all()
+    again = recovered_as(context, network, network, to)[1]  # from the cache
     for a, b in zip(made.model.state_dict().values(), again.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
 
 @pytest.mark.slow
-def test_files_without_blocks_are_timed_in_one_run(pixels: PixelFile, tmp_path: Path) -> None:
+def test_smaller_networks_are_timed_in_one_run(pixels: PixelFile, tmp_path: Path) -> None:
     context, network = context_of("host-cpu", pixels, trained("b0", classes=10, resolution=SIZE), tmp_path, agreement=0)
-    timed = timings(context, network, [(), ("blocks.2.1",)])
+    asked = [Reduction(SIZE), Reduction(SIZE, ("blocks.2.1", "blocks.4.1.se")), Reduction(32)]
+    timed = timings(context, network, asked)
     assert all(metrics.latency.p50 > 0 for metrics in timed.values())
-    assert list(timed) == [(), ("blocks.2.1",)]
+    assert list(timed) == asked
 
 
 @pytest.mark.slow
@@ -136,6 +202,7 @@ def test_files_without_blocks_are_timed_in_one_run(pixels: PixelFile, tmp_path: 
 def test_a_cache_gives_each_activation_its_own_weights(pixels: PixelFile, tmp_path: Path) -> None:
     """--activation is no input of the cache, so that a fit with another one goes on from what was done."""
     context, network = context_of("host-cpu", pixels, trained("b0", classes=10, resolution=SIZE), tmp_path, agreement=0)
-    swish = recovered_without(context, network, network, ("blocks.5.3",))
-    hardswish = recovered_without(context, network, recovered(context, network, "hardswish"), ("blocks.5.3",))
+    to = Reduction(SIZE, ("blocks.5.3",))
+    swish = recovered_as(context, network, network, to)[1]
+    hardswish = recovered_as(context, network, recovered(context, network, "hardswish"), to)[1]
     assert [made.activation for made in (swish, hardswish)] == ["silu", "hardswish"]

@@ -27,6 +27,8 @@ BRIEF: dict[str, dict[str, Change]] = {
     "edgeeff.compilation": {"ROUNDS": lambda old: 2},
     # A network is recovered for two epochs, as its accuracy is not the point.
     "edgeeff.quantization.strategies": {"MOST_EPOCHS": lambda old: 2},
+    # It is made smaller once.
+    "edgeeff.quantization.reduction": {"STEPS": lambda old: old[:1]},
 }
 QUIET: dict[str, dict[str, Change]] = {
     # Hosts that are one machine disturb each other: a measurement is not repeated for that.

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeeff import Budget, Bundle, Precision, backends, bundle
 from edgeeff.data.preprocess import Preprocess
-from edgeeff.manifest import AttemptRecord, EngineRecord, FormRecord, Manifest, Rehearsal
+from edgeeff.manifest import AttemptRecord, EngineRecord, FormRecord, Manifest, ReductionRecord, Rehearsal
 from edgeeff.measurement.accuracy import StepReport
 from edgeeff.measurement.benchmark import Metrics
 from edgeeff.measurement.latency import Latency
@@ -34,6 +34,8 @@ def small_manifest() -> Manifest:
         agreement=98.0,
         passed=True,
         excluded_layers=("conv_head",),
+        left_out=("blocks.1.1",),
+        resolution=32,
         file="compiled.onnx",
         metrics=METRICS,
     )
@@ -53,7 +55,10 @@ def small_manifest() -> Manifest:
         max_drop=0.5,
         min_agreement=97.0,
         steps=(STEP,),
-        ladder=(AttemptRecord("accuracy control", "relu6", 1.5, "", 90.0, 0.5, 98.0, True), AttemptRecord("x", "relu6", 0.0, "no")),
+        ladder=(
+            AttemptRecord("accuracy control", "relu6", 1.5, "", 90.0, 0.5, 98.0, True, 32, ("blocks.1.1",)),
+            AttemptRecord("x", "relu6", 0.0, "no"),
+        ),
         validation_sha256="0" * 64,
         calibration_sha256="1" * 64,
         validation_photos=200,
@@ -65,6 +70,8 @@ def small_manifest() -> Manifest:
         date="2026-01-01T00:00:00+00:00",
         refusals=("b0 is too slow.",),
         reverted_layers=("conv_head",),
+        left_out=("blocks.1.1",),
+        reductions=(ReductionRecord("blocks.1.1", 0.2, 0.03), ReductionRecord("24 px", 0.5, 0.06)),
         conditions=(SystemState(2, 0.5, 3000.0, 50.0, "performance"),),
         disturbed=("other programs",),
         siblings=(form, replace(form, reference=True, metrics=None)),

@@ -1,6 +1,7 @@
 """A network that is made smaller than it was trained: by a budget or as far as the gate allows, recovered, judged and shipped."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -28,11 +29,13 @@ def frames(digits: Path, tmp_path: Path) -> Path:
 
 def test_a_network_becomes_smaller_as_far_as_the_gate_allows(few_digits: Path, frames: Path, run, tmp_path: Path) -> None:
     photos = ("--train", few_digits / "train", "--val", few_digits / "val", "--hold-out", 0.5, "--unlabelled", frames)
-    done = run("fit", *ADAPTED, *photos, "--crop", 1, "--max-drop", 100, "--out", tmp_path / "out", "--json")
+    done = run("fit", *ADAPTED, *photos, "--crop", 1, "--max-drop", 100, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    result, manifest = json.loads(done.stdout), Bundle.open(tmp_path / "out").manifest
-    steps = [s["step"] for s in result["steps"]]
-    assert steps[:2] == ["float", "float, crop 0.873"]
+    manifest = Bundle.open(tmp_path / "out").manifest
+    assert [s.step for s in manifest.steps][:2] == ["float", "float, crop 0.873"]
+    assert re.search(r"form +activation +runtime +px +parts out", done.stdout)
+    assert re.search(r"strategy +activation +px +parts out", done.stdout)
+    assert ("made smaller by" in done.stdout) == bool(manifest.made_smaller_by)
     smaller = [s for s in manifest.siblings if s.resolution < 48 or s.left_out]
     assert smaller
     assert {s.activation for s in smaller} == {"hardswish"}  # it was trained with what the target prefers

@@ -10,6 +10,7 @@ multiplications made it only 1.1 to 1.4 times as fast.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -147,8 +148,9 @@ def loss_at(model: EfficientNet, photos: PixelFile, smaller: PixelFile) -> float
 
 
 def _divergence(answer: Tensor, whole: Tensor) -> float:
-    """The KL divergence of a batch's log-probabilities, which rounding may put below zero."""
-    return max(0.0, float(F.kl_div(answer, whole, log_target=True, reduction="sum")))
+    """The KL divergence of a batch's log-probabilities, which rounding may put below zero; infinite where it is no number."""
+    divergence = float(F.kl_div(answer, whole, log_target=True, reduction="sum"))
+    return max(0.0, divergence) if math.isfinite(divergence) else math.inf
 
 
 def _reduced(variant: Variant, to: Reduction) -> Variant:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from ..network.swap import swapped
 from ..precision import Precision
 from .forms import Form
 from .reduction import plan, recovered_as
-from .strategies import MIXED, STRATEGIES, Network, Quantized, first_strategy, recovered
+from .strategies import MIXED, STRATEGIES, Network, Quantized, Strategy, first_strategy, recovered
 
 WORTH = 1.05  # times faster: what a swap of the activation has to gain, at the interval's lower end
 
@@ -86,10 +87,10 @@ def quantize(context: NetworkContext, network: Network, judged: StepReport) -> C
     return _with_smaller(context, original, _made_of(chosen), found) if job.adapt == "auto" else found
 
 
-def climb(context: NetworkContext, network: Network) -> list[Attempt]:
+def climb(context: NetworkContext, network: Network, strategies: Sequence[Strategy] = STRATEGIES) -> list[Attempt]:
     """The attempts, in order, up to the first that passes."""
     attempts: list[Attempt] = []
-    for strategy in STRATEGIES:
+    for strategy in strategies:
         if not strategy.applies(context, network):
             continue
         if attempts and time.monotonic() > context.deadline:
@@ -181,13 +182,13 @@ def _with_smaller(context: NetworkContext, original: Network, start: Network, wh
         context.progress.say(planned.reason)
         for to in planned.reductions:
             aside, network = recovered_as(context, original, start, to)
-            tried = climb(aside, network)
+            tried = climb(aside, network, [first_strategy(aside, network)])  # what it lost before INT8 no strategy gives back
             attempts += tried
             forms += integer_forms(aside, best(tried))
             if not forms[-1].report.passed:
                 break
     except EdgeeffError as reason:
-        notes = [*whole.notes, f"No smaller network was made: {reason}"]
+        notes = [*whole.notes, f"It was not made smaller any further: {reason}"]
         return replace(whole, forms=tuple(forms), attempts=tuple(attempts), notes=tuple(notes))
     return Candidates(tuple(forms), tuple(attempts), tuple(notes), planned.options)
 

@@ -94,6 +94,12 @@ def test_the_mean_of_a_gate_is_that_over_photos(whole: EfficientNet, photos: Pix
     torch.testing.assert_close(gate_means(whole, photos, PREPROCESS)["blocks.3.1.se"], expected)
 
 
+def test_a_network_that_answers_no_numbers_costs_everything(whole: EfficientNet, photos: PixelFile) -> None:
+    broken = without(whole)
+    torch.nn.init.constant_(broken.classifier.bias, float("nan"))
+    assert loss_at(broken, photos, photos) == float("inf")
+
+
 def test_a_lower_resolution_changes_no_weight(whole: EfficientNet, photos: PixelFile) -> None:
     smaller = reduced(whole, Reduction(32))
     assert smaller.variant == whole.variant.at(32)

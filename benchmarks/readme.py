@@ -97,8 +97,8 @@ def render() -> str:
         "photos, without their labels (`python benchmarks/run.py hardswish`). Drops are against the original in float:",
         swapped("hardswish"),
         f"The whole fit, recovery included, took {whole('hardswish')} seconds.",
-        "**Made smaller**: V2-B0 with `--adapt auto`, as far as a gate of 3 points allows, from the 1000 photos without labels; the "
-        "forms in INT8, judged on 650 photos (`python benchmarks/run.py reduced`):",
+        "**Made smaller**: V2-B0 with `--adapt auto` as far as a gate of 3 points allows, from the 1000 photos without labels; the "
+        "INT8 forms, judged on 650 photos (`python benchmarks/run.py reduced`):",
         smaller("reduced"),
         f"What shipped loses {dropped(load('reduced')['measured']['held_out']['steps'][1])} points on 650 others that no choice "
         f"saw. The whole fit took {whole('reduced')} seconds.",

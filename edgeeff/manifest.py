@@ -120,13 +120,13 @@ class EngineRecord:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The float network and the shipped file (`steps`) on photos that no choice of the fit saw, judged once.
+    """The float network, the shipped file and other forms in INT8 (`steps`) on photos that no choice of the fit saw, judged once.
 
     `differs`: whether the loss is another than on the validation photos, by more than the sampling of photos explains at 95%.
     """
 
     photos_sha256: str
-    steps: tuple[StepReport, StepReport]
+    steps: tuple[StepReport, ...]
     differs: bool
 
 
@@ -218,6 +218,8 @@ class Manifest:
             return f"threads {self.threads}, classes {self.classes}: expected 0 or more threads, and 1 or more classes"
         if self.resolution != self.preprocess.resolution:
             return f"resolution {self.resolution}: expected that of preprocess, {self.preprocess.resolution}"
+        if self.held_out and len(self.held_out.steps) < 2:
+            return "held_out: expected the float network's step and that of what ships"
         if self.backend not in backends.names():
             return f"backend {self.backend!r}: expected one of {', '.join(backends.names())}"
         offered = backends.get(self.backend).PRECISIONS

@@ -137,6 +137,13 @@ def test_a_file_is_a_plain_name(tmp_path: Path, field: str, name: str) -> None:
         Manifest.read(tmp_path)
 
 
+def test_test_photos_judged_the_float_network_and_what_ships(tmp_path: Path) -> None:
+    held_out = {"photos_sha256": "0" * 64, "steps": [PLAIN["steps"][0]], "differs": False}
+    write(tmp_path, {**PLAIN, "held_out": held_out})
+    with pytest.raises(BadInput, match="held_out: expected the float network's step and that of what ships"):
+        Manifest.read(tmp_path)
+
+
 def test_a_manifest_is_the_same_after_json() -> None:
     manifest = small_manifest()
     again = Manifest.from_json(json.loads(json.dumps(manifest.to_json())), "test")

@@ -163,7 +163,7 @@ def fit(result: Fit) -> None:
         choice(result.choice)
     steps(manifest.steps, shipped=outcome.shipped.report.step)
     if held := manifest.held_out:
-        steps(held.steps, shipped=held.steps[-1].step, photos="test photos, which no choice has seen")
+        steps(held.steps, shipped=held.steps[1].step, photos="test photos, which no choice has seen")
     if len(manifest.ladder) > 1:
         ladder(manifest.ladder)
     if outcome.siblings:

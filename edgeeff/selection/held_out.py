@@ -1,7 +1,7 @@
 """The last judgement: what ships, on photos that no choice has seen, beside the float network there.
 
 Ranges, strategies, epochs and the shipped form were chosen on the validation photos, so their figure flatters; this one does not.
-Nothing is decided by it.
+Nothing is decided by it. The other forms in INT8 that were measured here are judged there as well, for comparison.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from ..context import NetworkContext
 from ..manifest import HeldOut
 from ..measurement.accuracy import Gate, StepReport
 from ..network.model import EfficientNet, predict
+from ..quantization.forms import Form
 from .outcome import Outcome
 
 
@@ -23,18 +24,25 @@ def judge_held_out(context: NetworkContext, model: EfficientNet, class_names: tu
     photos = context.pixels(context.photos.test.labelled_for(model.classes, class_names), context.preprocess)
     gate = Gate(photos, max_drop=job.max_drop, min_agreement=job.min_agreement, progress=context.progress)
     original = gate.judge("float, test photos", predict(model, context.preprocess))
-    run = target.runtime.load(form.file, precision=form.precision, threads=target.threads, throughput=True)
-    prepared = photos if form.preprocess == context.preprocess else context.pixels(photos.images, form.preprocess)
-    report = gate.on(prepared).judge(f"{form.report.step}, test photos", run)
-    held_out = HeldOut(photos.images.sha256, (original, report), report.differs_from(form.report))
-    return replace(outcome, held_out=held_out, verdict=f"{outcome.verdict} {_sentences(held_out, form.report)}")
+    prepared = {context.preprocess: photos}
+
+    def judged(form: Form) -> StepReport:
+        if form.preprocess not in prepared:
+            prepared[form.preprocess] = context.pixels(photos.images, form.preprocess)
+        run = target.runtime.load(form.file, precision=form.precision, threads=target.threads, throughput=True)
+        return gate.on(prepared[form.preprocess]).judge(f"{form.report.step}, test photos", run)
+
+    report = judged(form)
+    forms = (sibling.form for sibling in outcome.siblings if sibling.form.precision.quantized and not sibling.form.reference)
+    others = [judged(other) for other in forms if other is not form]
+    held_out = HeldOut(photos.images.sha256, (original, report, *others), report.differs_from(form.report))
+    return replace(outcome, held_out=held_out, verdict=f"{outcome.verdict} {_sentences(report, held_out.differs, form.report)}")
 
 
-def _sentences(held_out: HeldOut, validation: StepReport) -> str:
-    report = held_out.steps[-1]
+def _sentences(report: StepReport, differs: bool, validation: StepReport) -> str:
     text = f"On {report.images} photos that no choice has seen: {_loss(report)}"
     text += "." if report.passed else ", over what the gate allows."
-    if held_out.differs:
+    if differs:
         text += (
             f" That differs from the {_loss(validation)} of the validation photos by more than chance explains: expect the former."
         )

@@ -18,7 +18,7 @@ from ..network.activations import SWAPS
 from ..network.swap import swapped
 from ..precision import Precision
 from .forms import Form
-from .reduction import plan, recovered_as
+from .reduction import Plan, plan, recovered_as
 from .strategies import MIXED, STRATEGIES, Network, Quantized, Strategy, first_strategy, recovered
 
 WORTH = 1.05  # times faster: what a swap of the activation has to gain, at the interval's lower end
@@ -175,10 +175,10 @@ def _swap_where_it_pays(context: NetworkContext, network: Network, activation: s
 
 def _with_smaller(context: NetworkContext, original: Network, start: Network, whole: Candidates) -> Candidates:
     """`whole`, and the INT8 forms of smaller and smaller networks, up to the first that misses the gate."""
-    attempts, forms = list(whole.attempts), list(whole.forms)
+    attempts, forms, notes, planned = list(whole.attempts), list(whole.forms), list(whole.notes), Plan()
     try:
         planned = plan(context, start)
-        notes = [*whole.notes, planned.reason]
+        notes.append(planned.reason)
         context.progress.say(planned.reason)
         for to in planned.reductions:
             aside, network = recovered_as(context, original, start, to)
@@ -188,8 +188,7 @@ def _with_smaller(context: NetworkContext, original: Network, start: Network, wh
             if not forms[-1].report.passed:
                 break
     except EdgeeffError as reason:
-        notes = [*whole.notes, f"It was not made smaller any further: {reason}"]
-        return replace(whole, forms=tuple(forms), attempts=tuple(attempts), notes=tuple(notes))
+        notes.append(f"It was not made smaller any further: {reason}")
     return Candidates(tuple(forms), tuple(attempts), tuple(notes), planned.options)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from edgeeff.measurement.benchmark import Metrics
 from edgeeff.measurement.latency import Latency
 from edgeeff.network.reduce import Part, Reduction, removable, resolutions
 from edgeeff.network.variants import variant
-from edgeeff.quantization.ladder import best, climb, integer_forms
+from edgeeff.quantization.ladder import best, climb, integer_forms, quantize
 from edgeeff.quantization.reduction import Cut, Option, Plan, cuts, planned, recovered_as, savings, timings
 from edgeeff.quantization.strategies import recovered
 
@@ -216,3 +217,15 @@ def test_a_cache_gives_each_activation_its_own_weights(pixels: PixelFile, tmp_pa
     swish = recovered_as(context, network, network, to)[1]
     hardswish = recovered_as(context, network, recovered(context, network, "hardswish"), to)[1]
     assert [made.activation for made in (swish, hardswish)] == ["silu", "hardswish"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
+def test_when_the_time_is_up_it_stays_as_it_is_and_says_so(pixels: PixelFile, tmp_path: Path) -> None:
+    model = trained("b0", classes=10, resolution=SIZE)
+    context, network = context_of("host-cpu", pixels, model, tmp_path, agreement=0, seconds=0)
+    context = replace(context, job=replace(context.job, adapt="auto", activation="keep"))
+    found = quantize(context, network, context.gate.reports[0])
+    assert not any(form.left_out for form in found.forms)
+    assert "It was not made smaller any further: not tried: training needs at least 20 seconds" in found.notes[-1]
+    assert {record.name for record in found.reductions} == {*PARTS, *(f"{px} px" for px in resolutions(model.variant))}

@@ -92,6 +92,7 @@ def render() -> str:
         "Hardswish and made smaller as far as the gate allows (`--adapt auto --max-drop 1`), against one fine-tuned with Swish "
         "in float32, on test photos that no choice saw (`python benchmarks/run.py flowers12`):",
         transferred("flowers12"),
+        "Other programs used the machine meanwhile, and the fit had less time than on an idle one: a step more may be possible.",
         "**Hardswish for Swish**: V2-B0's activations swapped, recovered by matching its blocks to the original's on the 1000 "
         "photos, without their labels (`python benchmarks/run.py hardswish`). Measured before recovery learned from random crops, "
         "on all 1300 photos. Drops are against the original in float:",

@@ -378,7 +378,7 @@ V2_B0 = ("v2-b0", "v2_b0-imagenet.pth")
 SMALLER = ("--activation", "auto", "--adapt", "auto", "--max-drop", 3, "--time-budget", 18)
 SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "v2-b0": lambda data: imagenet(data, *V2_B0),
-    "lite0": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth", "--max-drop", 1.5),
+    "lite0": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth", "--max-drop", 1),
     "flowers12": lambda data: against_swish(data, "flowers12"),
     "trashnet": lambda data: against_swish(data, "trashnet"),
     "hardswish": lambda data: imagenet(data, *V2_B0, "--activation", "hardswish", "--max-drop", 1),

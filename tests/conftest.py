@@ -24,7 +24,7 @@ from edgeeff import Bundle
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests/startup")]
-pytest_plugins = ["boards"]
+pytest_plugins = ["attempts", "boards"]
 
 
 def python_path(*folders: Path) -> str:

@@ -1,0 +1,130 @@
+"""Hostile inputs: each has to end within ten seconds, in one line and with the right exit code. They are counted at the end.
+
+`hostile` tries them in this process, so that a thousand take a minute; what has to be killed or starved runs in one of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import FrameType
+
+import pytest
+
+from edgeeff.cli import main
+from edgeeff.errors import EdgeeffError
+
+SECONDS = 10.0
+PROPERTY = "hostile inputs"
+
+
+class TooSlow(BaseException):
+    """An attempt took longer than it may. No handler of exceptions in what is tried stops it."""
+
+
+@dataclass
+class Hostile:
+    """What one test tries. A test goes on after an input that is not handled cleanly, and fails at its end with all of them."""
+
+    tried: int = 0
+    failing: list[str] = field(default_factory=list)
+
+    def refused(self, *arguments: object, code: int = 2, words: tuple[str, ...] = (), name: object = None) -> None:
+        """The command line ends with `code` and one line, which has the `words`."""
+        what = repr(name if name is not None else arguments)[:200]
+        out, err = io.StringIO(), io.StringIO()
+        with self._attempt(what), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                ended = main([str(a) for a in arguments])
+            except SystemExit as end:  # argparse
+                ended = end.code if isinstance(end.code, int) else 1
+        lines = err.getvalue().strip().splitlines()
+        last = lines[-1] if lines else ""
+        wrong = [
+            *([f"exit code {ended}, expected {code}"] if ended != code else []),
+            *(["a traceback"] if "Traceback" in err.getvalue() else []),
+            *(["an internal error"] if "internal error" in last else []),
+            *(["no line of edgeeff's"] if not last.startswith("edgeeff") else []),
+            *(["control characters"] if any(not c.isprintable() for line in lines for c in line) else []),
+            *(f"no {word!r}" for word in words if word not in last),
+        ]
+        self._note(what, wrong, last)
+
+    @contextlib.contextmanager
+    def raises(self, kind: type[EdgeeffError], name: object) -> Iterator[None]:
+        """Within the block, `kind` is raised, with a message of one printable line."""
+        message, wrong = "", []
+        try:
+            with self._attempt(repr(name)[:200]):
+                yield
+            wrong = ["nothing was raised"]
+        except kind as error:
+            message = str(error)
+            wrong = [] if message.isprintable() else ["more than one printable line"]
+        except Exception as error:
+            message, wrong = str(error), [f"raised {type(error).__name__}"]
+        self._note(repr(name)[:200], wrong, message)
+
+    @contextlib.contextmanager
+    def harmless(self, name: object) -> Iterator[None]:
+        """Within the block, nothing is raised but an EdgeeffError: an input that may be good enough to use."""
+        message, wrong = "", []
+        try:
+            with self._attempt(repr(name)[:200]):
+                yield
+        except EdgeeffError as error:
+            message = str(error)
+            wrong = [] if message.isprintable() else ["more than one printable line"]
+        except Exception as error:
+            message, wrong = str(error), [f"raised {type(error).__name__}"]
+        self._note(repr(name)[:200], wrong, message)
+
+    def expect(self, condition: bool, name: object, message: str = "") -> None:
+        """One more input, judged by the caller."""
+        self._note(repr(name)[:200], [] if condition else ["not as expected"], message)
+
+    def _note(self, what: str, wrong: list[str], message: str) -> None:
+        self.tried += 1
+        if wrong:
+            self.failing.append(f"{what}: {', '.join(wrong)} ({message[:300]!r})")
+
+    @contextlib.contextmanager
+    def _attempt(self, what: str) -> Iterator[None]:
+        """Within the block, SECONDS may pass. The alarm that was set before, pytest-timeout's, is set again afterwards."""
+
+        def stop(signum: int, frame: FrameType | None) -> None:
+            raise TooSlow(what)
+
+        handler, start = signal.signal(signal.SIGALRM, stop), time.monotonic()
+        before, _ = signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        try:
+            yield
+        except TooSlow:
+            self.failing.append(f"{what}: longer than {SECONDS:g} seconds")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
+            if before:
+                signal.setitimer(signal.ITIMER_REAL, max(0.1, before - (time.monotonic() - start)))
+
+
+@pytest.fixture
+def hostile(request: pytest.FixtureRequest) -> Iterator[Hostile]:
+    tries = Hostile()
+    yield tries
+    request.node.user_properties.append((PROPERTY, (tries.tried, len(tries.failing))))
+    assert tries.tried, "nothing was tried"
+    assert not tries.failing, f"{len(tries.failing)} of {tries.tried} failing:\n" + "\n".join(tries.failing[:20])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many were tried in all, and how many of them were not handled cleanly."""
+    reports = (report for reports in terminalreporter.stats.values() for report in reports)
+    found = [value for each in reports for name, value in getattr(each, "user_properties", ()) if name == PROPERTY]
+    if found:
+        tried, failing = (sum(each) for each in zip(*found, strict=True))
+        terminalreporter.line(f"hostile inputs: {tried} tried, {tried - failing} clean, {failing} failing")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -97,6 +97,13 @@ class Context:
             return None
         return self.target.activation if self.job.activation in (None, "auto") else self.job.activation
 
+    @property
+    def int8_overflows(self) -> bool:
+        """Whether OpenVINO's INT8 sums can overflow where files are judged or where they are measured."""
+        return self.target.judge == "openvino" and (
+            device().int8_overflows or self.machine.facts(self.target.judge).device.int8_overflows
+        )
+
     def pixels(self, images: ImageSet, preprocess: Preprocess) -> PixelFile:
         """Photos decoded once for a network."""
         return PixelFile(images, preprocess, max_corrupt=self.job.max_corrupt, progress=self.progress)
@@ -105,24 +112,26 @@ class Context:
 @dataclass(frozen=True, kw_only=True)
 class NetworkContext(Context):
     """What the stages need that work on one trained network. `original` is the variant as it was trained; `deadline`, of
-    time.monotonic(), ends the search for INT8."""
+    time.monotonic(), ends the search for INT8. `prepared` are the calibration and the validation photos, decoded for each network.
+    """
 
     preprocess: Preprocess
     calibration: PixelFile
     gate: Gate
     original: Variant
     deadline: float
+    prepared: dict[Preprocess, tuple[PixelFile, PixelFile]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.prepared[self.preprocess] = self.calibration, self.gate.pixels
 
     def at(self, preprocess: Preprocess) -> NetworkContext:
-        """For the same network in another resolution: the same photos, prepared for that."""
-        if preprocess == self.preprocess:
-            return self
-        return replace(
-            self,
-            preprocess=preprocess,
-            calibration=self.pixels(self.calibration.images, preprocess),
-            gate=self.gate.on(self.pixels(self.gate.pixels.images, preprocess)),
-        )
+        """For the same network in another resolution: the same photos, prepared for that once."""
+        if preprocess not in self.prepared:
+            sets = self.calibration.images, self.gate.pixels.images
+            self.prepared[preprocess] = self.pixels(sets[0], preprocess), self.pixels(sets[1], preprocess)
+        calibration, validation = self.prepared[preprocess]
+        return replace(self, preprocess=preprocess, calibration=calibration, gate=self.gate.on(validation))
 
     @property
     def swap_to(self) -> str | None:

@@ -49,8 +49,8 @@ class AttemptRecord:
 class ReductionRecord:
     """What can make the network smaller: a block or a gate to leave out, by its module's name, or a lower resolution.
 
-    `saves_ms` is what INT8 is faster with it. `loss` is the mean KL divergence of the logits from the whole network's, before
-    recovery, on photos that networks recover on.
+    `saves_ms` is what the network is faster with it, in its fastest precision. `loss` is the mean KL divergence of the logits from
+    the whole network's, before recovery, on photos that networks recover on.
     """
 
     name: str

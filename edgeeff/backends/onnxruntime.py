@@ -93,6 +93,7 @@ def _session(model: Path, threads: int, profile: str = "") -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI, INT8 sums would overflow 16 bits by default
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     try:

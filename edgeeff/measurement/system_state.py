@@ -35,6 +35,15 @@ class Device:
     os: str
     hosts: Mapping[str, Device] = field(default_factory=dict)
 
+    @property
+    def int8_overflows(self) -> bool:
+        """Whether INT8 kernels add products in 16 bits, which overflow: on x86 without VNNI and AMX, here or on one of the hosts.
+
+        NNCF calls it the saturation issue: https://docs.openvino.ai, "overflow_fix" of its quantization parameters.
+        """
+        wide = {"avx_vnni", "avx512_vnni", "amx_int8"} & set(self.flags)
+        return ("avx2" in self.flags and not wide) or any(host.int8_overflows for host in self.hosts.values())
+
 
 @dataclass(frozen=True)
 class SystemState:

@@ -18,9 +18,11 @@ from ..network.activations import SWAPS
 from ..network.swap import swapped
 from ..precision import Precision
 from .forms import Form
+from .random_weights import kept_for_timing
 from .reduction import Plan, plan, recovered_as
 from .strategies import MIXED, STRATEGIES, Network, Quantized, Strategy, first_strategy, recovered
 
+HALF_RANGE = "INT8 weights have 7 bits: without VNNI instructions sums of 8-bit products overflow."
 WORTH = 1.05  # times faster: what a swap of the activation has to gain, at the interval's lower end
 
 
@@ -74,7 +76,7 @@ def quantize(context: NetworkContext, network: Network, judged: StepReport) -> C
     if forms[-1].excluded_layers and not target.compiles_on_device:
         whole = integer_forms(context, attempts[0])[0]
         forms.append(replace(whole, reference=True))
-    notes = []
+    notes = [HALF_RANGE] if context.int8_overflows else []
     if job.activation == "auto" and target.activation and _made_of(chosen).activation == "silu":
         note, faster = _swap_where_it_pays(context, network, target.activation)
         if faster:
@@ -154,13 +156,12 @@ def judge(context: NetworkContext, precision: Precision, network: Network, file:
 
 def gain(context: NetworkContext, network: Network, activation: str) -> tuple[float, tuple[float, float]]:
     """How many times faster INT8 is with another activation, and the 95% interval: weights do not matter to that."""
-    aside = replace(context, cache=context.cache.within("unrecovered"))
-    other = Network.export(swapped(network.model, activation), aside)
-    models = {}
-    for name, (where, each) in {"now": (context, network), "then": (aside, other)}.items():
-        file = first_strategy(where, each).quantize(where, each).file
-        models[name] = CompiledModel(context.target.backend, file, Precision.INT8, context.preprocess.resolution)
-    metrics = context.machine.benchmark(BenchmarkRequest(models, threads=context.target.threads), context.progress).metrics
+    target = context.target
+    models: dict[str, CompiledModel] = {}
+    for name, each in {"now": network.model, "then": swapped(network.model, activation)}.items():
+        file = kept_for_timing(context, each.variant.activation, each, context.preprocess, [Precision.INT8])[Precision.INT8]
+        models[name] = CompiledModel(target.backend, file, Precision.INT8, context.preprocess.resolution)
+    metrics = context.machine.benchmark(BenchmarkRequest(models, threads=target.threads), context.progress).metrics
     return ratio(metrics["now"].latency, metrics["then"].latency)
 
 
@@ -174,17 +175,21 @@ def _swap_where_it_pays(context: NetworkContext, network: Network, activation: s
 
 
 def _with_smaller(context: NetworkContext, original: Network, start: Network, whole: Candidates) -> Candidates:
-    """`whole`, and the INT8 forms of smaller and smaller networks, up to the first that misses the gate."""
+    """`whole`, and smaller and smaller networks in the precision that is fastest, up to the first that misses the gate."""
     attempts, forms, notes, planned = list(whole.attempts), list(whole.forms), list(whole.notes), Plan()
+    passed = [f.precision for f in forms if f.onnx == start.onnx and f.runtime == context.target.judge and f.report.passed]
     try:
-        planned = plan(context, start)
+        planned = plan(context, start, list(dict.fromkeys(passed)) or [Precision.INT8])
         notes.append(planned.reason)
         context.progress.say(planned.reason)
         for to in planned.reductions:
             aside, network = recovered_as(context, original, start, to)
-            tried = climb(aside, network, [first_strategy(aside, network)])  # what it lost before INT8 no strategy gives back
-            attempts += tried
-            forms += integer_forms(aside, best(tried))
+            if planned.precision.quantized:
+                tried = climb(aside, network, [first_strategy(aside, network)])  # what it lost before INT8 no strategy gives back
+                attempts += tried
+                forms += integer_forms(aside, best(tried))
+            else:
+                forms += float_forms(aside, network)
             if not forms[-1].report.passed:
                 break
     except EdgeeffError as reason:

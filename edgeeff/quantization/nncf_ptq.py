@@ -32,21 +32,21 @@ def quantize(
     *,
     fast_bias_correction: bool = True,
     quantile_ranges: bool = False,
+    half_range: bool = False,
     progress: Progress = SILENT,
 ) -> Path:
     """Write the INT8 version of a float IR into `folder`; returns its main file.
 
     Fast bias correction takes each layer's inputs from the float network, full bias correction those that arrive in the quantized
-    one. Ranges of activations are minima and maxima, or mean quantiles.
+    one. Ranges of activations are minima and maxima, or mean quantiles. With `half_range` weights are -64 to 63.
     """
     with quiet_nncf() as nncf:
-        data = _Calibration(nncf, model, calibration)
-        options = data.options
+        data = _Calibration(nncf, model, calibration, half_range)
         if quantile_ranges:
             ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MEAN_QUANTILE
-            options["advanced_parameters"] = nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges)
+            data.options["advanced_parameters"].activations_range_estimator_params = ranges
         progress.say(f"quantize: {len(data.images)} calibration photos")
-        quantized = nncf.quantize(data.model, data.dataset, fast_bias_correction=fast_bias_correction, **options)
+        quantized = nncf.quantize(data.model, data.dataset, fast_bias_correction=fast_bias_correction, **data.options)
     return save(quantized, folder)
 
 
@@ -56,6 +56,7 @@ def quantize_with_accuracy_control(
     folder: Path,
     *,
     max_drop: float,
+    half_range: bool = False,
     check_time: Callable[[], None] = lambda: None,
     progress: Progress = SILENT,
 ) -> Path:
@@ -68,7 +69,7 @@ def quantize_with_accuracy_control(
     import openvino
 
     with quiet_nncf() as nncf:
-        data = _Calibration(nncf, model, calibration)
+        data = _Calibration(nncf, model, calibration, half_range)
         teacher = openvino.Core().compile_model(data.model, "CPU")
         truth = np.concatenate([teacher(image)[0].argmax(1) for image in data.images])
 
@@ -95,13 +96,15 @@ def quantize_with_accuracy_control(
 class _Calibration:
     """What NNCF takes: the float model, the photos one by one, and the scheme."""
 
-    def __init__(self, nncf: ModuleType, model: Path, calibration: PixelFile) -> None:
+    def __init__(self, nncf: ModuleType, model: Path, calibration: PixelFile, half_range: bool) -> None:
         import openvino
 
         self.model = openvino.Core().read_model(model)
         self.images = list(calibration.batches(1))
         self.dataset = nncf.Dataset(self.images)
-        self.options: dict[str, Any] = {"subset_size": len(self.images), **_scheme(nncf)}
+        fix = nncf.OverflowFix.ENABLE if half_range else nncf.OverflowFix.FIRST_LAYER
+        advanced = nncf.AdvancedQuantizationParameters(overflow_fix=fix)
+        self.options: dict[str, Any] = {"subset_size": len(self.images), "advanced_parameters": advanced, **_scheme(nncf)}
 
 
 def quantize_for_timing(model: Path, image: Pixels, folder: Path) -> Path:

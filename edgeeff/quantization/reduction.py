@@ -1,8 +1,8 @@
-"""A smaller network, where INT8 is to be faster than it is: the reductions that buy most on the device at the least loss.
+"""A smaller network, where it is to be faster than it is: the reductions that buy most on the device at the least loss.
 
-What a part or a lower resolution is worth in latency is measured with files in INT8; what it costs in accuracy is estimated on the
-photos that networks recover on, which need no labels. Fusion makes latencies add up badly, so what a latency budget allows is
-decided by whole files, and the sums only put the combinations in order.
+What a part or a lower resolution is worth in latency is measured with files in the fastest precision; what it costs in accuracy is
+estimated on the photos that networks recover on, which need no labels. Fusion makes latencies add up badly, so what a latency
+budget allows is decided by whole files, and the sums only put the combinations in order.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from ..network.model import EfficientNet
 from ..network.reduce import Means, Part, Reduction, counterparts, gate_means, loss_at, losses, reduced, removable, resolutions
 from ..precision import Precision
 from ..records import dump_json, read_json
-from .random_weights import forms_for_timing
+from .random_weights import kept_for_timing
 from .strategies import Network, distilled_from
 
 RECOVERY = Schedule(6000, 5e-5)  # at 4e-4 V2-B0 without three blocks ends further from the original on other photos
-STEPS = (0.1, 0.2, 0.3, 0.4)  # shares of INT8's latency to save, one after the other, where no latency is asked for
+STEPS = (0.1, 0.2, 0.3, 0.4)  # shares of the latency to save, one after the other, where no latency is asked for
 PHOTOS = 64  # on which losses are estimated
 GRAIN = 64  # of combinations whose savings lie in the same 64th of the largest, the one of least loss is considered
 
@@ -38,7 +38,7 @@ Option = Part | int
 """What can make a network smaller: a part that is left out, or a lower resolution."""
 
 Timer = Callable[[Sequence[Reduction]], Mapping[Reduction, Metrics]]
-"""What INT8 costs after several reductions, measured in one run."""
+"""What a network costs after several reductions, measured in one run."""
 
 Estimate = Callable[[Sequence[Option]], Mapping[Option, float]]
 """What each option costs in accuracy."""
@@ -55,15 +55,22 @@ class Cut:
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to choose from; the reductions to try, one after the other; and why these, or why none."""
+    """What there is to choose from; the reductions to try, one after the other; and why these, or why none.
 
+    `precision` is what was timed, and the networks are to be made in.
+    """
+
+    precision: Precision = Precision.INT8
     options: tuple[ReductionRecord, ...] = ()
     reductions: tuple[Reduction, ...] = ()
     reason: str = ""
 
 
-def plan(context: NetworkContext, start: Network) -> Plan:
-    """How to make `start` smaller: as little as meets the latency budget, or without one more and more."""
+def plan(context: NetworkContext, start: Network, passed: Sequence[Precision]) -> Plan:
+    """How to make `start` smaller: as little as meets the latency budget, or without one more and more.
+
+    Timed is the fastest of the precisions in which it `passed` the gate.
+    """
 
     def make(folder: Path) -> None:
         photos = _few(context, PHOTOS)
@@ -81,23 +88,33 @@ def plan(context: NetworkContext, start: Network) -> Plan:
             return found
 
         variant = start.model.variant
+        own = Reduction(variant.resolution)
         options: list[Option] = [*resolutions(variant), *removable(variant)]
-        made = planned(context.budget, Reduction(variant.resolution), options, estimate, partial(timings, context, start))
+        costs = timings(context, start, passed, [own])
+        precision = min(costs, key=lambda p: costs[p][own].latency.p50)
+
+        def time(every: Sequence[Reduction]) -> Mapping[Reduction, Metrics]:
+            return timings(context, start, [precision], every)[precision]
+
+        made = planned(context.budget, own, options, estimate, time, precision)
         (folder / "plan.json").write_text(dump_json(made), encoding="utf-8")
 
     budget = context.budget
-    name = f"{start.activation}-plan-{budget.latency_ms}-p{budget.percentile}"  # the budget is no input of the cache
+    limits = f"{budget.latency_ms}-p{budget.percentile}-{'-'.join(map(str, passed))}"  # no inputs of the cache
+    name = f"{start.activation}-plan-{limits}"
     return read_json(context.cache.once(name, make) / "plan.json", Plan)
 
 
-def planned(budget: Budget, own: Reduction, options: Sequence[Option], estimate: Estimate, time: Timer) -> Plan:
+def planned(
+    budget: Budget, own: Reduction, options: Sequence[Option], estimate: Estimate, time: Timer, precision: Precision
+) -> Plan:
     """How to make a network smaller than it is (`own`). Nothing is estimated where the budget is met without."""
     limit, percentile = budget.latency_ms, budget.percentile
     needs = time([own])[own].upper_bound(percentile)
     if limit is not None and needs <= limit:
-        return Plan(reason=f"INT8 needs {needs:.2f} ms, so the network stays as it is.")
+        return Plan(precision, reason=f"In {precision} it needs {needs:.2f} ms, so the network stays as it is.")
     if not options:
-        return Plan(reason=f"INT8 needs {needs:.2f} ms, and nothing of the network can be left out.")
+        return Plan(precision, reason=f"In {precision} it needs {needs:.2f} ms, and nothing of the network can be left out.")
     whole, saves = savings(own, options, time)
     losses = {option: loss for option, loss in estimate(options).items() if math.isfinite(loss)}
     records = tuple(ReductionRecord(_named(option), saves[option], loss) for option, loss in losses.items())
@@ -105,12 +122,15 @@ def planned(budget: Budget, own: Reduction, options: Sequence[Option], estimate:
     if limit is None:
         enough = [next((cut.to for cut in frontier if cut.saves_ms >= share * whole), None) for share in STEPS]
         steps = tuple(dict.fromkeys(filter(None, enough)))
-        return Plan(records, steps, f"INT8 needs {whole:.2f} ms; {len(steps)} smaller networks are possible.")
-    return replace(_within(limit, percentile, needs, frontier, time), options=records)
+        reason = f"In {precision} it needs {whole:.2f} ms; {len(steps)} smaller networks are possible."
+        return Plan(precision, records, steps, reason)
+    missing = f"In {precision} it needs {needs:.2f} ms, {limit:g} are allowed"
+    reductions, reason = _within(limit, percentile, frontier, time)
+    return Plan(precision, records, reductions, missing + reason)
 
 
 def savings(own: Reduction, options: Sequence[Option], time: Timer) -> tuple[float, dict[Option, float]]:
-    """INT8's milliseconds, and by option those that it is faster with it.
+    """The whole network's milliseconds, and by option those that it is faster with it.
 
     Parts of one kind and stage save the same, so they are timed together.
     """
@@ -170,8 +190,11 @@ def _unbeaten(every: Iterable[Cut], grain: float) -> list[Cut]:
     return list(frontier.values())[::-1]
 
 
-def _within(limit: float, percentile: int, needs: float, frontier: Sequence[Cut], time: Timer) -> Plan:
-    """The reduction of least loss that meets the limit, found by halving: each is measured as a whole file."""
+def _within(limit: float, percentile: int, frontier: Sequence[Cut], time: Timer) -> tuple[tuple[Reduction, ...], str]:
+    """The reduction of least loss that meets the limit, if any, and what is to be said of it.
+
+    It is found by halving: each is measured as a whole file.
+    """
     measured: dict[int, float] = {}
 
     def meets(index: int) -> bool:
@@ -179,17 +202,16 @@ def _within(limit: float, percentile: int, needs: float, frontier: Sequence[Cut]
         measured[index] = time([to])[to].upper_bound(percentile)
         return measured[index] <= limit
 
-    missing = f"INT8 needs {needs:.2f} ms, {limit:g} are allowed"
     low, high = 0, len(frontier) - 1  # `low` misses the limit, and `high` meets it
     if high == 0:
-        return Plan(reason=f"{missing}, and nothing that can be left out saves time.")
+        return (), ", and nothing that can be left out saves time."
     if not meets(high):
-        return Plan(reason=f"{missing}, and the smallest that the network can be made needs {measured[high]:.2f} ms.")
+        return (), f", and the smallest that the network can be made needs {measured[high]:.2f} ms."
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if meets(middle) else (middle, high)
     to = frontier[high].to
-    return Plan(reductions=(to,), reason=f"{missing}; {listed(to)} it is {measured[high]:.2f} ms.")
+    return (to,), f"; {listed(to)} it is {measured[high]:.2f} ms."
 
 
 def listed(to: Reduction) -> str:
@@ -202,23 +224,18 @@ def _named(option: Option) -> str:
     return option.name if isinstance(option, Part) else f"{option} px"
 
 
-def timings(context: NetworkContext, network: Network, every: Sequence[Reduction]) -> dict[Reduction, Metrics]:
-    """What the fastest INT8 precision costs after these reductions, all measured in one run."""
+def timings(
+    context: NetworkContext, network: Network, precisions: Sequence[Precision], every: Sequence[Reduction]
+) -> dict[Precision, dict[Reduction, Metrics]]:
+    """What a network costs in each precision after each reduction, all measured in one run."""
     target = context.target
-    precisions = [precision for precision in target.usable() if precision.quantized]
     models: dict[str, CompiledModel] = {}
     for to in context.progress.track(every, "smaller networks to be timed", len(every)):
-
-        def make(folder: Path, to: Reduction = to) -> None:
-            forms = forms_for_timing(reduced(network.model, to), context.preprocess.at(to.resolution), target, folder)
-            names = {str(precision): str(file.relative_to(folder)) for precision, file in forms.items()}
-            (folder / "forms.json").write_text(dump_json(names), encoding="utf-8")
-
-        folder = context.cache.within(f"{network.activation}-timed").once(_name(to), make)
-        files = read_json(folder / "forms.json", dict[str, str])
-        models |= {_key(to, p): CompiledModel(target.backend, folder / files[str(p)], p, to.resolution) for p in precisions}
+        smaller, prepared = reduced(network.model, to), context.preprocess.at(to.resolution)
+        files = kept_for_timing(context, f"{network.activation}-{_name(to)}", smaller, prepared, precisions)
+        models |= {_key(to, p): CompiledModel(target.backend, files[p], p, to.resolution) for p in precisions}
     measured = context.machine.benchmark(BenchmarkRequest(models, threads=target.threads), context.progress).metrics
-    return {to: min((measured[_key(to, p)] for p in precisions), key=lambda m: m.latency.p50) for to in every}
+    return {p: {to: measured[_key(to, p)] for to in every} for p in precisions}
 
 
 def recovered_as(context: NetworkContext, original: Network, start: Network, to: Reduction) -> tuple[NetworkContext, Network]:

@@ -100,9 +100,10 @@ class NncfPtq:
             context.calibration,
             fast_bias_correction=self.fast_bias_correction,
             quantile_ranges=self.quantile_ranges,
+            half_range=context.int8_overflows,
             progress=context.progress,
         )
-        folder = context.cache.once(_folder(network, self.name), make)
+        folder = context.cache.once(_folder(context, network, self.name), make)
         return Quantized(network, folder / context.target.runtime.MODEL)
 
 
@@ -122,11 +123,12 @@ class AccuracyControl:
             network.compiled,
             context.calibration,
             max_drop=max_drop,
+            half_range=context.int8_overflows,
             check_time=partial(_check_time, context),
             progress=context.progress,
         )
         whole = first_strategy(context, network).quantize(context, network).file
-        file = context.cache.once(f"{_folder(network, self.name)}-{max_drop:g}", make) / context.target.runtime.MODEL
+        file = context.cache.once(f"{_folder(context, network, self.name)}-{max_drop:g}", make) / context.target.runtime.MODEL
         excluded = nncf_ptq.quantized_layers(whole) - nncf_ptq.quantized_layers(file)
         return Quantized(network, file, tuple(sorted(excluded)))
 
@@ -149,7 +151,7 @@ class SymmetricPtq:
         by_error = sorted(ranges, key=lambda name: -ranges[name].error)
         excluded, kept = by_error[: self.layers_in_float], by_error[self.layers_in_float :]
         make = partial(fake_quant.fake_quantized, network.model, {name: ranges[name] for name in kept})
-        return Quantized(network, _compiled(context, _folder(network, self.name), make), tuple(sorted(excluded)))
+        return Quantized(network, _compiled(context, _folder(context, network, self.name), make), tuple(sorted(excluded)))
 
 
 @dataclass(frozen=True)
@@ -172,12 +174,15 @@ class ActivationSwap:
 
 @dataclass(frozen=True)
 class QuantizationAwareTraining:
-    """Training with quantizers, from the symmetric ranges; the float network is the teacher."""
+    """Training with quantizers, from the symmetric ranges; the float network is the teacher.
+
+    It uses the whole range of weights, so it is of no use where sums overflow.
+    """
 
     name: str = "quantization-aware training"
 
     def applies(self, context: NetworkContext, network: Network) -> bool:
-        return True
+        return not context.int8_overflows
 
     def quantize(self, context: NetworkContext, network: Network) -> Quantized:
         def train() -> EfficientNet:
@@ -285,6 +290,6 @@ def _check_time(context: NetworkContext) -> None:
         raise OutOfTime("stopped: the time budget was used up.")
 
 
-def _folder(network: Network, name: str) -> str:
-    """The name of a strategy's folder in the stage cache."""
-    return f"{network.activation}-{name.replace(' ', '-')}"
+def _folder(context: NetworkContext, network: Network, name: str) -> str:
+    """The name of a strategy's folder in the stage cache: where files are measured is no input of that."""
+    return f"{network.activation}-{name.replace(' ', '-')}{'-half-range' if context.int8_overflows else ''}"

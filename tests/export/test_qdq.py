@@ -16,6 +16,7 @@ from edgeeff.data.preprocess import Preprocess
 from edgeeff.export import qdq
 from edgeeff.export.onnx import to_onnx
 from edgeeff.export.tensorrt_lint import lint
+from edgeeff.measurement.system_state import device
 from edgeeff.network.model import create, predict
 from edgeeff.quantization.fake_quant import calibrate, fake_quantized, layers, strip
 
@@ -55,6 +56,8 @@ def test_every_step_is_in_the_graph_with_its_weights_as_int8(quantized) -> None:
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_runtimes_compute_what_the_fake_quantized_network_does(quantized, pixels: PixelFile, runtime: str, tmp_path: Path) -> None:
+    if runtime == "openvino" and device().int8_overflows:
+        pytest.skip("OpenVINO's sums overflow on this processor, which lacks VNNI")
     network, path, _ = quantized
     images = next(pixels.batches(16))
     expected = predict(network, pixels.preprocess)(images)

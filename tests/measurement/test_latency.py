@@ -11,7 +11,7 @@ from edgeeff.machine import LOCAL
 from edgeeff.measurement import system_state
 from edgeeff.measurement.benchmark import BenchmarkRequest, CompiledModel, Metrics, benchmark, energy
 from edgeeff.measurement.latency import BLOCK, Latency, measure, ratio
-from edgeeff.measurement.system_state import Snapshot, SystemState, device, snapshot
+from edgeeff.measurement.system_state import Device, Snapshot, SystemState, device, snapshot
 from edgeeff.records import from_json, to_json
 from edgeeff.sysfs import ROOT
 
@@ -90,6 +90,22 @@ def test_a_target_is_known_by_its_processor(tmp_path: Path, files: dict[str, str
 def test_the_device_is_described() -> None:
     assert device().cores >= 1
     assert device().cpu
+
+
+@pytest.mark.parametrize(
+    ("flags", "overflows"),
+    [
+        (("avx2",), True),
+        (("avx2", "avx512f"), True),
+        (("avx2", "avx_vnni"), False),
+        (("avx512f", "avx512_vnni"), False),
+        ((), False),
+    ],
+)
+def test_int8_sums_overflow_without_vnni(flags: tuple[str, ...], overflows: bool) -> None:
+    one = Device("x86_64", "CPU", "25/17", 2, flags, "Linux")
+    both = replace(one, flags=(), hosts={"edge": one})
+    assert one.int8_overflows == both.int8_overflows == overflows
 
 
 def test_rounds_go_on_until_the_interval_is_narrow() -> None:

@@ -1,6 +1,7 @@
 """How a network is made smaller: the cheapest reductions that save enough, as whole files, and nothing where the budget is met."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from edgeeff.measurement.benchmark import Metrics
 from edgeeff.measurement.latency import Latency
 from edgeeff.network.reduce import Part, Reduction, removable, resolutions
 from edgeeff.network.variants import variant
-from edgeeff.quantization.ladder import best, climb, integer_forms, quantize
+from edgeeff.precision import Precision
+from edgeeff.quantization.ladder import Candidates, _onnx_form, _with_smaller, best, climb, float_forms, integer_forms, quantize
 from edgeeff.quantization.reduction import Cut, Option, Plan, cuts, planned, recovered_as, savings, timings
 from edgeeff.quantization.strategies import recovered
 
@@ -105,7 +107,7 @@ def estimate(options: Sequence[Option]) -> dict[Option, float]:
 
 
 def plan_for(budget: Budget, timed: Timed) -> Plan:
-    return planned(budget, NONE, OPTIONS, estimate, timed)
+    return planned(budget, NONE, OPTIONS, estimate, timed, Precision.INT8)
 
 
 def test_a_network_within_the_budget_stays_as_it_is() -> None:
@@ -113,8 +115,8 @@ def test_a_network_within_the_budget_stays_as_it_is() -> None:
         raise AssertionError("nothing is estimated")
 
     timed = Timed()
-    made = planned(Budget(latency_ms=10), NONE, OPTIONS, never, timed)
-    assert made == Plan(reason="INT8 needs 10.00 ms, so the network stays as it is.")
+    made = planned(Budget(latency_ms=10), NONE, OPTIONS, never, timed, Precision.INT8)
+    assert made == Plan(Precision.INT8, reason="In int8 it needs 10.00 ms, so the network stays as it is.")
     assert timed.asked == [NONE]
 
 
@@ -125,9 +127,7 @@ def test_parts_of_one_kind_and_stage_are_timed_together() -> None:
     assert saves[PARTS["blocks.1.1"]] == pytest.approx(3)
     assert saves[PARTS["blocks.3.1"]] == saves[PARTS["blocks.3.2"]] == pytest.approx(1)
     assert saves[192] == pytest.approx(WHOLE * (1 - (192 / 224) ** 2))
-    assert (
-        len(timed.asked) == 1 + 3 + 5 + 7
-    )  # as it is, another activation, lower resolutions, the stages with blocks to leave out, and those with gates
+    assert len(timed.asked) == 1 + 3 + 5 + 7  # as it is, lower resolutions, stages with blocks to leave out, those with gates
 
 
 def test_as_little_is_left_out_as_the_budget_needs() -> None:
@@ -135,7 +135,7 @@ def test_as_little_is_left_out_as_the_budget_needs() -> None:
     assert plan_for(Budget(latency_ms=7.5), Timed()).reductions == (Reduction(OWN, ("blocks.1.1",)),)
     made = plan_for(Budget(latency_ms=6), Timed())
     assert made.reductions == (Reduction(OWN, ("blocks.1.1", "blocks.2.1")),)
-    assert made.reason == "INT8 needs 10.00 ms, 6 are allowed; at 224 px without 1.1, 2.1 it is 6.00 ms."
+    assert made.reason == "In int8 it needs 10.00 ms, 6 are allowed; at 224 px without 1.1, 2.1 it is 6.00 ms."
     records = {record.name: record for record in made.options}
     assert set(records) == {*PARTS, "192 px", "160 px", "144 px"}
     assert (records["blocks.2.1"].saves_ms, records["blocks.2.1"].loss) == pytest.approx((1, 0.1))
@@ -158,7 +158,7 @@ def test_what_makes_the_answers_no_numbers_is_never_chosen() -> None:
     def broken(options: Sequence[Option]) -> dict[Option, float]:
         return {o: math.inf if isinstance(o, Part) and o.name == "blocks.2.1" else loss for o, loss in estimate(options).items()}
 
-    made = planned(Budget(latency_ms=9), NONE, OPTIONS, broken, Timed())
+    made = planned(Budget(latency_ms=9), NONE, OPTIONS, broken, Timed(), Precision.INT8)
     assert made.reductions == (Reduction(OWN, ("blocks.3.1",)),)
     assert "blocks.2.1" not in {record.name for record in made.options}
 
@@ -166,7 +166,9 @@ def test_what_makes_the_answers_no_numbers_is_never_chosen() -> None:
 def test_a_budget_that_nothing_buys_back_says_what_the_smallest_needs() -> None:
     made = plan_for(Budget(latency_ms=0.5), Timed())
     assert made.reductions == ()
-    assert made.reason.startswith("INT8 needs 10.00 ms, 0.5 are allowed, and the smallest that the network can be made needs ")
+    assert made.reason.startswith(
+        "In int8 it needs 10.00 ms, 0.5 are allowed, and the smallest that the network can be made needs "
+    )
 
 
 def test_without_a_latency_budget_it_becomes_smaller_step_by_step() -> None:
@@ -203,9 +205,32 @@ def test_a_smaller_network_becomes_an_int8_file_that_says_so(pixels: PixelFile, 
 def test_smaller_networks_are_timed_in_one_run(pixels: PixelFile, tmp_path: Path) -> None:
     context, network = context_of("host-cpu", pixels, trained("b0", classes=10, resolution=SIZE), tmp_path, agreement=0)
     asked = [Reduction(SIZE), Reduction(SIZE, ("blocks.2.1", "blocks.4.1.se")), Reduction(32)]
-    timed = timings(context, network, asked)
-    assert all(metrics.latency.p50 > 0 for metrics in timed.values())
-    assert list(timed) == asked
+    timed = timings(context, network, [Precision.INT8, Precision.FLOAT32], asked)
+    assert list(timed) == [Precision.INT8, Precision.FLOAT32]
+    for costs in timed.values():
+        assert list(costs) == asked
+        assert all(metrics.latency.p50 > 0 for metrics in costs.values())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
+def test_where_int8_does_not_pass_the_float_network_becomes_smaller(pixels: PixelFile, tmp_path: Path) -> None:
+    context, network = context_of("host-cpu", pixels, trained("b0", classes=10, resolution=SIZE), tmp_path, agreement=0)
+    context = replace(context, job=replace(context.job, adapt="auto", activation="keep"))
+    missed = replace(context.gate.reports[0], passed=False)
+    whole = Candidates(
+        (
+            *float_forms(context, network),
+            replace(_onnx_form(context, network, missed), precision=Precision.INT8, runtime="openvino"),
+        ),
+        (),
+    )
+    found = _with_smaller(context, network, network, whole)
+    smaller = [form for form in found.forms if form.preprocess.resolution < SIZE or form.left_out]
+    assert smaller
+    assert not any(form.precision.quantized for form in smaller)
+    assert found.attempts == ()
+    assert re.match(r"In (float32|bf16) it needs [\d.]+ ms; 1 smaller networks are possible\.", found.notes[-1])
 
 
 @pytest.mark.slow

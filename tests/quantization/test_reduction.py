@@ -20,6 +20,7 @@ from edgeeff.measurement.latency import Latency
 from edgeeff.network.reduce import Part, Reduction, removable, resolutions
 from edgeeff.network.variants import variant
 from edgeeff.precision import Precision
+from edgeeff.progress import Progress
 from edgeeff.quantization.ladder import Candidates, _onnx_form, _with_smaller, best, climb, float_forms, integer_forms, quantize
 from edgeeff.quantization.reduction import Cut, Option, Plan, cuts, planned, recovered_as, savings, timings
 from edgeeff.quantization.strategies import recovered
@@ -199,6 +200,52 @@ def test_a_smaller_network_becomes_an_int8_file_that_says_so(pixels: PixelFile, 
     again = recovered_as(context, network, network, to)[1]  # from the cache
     for a, b in zip(made.model.state_dict().values(), again.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+class StopAfter(Progress):
+    """Ctrl-C after a number of steps that are reported; `steps` counts them."""
+
+    def __init__(self, last: float = math.inf) -> None:
+        self.last, self.steps = last, 0
+
+    def say(self, line: str) -> None:
+        self.steps += 1
+        if self.steps > self.last:
+            raise KeyboardInterrupt
+
+    def track(self, items, label: str, total: int):
+        for item in items:
+            self.say(label)
+            yield item
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
+def test_interrupted_anywhere_it_ends_as_the_same_file(pixels: PixelFile, tmp_path: Path) -> None:
+    to, model = Reduction(32, ("blocks.2.1", "blocks.5.2.se")), trained("b0", classes=10, resolution=SIZE)
+
+    def make(folder: Path, progress: Progress) -> bytes:
+        folder.mkdir(exist_ok=True)
+        context, network = context_of("host-cpu", pixels, model, folder, agreement=0)
+        aside, made = recovered_as(replace(context, progress=progress), network, network, to)
+        file = integer_forms(aside, best(climb(aside, made)))[0].file
+        return b"".join(part.read_bytes() for part in backends.get("openvino").files(file) if part.suffix == ".bin")
+
+    whole = StopAfter()
+    expected = make(tmp_path / "undisturbed", whole)
+    for share in (0.2, 0.4, 0.6, 0.8):
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path / "interrupted", StopAfter(share * whole.steps / 2))
+    assert make(tmp_path / "interrupted", StopAfter()) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
+def test_photos_that_are_all_alike_do_no_harm(pixels: PixelFile, tmp_path: Path) -> None:
+    context, network = context_of("host-cpu", pixels, trained("b0", classes=10, resolution=SIZE), tmp_path, agreement=0)
+    alike = replace(context.photos, learning=pixels.images.take([0] * 32))
+    made = recovered_as(replace(context, photos=alike), network, network, Reduction(32, ("blocks.2.1",)))[1]
+    assert all(torch.isfinite(value).all() for value in made.model.state_dict().values())
 
 
 @pytest.mark.slow

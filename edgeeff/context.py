@@ -32,6 +32,7 @@ NOT_INPUTS = (
     "budget",
     "labels",
     "max_drop",
+    "max_class_drop",
     "min_agreement",
     "variants",
     "activation",
@@ -96,6 +97,17 @@ class Context:
         if self.photos.training is None or self.job.activation == "keep":
             return None
         return self.target.activation if self.job.activation in (None, "auto") else self.job.activation
+
+    def gate_on(self, pixels: PixelFile) -> Gate:
+        """A gate with the job's limits; its first step is the float network."""
+        job = self.job
+        return Gate(
+            pixels,
+            max_drop=job.max_drop,
+            min_agreement=job.min_agreement,
+            max_class_drop=job.max_class_drop,
+            progress=self.progress,
+        )
 
     def pixels(self, images: ImageSet, preprocess: Preprocess) -> PixelFile:
         """Photos decoded once for a network."""

@@ -145,11 +145,11 @@ def by_class(reports: Sequence[StepReport]) -> None:
             rows.append([r.step, *worst, *([f"{r.balanced or 0:.2f}"] if uneven else [])])
     if rows:
         columns = ["step", "class", "photos", "float %", "now %", "drop", *(["mean %"] if uneven else [])]
-        mean = "; the mean of all classes" if uneven else ""
+        mean = "; mean of all" if uneven else ""
         table(columns, rows, title=f"the class that loses most, of those with {LEAST_PHOTOS} photos or more{mean}")
 
 
-def _short(name: str, most: int = 16) -> str:
+def _short(name: str, most: int = 12) -> str:
     """A name that a person chose, as a cell: printable, and not long."""
     shown = "".join(c if c.isprintable() else "�" for c in name)
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"

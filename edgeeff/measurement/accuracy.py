@@ -228,7 +228,8 @@ class Gate:
             )
         found = list(remarks(answers.classes, self.labels, answers.known, self.name))
         if self.max_class_drop is not None:
-            photos = np.bincount(self._classes(answers.classes))
+            truth = self._truth(answers.classes)
+            photos = np.bincount(truth[truth != NO_ANSWER])
             if few := int(((photos > 0) & (photos < LEAST_PHOTOS)).sum()):
                 which = "class with fewer than {} photos is" if few == 1 else "classes with fewer than {} photos are"
                 found.append(f"{few} {which.format(LEAST_PHOTOS)} not held to --max-class-drop.")
@@ -236,13 +237,13 @@ class Gate:
         for remark in found:
             self.progress.say(remark)
 
-    def _classes(self, baseline: Classes) -> NDArray[np.integer]:
-        """Each photo's class: its label, or without labels what the float model says, where it says anything."""
-        return baseline[baseline != NO_ANSWER] if self.labels is None else self.labels
+    def _truth(self, baseline: Classes) -> NDArray[np.integer]:
+        """Each photo's class: its label, or without labels what the float model says."""
+        return baseline if self.labels is None else self.labels
 
     def _report(self, step: str, answers: Answers, seconds: float) -> StepReport:
         said, baseline = answers.classes, self.answers[0].classes
-        truth = baseline if self.labels is None else self.labels
+        truth = self._truth(baseline)
         before, after = ((each == truth) & (each != NO_ANSWER) for each in (baseline, said))
         known = truth != NO_ANSWER
         report = StepReport(

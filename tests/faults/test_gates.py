@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from attempts import Hostile
+from manifests import PREPROCESS, small_bundle
 from PIL import Image
 
 from edgeeff import Precision
@@ -19,8 +21,11 @@ from edgeeff.compilation import _checked
 from edgeeff.data.images import ImageSet, PixelFile, Pixels
 from edgeeff.data.preprocess import Preprocess
 from edgeeff.errors import AccuracyGateFailed, BadInput, EdgeeffError
+from edgeeff.export.onnx import to_onnx
 from edgeeff.measurement.accuracy import Answers, Gate, agreement
 from edgeeff.measurement.by_class import LEAST_PHOTOS, balanced_accuracy, worst_class
+from edgeeff.network import checkpoint
+from edgeeff.network.model import EfficientNet, create
 from edgeeff.records import dump_json
 
 PHOTOS, CLASSES = 300, 10
@@ -278,17 +283,24 @@ def test_frames_without_numbers_leave_the_label_of_the_others(hostile: Hostile) 
         hostile.expect(good, (i, seconds, threshold))
 
 
-def test_a_fit_of_a_network_that_overflows_is_refused(hostile: Hostile, few_digits: Path, tmp_path: Path) -> None:
-    import torch
+@pytest.fixture(scope="module")
+def overflowing() -> EfficientNet:
+    """Finite weights, and logits that are not."""
+    network = create("phi-4", classes=10, resolution=32).eval()
+    with torch.no_grad():
+        network.bn2.weight.fill_(1e9)  # what arrives at the classifier is large enough
+        network.classifier.weight.fill_(3e38)
+    return network
 
-    from edgeeff.network import checkpoint, model
 
-    network = model.create("phi-4", classes=10, resolution=32)
+def test_a_fit_of_a_network_that_overflows_is_refused(
+    hostile: Hostile, overflowing: EfficientNet, few_digits: Path, tmp_path: Path
+) -> None:
+    network = copy.deepcopy(overflowing)
     preprocess = Preprocess.standard(32, network.variant.mean, network.variant.std)
     fit = ("fit", "--target", "host-cpu", "--latency", 500, "--variant", "phi-4", "--calib", few_digits / "train")
     for value in (3e38, -3e38, 0.0):
         with torch.no_grad():
-            network.bn2.weight.fill_(1e9)  # what arrives at the classifier is large enough
             network.classifier.weight.fill_(value)
             network.classifier.bias.zero_()
         checkpoint.save(network, tmp_path / "w.safetensors", preprocess, tuple("0123456789"))
@@ -296,3 +308,14 @@ def test_a_fit_of_a_network_that_overflows_is_refused(hostile: Hostile, few_digi
         words = ("float: ", "check the weights" if value == 0 else "for 60 of 60 photos (100.00%)")
         hostile.refused(*arguments, "--accept", code=4, words=words, name=f"weights of {value:g}")
         hostile.expect(not (tmp_path / "out").exists(), f"no bundle of {value:g}")
+
+
+def test_a_bundle_that_answers_with_no_numbers_is_refused_by_every_verb(
+    hostile: Hostile, overflowing: EfficientNet, few_digits: Path, tmp_path: Path
+) -> None:
+    onnx = to_onnx(overflowing, PREPROCESS, tmp_path / "model.onnx")
+    with np.errstate(invalid="ignore"):
+        path = small_bundle(tmp_path, onnx, "onnxruntime").path
+        hostile.refused("eval", path, "--val", few_digits / "val", code=4, words=("bundle: ", "for 60 of 60 photos"))
+        hostile.refused("camera", path, "--source", few_digits / "val/3", words=("numbers that are not finite",))
+        hostile.refused("verify", path, words=("off by nan",))

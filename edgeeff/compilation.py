@@ -6,6 +6,7 @@ Never imports torch, onnx or nncf: numpy, Pillow and the device's own TensorRT d
 from __future__ import annotations
 
 import datetime
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ def compile_bundle(
 ) -> Compilation:
     """Build, check and measure every form of a bundle, and put the best engine into it.
 
-    With labelled photos in `job.val` an engine may lose no more than the bundle's `max_drop` against the float32 engine. Without,
+    With photos in `job.val` an engine is held to the bundle's own gate against the float32 engine, by classes too. Without,
     it is compared with what its graph, which was judged before, answers to the golden photos.
     """
     source = Bundle.open(job.bundle)
@@ -82,7 +83,13 @@ def compile_bundle(
     if job.val is not None:
         images = ImageSet.open(job.val).labelled_for(facts.classes, source.labels)
         pixels = PixelFile(images, source.preprocess, max_corrupt=job.max_corrupt, progress=progress)
-        gate = Gate(pixels, max_drop=facts.max_drop, progress=progress)
+        gate = Gate(
+            pixels,
+            max_drop=facts.max_drop,
+            min_agreement=facts.min_agreement,
+            max_class_drop=facts.max_class_drop,
+            progress=progress,
+        )
     with _working_folder(source.path.resolve()) as work:
         engines = _built(source, work, gate, job.dla, progress)
         golden = source.golden()
@@ -96,6 +103,7 @@ def compile_bundle(
         engines = [replace(e, record=_with_latency(e.record, timed)) for e in engines]
         shipped = engines[_decide(engines, source)]
         verdict = _explain(shipped.record, [e.record for e in engines], source)
+        verdict = " ".join((verdict, *(gate.remarks if gate else ())))
         if timed.noise:
             verdict += f" Not a sound measurement: {'; '.join(timed.noise)}."
         written = _write(source, work / "bundle", shipped, engines, timed, verdict)
@@ -149,9 +157,10 @@ def _checked(precision: Precision, file: Path, run: Predict, golden: Golden, gat
         note = f"answers other than its graph does: off by {difference:.3f} standard deviations of the logits, allowed {TOLERANCE}"
         if precision is Precision.FLOAT32:
             raise EdgeeffError(f"the float32 engine {note}. TensorRT computes something else here; please report it.")
-    elif gate and report and not report.passed:
-        note = gate.refusal(report)
-    return EngineRecord(precision, difference, not note, note, report, round(file.stat().st_size / 1e6, 3))
+    elif report and not report.passed:
+        note = report.refusal
+    told = difference if math.isfinite(difference) else None
+    return EngineRecord(precision, told, not note, note, report, round(file.stat().st_size / 1e6, 3))
 
 
 def _with_latency(record: EngineRecord, timed: LatencyRun) -> EngineRecord:

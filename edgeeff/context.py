@@ -32,6 +32,7 @@ NOT_INPUTS = (
     "budget",
     "labels",
     "max_drop",
+    "max_class_drop",
     "min_agreement",
     "variants",
     "activation",
@@ -102,6 +103,17 @@ class Context:
         """Whether OpenVINO's INT8 sums can overflow where files are judged or where they are measured."""
         return self.target.judge == "openvino" and (
             device().int8_overflows or self.machine.facts(self.target.judge).device.int8_overflows
+        )
+
+    def gate_on(self, pixels: PixelFile) -> Gate:
+        """A gate with the job's limits; its first step is the float network."""
+        job = self.job
+        return Gate(
+            pixels,
+            max_drop=job.max_drop,
+            min_agreement=job.min_agreement,
+            max_class_drop=job.max_class_drop,
+            progress=self.progress,
         )
 
     def pixels(self, images: ImageSet, preprocess: Preprocess) -> PixelFile:

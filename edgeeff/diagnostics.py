@@ -23,7 +23,7 @@ from .data.images import Pixels
 from .data.preprocess import Preprocess
 from .export.onnx import module_path
 from .manifest import Manifest
-from .measurement.accuracy import Gate
+from .measurement.accuracy import NO_ANSWER, Gate
 from .measurement.latency import Latency
 from .network.variants import published
 from .precision import Precision
@@ -157,7 +157,7 @@ def mistakes(gate: Gate, step: int) -> tuple[Mistake, ...]:
     if gate.labels is None:
         return ()
     said, images, root = gate.answers[step], gate.pixels.images, gate.pixels.images.root
-    wrong = np.flatnonzero(said.classes != gate.labels)
+    wrong = np.flatnonzero((said.classes != gate.labels) & (said.classes != NO_ANSWER))
     found = []
     for i in map(int, wrong[np.argsort(-said.probabilities[wrong], kind="stable")][:MISTAKES]):
         found.append(
@@ -173,8 +173,9 @@ def mistakes(gate: Gate, step: int) -> tuple[Mistake, ...]:
 
 
 def confusion(labels: NDArray[Any], predicted: NDArray[Any], classes: int) -> Confusion:
-    """What was mistaken for what. `labels` and `predicted` are `(N,)` integers."""
-    wrong = int((labels != predicted).sum())
+    """What was mistaken for what. `labels` and `predicted` are `(N,)` integers; photos without an answer are wrong, and no more."""
+    wrong, answered = int((labels != predicted).sum()), predicted != NO_ANSWER
+    labels, predicted = labels[answered], predicted[answered]
     if classes <= MATRIX:
         matrix = np.zeros((classes, classes), int)
         np.add.at(matrix, (labels, predicted), 1)

@@ -21,7 +21,10 @@ EVERYTHING = Budget(fps=1, memory_mb=1e9)  # asks for these costs, and limits no
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy in percent; `decode_seconds` are those of reading the photos, `seconds` those of running the network."""
+    """Accuracy in percent; `decode_seconds` are those of reading the photos, `seconds` those of running the network.
+
+    `balanced` is the mean recall of the classes (None: they are even); `remarks` say what keeps the photos from judging.
+    """
 
     bundle: str
     precision: Precision
@@ -31,6 +34,8 @@ class Evaluation:
     decode_seconds: float
     seconds: float
     images_per_second: float
+    balanced: float | None
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,14 @@ class BundleBenchmark:
 
 
 def evaluate(job: EvaluateJob, *, progress: Progress = SILENT) -> Evaluation:
-    """The accuracy of the compiled file; raises BadInput for photos without labels or with others than the network's."""
+    """The accuracy of the compiled file; raises BadInput for photos without labels or with others than the network's,
+    AccuracyGateFailed where it answers with no finite numbers."""
     bundle, images = labelled(job)
     start = time.monotonic()
     pixels = PixelFile(images, bundle.preprocess, max_corrupt=job.max_corrupt, progress=progress)
     decoding = time.monotonic() - start
-    report = Gate(pixels, max_drop=100, progress=progress).judge("bundle", bundle.load(throughput=True))
+    gate = Gate(pixels, max_drop=100, progress=progress)
+    report = gate.judge("bundle", bundle.load(throughput=True))
     return Evaluation(
         bundle=str(job.bundle),
         precision=bundle.manifest.precision,
@@ -61,6 +68,8 @@ def evaluate(job: EvaluateJob, *, progress: Progress = SILENT) -> Evaluation:
         decode_seconds=decoding,
         seconds=report.seconds,
         images_per_second=report.images / (decoding + report.seconds),
+        balanced=report.balanced,
+        remarks=gate.remarks,
     )
 
 

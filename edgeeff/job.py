@@ -58,6 +58,9 @@ class Job:
         None, help="of the weights, where the file does not say (default: the variant's)", choices=PADDINGS
     )
     max_drop: float = option(0.5, help="top-1 points that a step may lose (default 0.5)", metavar="POINTS", parse=float)
+    max_class_drop: float | None = option(
+        None, help="points that any class of 5 photos or more may lose (default: no limit)", metavar="POINTS", parse=float
+    )
     min_agreement: float = option(97.0, help="the gate for unlabelled --val (default 97)", metavar="PERCENT", parse=float)
     max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE", parse=float)
     calibration: str | Path = option(
@@ -106,6 +109,8 @@ class Job:
     def _check_numbers(self) -> None:
         if not (math.isfinite(self.max_drop) and 0 <= self.max_drop <= 100):
             raise BadInput(f"--max-drop {self.max_drop}: expected 0 to 100 points.")
+        if self.max_class_drop is not None and not 0 <= self.max_class_drop <= 100:
+            raise BadInput(f"--max-class-drop {self.max_class_drop}: expected 0 to 100 points.")
         if not 0 <= self.min_agreement <= 100:
             raise BadInput(f"--min-agreement {self.min_agreement}: expected 0 to 100 percent.")
         if not 0 <= self.max_corrupt < 1:

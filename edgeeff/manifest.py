@@ -174,6 +174,7 @@ class Manifest:
     metrics: Metrics | None = None
     held_out: HeldOut | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    max_class_drop: float | None = None
 
     @property
     def made_smaller_by(self) -> list[ReductionRecord]:

@@ -21,7 +21,7 @@ from .files import space_in
 from .job import Job
 from .machine import LOCAL, Machine
 from .manifest import Manifest
-from .measurement.accuracy import Gate, StepReport
+from .measurement.accuracy import StepReport
 from .network.architecture import Variant
 from .network.model import predict
 from .network.variants import grid
@@ -105,7 +105,7 @@ def judge_float(context: Context, weights: Weights) -> tuple[NetworkContext, Net
     job, model, target = context.job, weights.model, context.target
     validation = context.photos.validation.labelled_for(model.classes, weights.class_names)
     pixels = context.pixels(validation, weights.preprocess)
-    gate = Gate(pixels, max_drop=job.max_drop, min_agreement=job.min_agreement, progress=context.progress)
+    gate = context.gate_on(pixels)
     gate.require("float", predict(model, weights.preprocess))
     if weights.usual:
         step = f"float, crop {weights.usual.crop:.3g}"

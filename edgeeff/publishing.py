@@ -82,6 +82,7 @@ def describe(context: NetworkContext, made: Made) -> Manifest:
         remedy=shipped.strategy,
         budget=context.budget,
         max_drop=job.max_drop,
+        max_class_drop=job.max_class_drop,
         min_agreement=job.min_agreement,
         refusals=made.refusals,
         steps=tuple(gate.reports),

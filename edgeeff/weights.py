@@ -13,7 +13,7 @@ from .data.images import class_names
 from .data.preprocess import Preprocess
 from .errors import BadInput
 from .files import user_path
-from .measurement.accuracy import rank
+from .measurement.accuracy import agreement, rank
 from .network import checkpoint, distributed
 from .network.architecture import Variant
 from .network.model import EfficientNet, create, predict
@@ -79,7 +79,7 @@ def ranking(context: Context, candidates: Sequence[Variant]) -> Ranking | None:
         model, preprocess = _at(context, v.at(resolution), resolution)
         answers[resolution] = rank(predict(model, preprocess), context.pixels(context.photos.calibration, preprocess))[:, 0]
     reference = answers[own.variant.resolution]
-    return Ranking(own.classes, lambda c: 100 * float((answers[c.resolution] == reference).mean()))
+    return Ranking(own.classes, lambda c: agreement(answers[c.resolution], reference))
 
 
 def _at(context: Context, v: Variant, resolution: int | None) -> tuple[EfficientNet, Preprocess]:

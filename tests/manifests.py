@@ -12,12 +12,14 @@ from edgeeff.data.preprocess import Preprocess
 from edgeeff.manifest import AttemptRecord, EngineRecord, FormRecord, Manifest, ReductionRecord, Rehearsal
 from edgeeff.measurement.accuracy import StepReport
 from edgeeff.measurement.benchmark import Metrics
+from edgeeff.measurement.by_class import ClassDrop
 from edgeeff.measurement.latency import Latency
 from edgeeff.measurement.system_state import Device, SystemState
 
 PREPROCESS = Preprocess(32, 36, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
 LATENCY = Latency(1.0, 1.5, 2.0, (0.9, 1.1), (1.0, 1.1), (1.4, 1.6), (1.9, 2.1), 3.0, (0.5, 2.5, 3.0, 1.0))
-STEP = StepReport("int8", 90.0, 99.0, 0.5, (-0.5, 1.5), 98.0, 200, True, False, 900, 1.5)
+WORST = ClassDrop(3, "three", 20, 95.0, 80.0)
+STEP = StepReport("int8", 90.0, 99.0, 0.5, (-0.5, 1.5), 98.0, 200, False, False, 900, 1.5, WORST, 88.0, 0, "int8: class 'three'")
 METRICS = Metrics(LATENCY, {"size_mb": 1.25, "fps": 900.0}, {"pi@one": LATENCY})
 
 
@@ -53,6 +55,7 @@ def small_manifest() -> Manifest:
         remedy="",
         budget=Budget(latency_ms=5.0, fps=10.0, percentile=90),
         max_drop=0.5,
+        max_class_drop=10.0,
         min_agreement=97.0,
         steps=(STEP,),
         ladder=(

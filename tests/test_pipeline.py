@@ -11,6 +11,7 @@ import pytest
 from conftest import SMALL
 
 from edgeeff import Bundle
+from edgeeff.measurement.accuracy import StepReport
 
 
 def test_the_json_has_every_promised_field(fitted) -> None:
@@ -173,6 +174,20 @@ def test_auto_says_what_a_swap_gains(swish_weights: Path, unlabelled: Path, run,
     assert done.returncode == 0, done.stderr
     assert "hardswish makes INT8" in done.stdout
     assert "not worth a swap" in done.stdout or "recovered, it loses" in done.stdout
+    shipped = next(s for s in Bundle.open(tmp_path / "out").manifest.steps if s.step == "int8")
+    require_worst_class(done.stdout, shipped)
+
+
+def require_worst_class(output: str, step: StepReport) -> None:
+    """The table and the step name the same class, of photos that the float network says to be of it."""
+    worst = step.worst_class
+    assert worst is not None
+    assert worst.before == 100
+    assert worst.photos >= 5
+    table = output.partition("the class that loses most, of those with 5 photos or more\n")[2].splitlines()
+    assert table[0].split() == ["step", "class", "photos", "float", "%", "now", "%", "drop"]
+    (row,) = [line.split() for line in table if line.startswith(f"{step.step} ")][:1]
+    assert row[-5:] == [worst.name, str(worst.photos), "100.00", f"{worst.after:.2f}", f"{worst.drop:+.2f}"]
 
 
 def test_when_all_remedies_fail_nothing_ships_unless_accepted(swish_weights: Path, unlabelled: Path, run, tmp_path: Path) -> None:

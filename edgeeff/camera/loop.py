@@ -55,7 +55,7 @@ class Camera:
         self._models = ModelCache(bundle, options, len(self.captures), SILENT if photos_only else progress)
         self._next_source = 0
         self._last_warnings: dict[int, str] = {}  # of each source, so that each is given once
-        self._unusable: dict[int, BadInput] = {}  # why the first frame of a source that cannot be used cannot
+        self._unusable: dict[int, BadInput] = {}  # why the first frame of a source that cannot be used or labelled cannot
         self._started_at = time.monotonic()
         self._closed = False
 
@@ -71,8 +71,7 @@ class Camera:
             capture.start()
         try:
             while (frame := self._wait_for_frame()) is not None:
-                if model := self._model_for(frame):
-                    result = self._label(frame, model)
+                if (model := self._model_for(frame)) and (result := self._label(frame, model)):
                     try:
                         yield result
                     finally:
@@ -193,17 +192,22 @@ class Camera:
             return None
         return model
 
-    def _label(self, frame: CapturedFrame, model: Watch) -> Result:
-        """The frame's classes by the model, and its source's label after it."""
+    def _label(self, frame: CapturedFrame, model: Watch) -> Result | None:
+        """The frame's classes by the model, and its source's label after it; None where the model's answer is no finite numbers."""
         source = self.captures[frame.source].source
         start = time.monotonic()
         logits = model(frame.pixels)[0].astype(np.float64)  # (classes,)
         done = time.monotonic()
+        if not np.isfinite(logits).all():
+            reason = f"frame {frame.number}: the model answers with numbers that are not finite"
+            self._unusable.setdefault(frame.source, BadInput(f"{source.name}: {reason}. Check it here: edgeeff verify."))
+            source.skip(self.progress.say, reason)
+            return None
         exponentials = np.exp(logits - logits.max())
         probabilities = exponentials / exponentials.sum()
         seconds = frame.captured_at if source.live else frame.number * source.frame_seconds
         label = self._smoothers[frame.source].update(seconds, probabilities)
-        best = np.argsort(-probabilities)[: self.options.top]
+        best = np.argsort(-probabilities, kind="stable")[: self.options.top]
         self.stats[frame.source].labels += 1
         return Result(
             source=source.name,

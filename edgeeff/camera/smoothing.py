@@ -14,7 +14,8 @@ class LabelSmoother:
     """Smooths probabilities exponentially with a time constant of `seconds`, and chooses the label with hysteresis.
 
     A class becomes the label when its smoothed probability reaches `threshold`. It stays the label until that probability falls
-    below HYSTERESIS times the threshold, or HYSTERESIS times the probability of the most likely class.
+    below HYSTERESIS times the threshold, or HYSTERESIS times the probability of the most likely class. Probabilities that are not
+    all finite change nothing: in an average they would stay for ever.
     """
 
     def __init__(self, seconds: float, threshold: float) -> None:
@@ -25,6 +26,8 @@ class LabelSmoother:
 
     def update(self, at: float, probabilities: NDArray[np.floating]) -> int | None:
         """The index of the label after a frame captured at that second, with probabilities `(classes,)`; None for no label."""
+        if not np.isfinite(probabilities).all():
+            return self.label
         previous = probabilities if self._smoothed is None else self._smoothed
         weight = 1 - math.exp(-max(at - self._updated_at, 0) / self.seconds) if self.seconds else 1.0
         self._smoothed, self._updated_at = previous + weight * (probabilities - previous), at

@@ -173,7 +173,8 @@ def _eval(options: argparse.Namespace) -> object:
     result = evaluate(job, progress=TerminalProgress())
     if not options.json:
         speed = f"{result.images_per_second:.0f} a second with decoding"
-        print(f"top-1 {result.top1:.2f}%  top-5 {result.top5:.2f}%  {result.images} photos, {speed}")
+        balanced = "" if result.balanced is None else f"  mean of the classes {result.balanced:.2f}%"
+        print(f"top-1 {result.top1:.2f}%  top-5 {result.top5:.2f}%{balanced}  {result.images} photos, {speed}")
     return result
 
 

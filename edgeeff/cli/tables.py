@@ -55,12 +55,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str =
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     grid = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         grid.add_column(column, justify="left" if i < left else "right")
     for i, row in enumerate(rows):
-        grid.add_row(*row, style="bold" if i == marked else None)
+        grid.add_row(*map(Text, row), style="bold" if i == marked else None)  # names in brackets are no markup
     Console().print(grid)
 
 
@@ -128,6 +129,30 @@ def steps(reports: Sequence[StepReport], *, shipped: str, photos: str = "photos"
         rows.append([r.step, f"{r.top1:.2f}", f"{r.top5:.2f}", *drop, agreement, passed, proven])
     marked = next((i for i, r in enumerate(reports) if r.step == shipped), None)
     table(columns, rows, title=f"accuracy on {reports[0].images} {photos}", marked=marked)
+    by_class(reports)
+
+
+def by_class(reports: Sequence[StepReport]) -> None:
+    """The class that loses most in each step, with the number of its photos, and the mean of the classes where they are uneven."""
+    from ..measurement.by_class import LEAST_PHOTOS
+
+    uneven = any(r.balanced is not None for r in reports)
+    rows = []
+    for r in reports:
+        if r.worst_class or uneven:
+            w = r.worst_class
+            worst = [_short(w.name), str(w.photos), f"{w.before:.2f}", f"{w.after:.2f}", f"{w.drop:+.2f}"] if w else [""] * 5
+            rows.append([r.step, *worst, *([f"{r.balanced or 0:.2f}"] if uneven else [])])
+    if rows:
+        columns = ["step", "class", "photos", "float %", "now %", "drop", *(["mean %"] if uneven else [])]
+        mean = "; mean of all" if uneven else ""
+        table(columns, rows, title=f"the class that loses most, of those with {LEAST_PHOTOS} photos or more{mean}")
+
+
+def _short(name: str, most: int = 12) -> str:
+    """A name that a person chose, as a cell: printable, and not long."""
+    shown = "".join(c if c.isprintable() else "�" for c in name)
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 def ladder(attempts: Sequence[AttemptRecord]) -> None:
@@ -309,6 +334,7 @@ def engines(compiled: Compilation) -> None:
         rows.append([str(e.precision), *latency, drop, off, f"{e.size_mb:.1f}", "yes" if e.passed else "NO"])
     columns = ["engine", "p50 ms", "95% interval", "p90", "drop", "off its graph", "MB", "passed"]
     table(columns, rows, title="engines built here", marked=compiled.engines.index(compiled.shipped))
+    by_class([e.accuracy for e in compiled.engines if e.accuracy])
     print(f"{compiled.verdict}\n\nbundle: {compiled.bundle.path}")
 
 

@@ -1,7 +1,7 @@
 """Accuracy after every step, on the same photos, and whether it is still good enough.
 
 Every step is compared photo by photo with the float model. Works with any `Predict`; keeps a few numbers a photo, whatever the
-number of classes.
+number of classes. A photo whose logits say nothing has no answer: it is neither right, nor the same as any other.
 """
 
 from __future__ import annotations
@@ -10,19 +10,23 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.images import PixelFile, Pixels, Predict
-from ..errors import AccuracyGateFailed
+from ..errors import AccuracyGateFailed, BadInput
 from ..progress import SILENT, Progress
+from .by_class import LEAST_PHOTOS, ClassDrop, balanced_accuracy, worst_class
+from .remarks import Z, remarks
 
+Classes = NDArray[np.int32]  # (N,)
 Ranking = NDArray[np.int32]  # (N, ≤ 5): the classes of the highest logits, best first
+NO_ANSWER = -1  # in place of a class
 BATCH = 128
-Z = 1.96
+ROUNDING = 1e-9  # points: a drop at the limit passes
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class StepReport:
 
     `drop` is top-1 lost against the float model (negative: gained), `drop_ci` its paired 95% interval. `proven`: the whole
     interval lies within the limit. `needed`: about how many photos would prove it at the rates seen (None: no number would).
+    `worst_class` lost most of all (None: none lost any), `balanced` is the mean recall of the classes (None: they are even), and
+    `not_finite` counts the photos that get a logit which is no finite number. `refusal` says why a step does not pass.
     """
 
     step: str
@@ -44,6 +50,10 @@ class StepReport:
     proven: bool
     needed: int | None
     seconds: float
+    worst_class: ClassDrop | None = None
+    balanced: float | None = None
+    not_finite: int = 0
+    refusal: str = ""
 
     @property
     def loss(self) -> float:
@@ -65,34 +75,55 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a step says of every photo: its class `(N,)`, and the probability of that class `(N,)`."""
+    """What a step says of every photo: its best classes `ranking`, and the probability of the first `(N,)`.
 
-    classes: NDArray[np.int32]
+    NO_ANSWER stands for all of a photo's classes, with probability 0, where one of its logits is not finite (`not_finite` counts
+    these photos), or where too many share the highest. Two may share it, as FP16 rounds, and the lower class is then the answer,
+    as on a camera; of two classes in all, both may not. `known` is the number of logits.
+    """
+
+    ranking: Ranking
     probabilities: NDArray[np.float32]
+    not_finite: int
+    known: int
+
+    @property
+    def classes(self) -> Classes:
+        """The answer to each photo."""
+        return self.ranking[:, 0]
+
+    @classmethod
+    def of(cls, logits: NDArray[np.float32]) -> Answers:
+        """Those of a batch's logits `(N, classes)`."""
+        finite: NDArray[np.bool_] = np.all(np.isfinite(logits), axis=1)
+        known = logits.shape[1]
+        values = np.where(finite[:, None], logits, 0).astype(np.float64)
+        highest = values.max(1, keepdims=True)
+        sharing = np.count_nonzero(values == highest, axis=1)
+        answered = finite & (sharing <= (2 if known > 2 else 1))
+        best = np.sort(np.argpartition(-values, min(5, known) - 1, axis=1)[:, :5], axis=1)
+        order = np.argsort(-np.take_along_axis(values, best, 1), axis=1, kind="stable")
+        ranking = np.where(answered[:, None], np.take_along_axis(best, order, 1), NO_ANSWER)
+        probabilities = np.where(answered, 1 / np.exp(values - highest).sum(1), 0)
+        return cls(ranking.astype(np.int32), probabilities.astype(np.float32), int((~finite).sum()), known)
+
+    @classmethod
+    def to(cls, pixels: Batches, predict: Predict, label: str, progress: Progress) -> Answers:
+        """Those of a step to photos, which are at least one."""
+        batches = progress.track(pixels.batches(BATCH), label, math.ceil(len(pixels) / BATCH))
+        parts = [cls.of(logits) for logits in map(predict, batches)]
+        ranking, probabilities = (np.concatenate(each) for each in zip(*((p.ranking, p.probabilities) for p in parts), strict=True))
+        return cls(ranking, probabilities, sum(p.not_finite for p in parts), parts[0].known)
 
 
 def rank(predict: Predict, pixels: PixelFile, *, label: str = "evaluate", progress: Progress = SILENT) -> Ranking:
-    """The top five classes of every photo."""
-    return _asked(predict, pixels, label, progress)[0]
+    """The top five classes of every photo; NO_ANSWER for one whose logits say nothing."""
+    return Answers.to(pixels, predict, label, progress).ranking
 
 
-def _asked(predict: Predict, pixels: Batches, label: str, progress: Progress) -> tuple[Ranking, NDArray[np.float32]]:
-    """The top five classes of every photo, and the first one's probability `(N,)`."""
-    batches = progress.track(pixels.batches(BATCH), label, math.ceil(len(pixels) / BATCH))
-    found = [(_top5(logits), _probability(logits)) for logits in map(predict, batches)]
-    return np.concatenate([r for r, _ in found]), np.concatenate([p for _, p in found])
-
-
-def _probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The largest value of each row's softmax."""
-    return 1 / np.exp(logits - logits.max(1, keepdims=True)).sum(1)  # type: ignore[no-any-return]
-
-
-def _top5(logits: NDArray[np.float32]) -> Ranking:
-    k = min(5, logits.shape[1])
-    best = np.argpartition(-logits, k - 1, axis=1)[:, :k]
-    order = np.argsort(-np.take_along_axis(logits, best, 1), axis=1, kind="stable")
-    return np.take_along_axis(best, order, 1).astype(np.int32)
+def agreement(ours: Classes, theirs: Classes) -> float:
+    """The percent of the photos that get the same answer from both. No answer is not the same as any other."""
+    return 100 * float(((ours == theirs) & (ours != NO_ANSWER)).mean())
 
 
 def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[float, tuple[float, float]]:
@@ -130,16 +161,30 @@ class Gate:
     """Judges steps on one set of photos against the first step, the float model.
 
     With labels a step passes when it loses at most `max_drop` points of top-1; without, when at least `min_agreement` percent of
-    the photos get the float model's label.
+    the photos get the float model's label. With `max_class_drop` no class of LEAST_PHOTOS or more may lose more points than that.
+    A step whose logits are not all finite never passes, nor does one that says the same of every photo where the float model is
+    right about LEAST_PHOTOS of other classes. `remarks` are those on the float model's answers. Raises BadInput where there is no
+    photo.
     """
 
-    def __init__(self, pixels: PixelFile, *, max_drop: float, min_agreement: float = 97.0, progress: Progress = SILENT) -> None:
-        self.pixels, self.max_drop, self.min_agreement, self.progress = pixels, max_drop, min_agreement, progress
+    def __init__(
+        self,
+        pixels: PixelFile,
+        *,
+        max_drop: float,
+        min_agreement: float = 97.0,
+        max_class_drop: float | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        if not len(pixels):
+            raise BadInput(f"{pixels.images.root}: no photo to judge a network by. Give some.")
+        self.pixels, self.progress = pixels, progress
+        self.max_drop, self.min_agreement, self.max_class_drop = max_drop, min_agreement, max_class_drop
         labels = pixels.images.labels
         self.labels = None if labels is None else np.array(labels)
         self.reports: list[StepReport] = []
         self.answers: list[Answers] = []  # a report each
-        self._baseline: Ranking | None = None
+        self.remarks: tuple[str, ...] = ()
 
     def on(self, pixels: PixelFile) -> Gate:
         """The same gate for the same photos prepared in another way: its baseline and its reports are these."""
@@ -148,52 +193,121 @@ class Gate:
         return other
 
     def judge(self, step: str, predict: Predict, pixels: Batches | None = None) -> StepReport:
-        """Evaluate and report; the first call sets the float baseline. `pixels`: the same photos in another shape."""
+        """Evaluate and report; the first call sets the float baseline. `pixels`: the same photos in another shape.
+
+        Raises AccuracyGateFailed where the float model's own logits say nothing.
+        """
         start = time.monotonic()
-        ranking, probabilities = _asked(predict, pixels or self.pixels, f"accuracy of {step}", self.progress)
-        if self._baseline is None:
-            self._baseline = ranking
-        report = self._report(step, ranking, self._baseline, time.monotonic() - start)
+        answers = Answers.to(pixels or self.pixels, predict, f"accuracy of {step}", self.progress)
+        if not self.answers:
+            self._begin(step, answers)
+        self.answers.append(answers)
+        report = self._report(step, answers, time.monotonic() - start)
         self.reports.append(report)
-        self.answers.append(Answers(ranking[:, 0], probabilities))
         return report
 
     def require(self, step: str, predict: Predict) -> StepReport:
         """Judge a step that the fit cannot go on without."""
         report = self.judge(step, predict)
         if not report.passed:
-            raise AccuracyGateFailed(self.refusal(report))
+            raise AccuracyGateFailed(report.refusal)
         return report
 
-    def refusal(self, report: StepReport) -> str:
-        if report.drop is None or report.top1 is None:
-            shares = f"{report.agreement:.2f}% < {self.min_agreement:g}%"
-            return f"{report.step}: agreement with the float model {shares} ({report.images} images)."
-        return (
-            f"{report.step}: top-1 {report.top1 + report.drop:.2f} → {report.top1:.2f}, "
-            f"drop {report.drop:.2f} points > {self.max_drop:g} allowed ({report.images} images)."
-        )
+    def name(self, label: int) -> str:
+        """A class's name; its number where it has none."""
+        names = self.pixels.images.classes
+        return names[label] if label < len(names) else str(label)
 
-    def _report(self, step: str, ranking: Ranking, baseline: Ranking, seconds: float) -> StepReport:
-        agreement = 100 * float((ranking[:, 0] == baseline[:, 0]).mean())
-        if self.labels is None:
-            passed = agreement >= self.min_agreement
-            return StepReport(step, None, None, None, None, agreement, len(ranking), passed, False, None, seconds)
-        right = ranking[:, 0] == self.labels
-        before = baseline[:, 0] == self.labels
-        drop, interval = paired_drop(before, right)
-        top5 = 100 * float((ranking == self.labels[:, None]).any(1).mean())
-        needed = images_needed(before, right, self.max_drop)
-        return StepReport(
+    def _begin(self, step: str, answers: Answers) -> None:
+        """Refuse a float model that cannot be compared with, and remark on its answers."""
+        if answers.not_finite:
+            raise AccuracyGateFailed(_not_finite(step, answers))
+        if (answers.classes == NO_ANSWER).all():
+            raise AccuracyGateFailed(
+                f"{step}: every photo gets equal logits, so the network says nothing. Expected a trained one: check the weights."
+            )
+        found = list(remarks(answers.classes, self.labels, answers.known, self.name))
+        if self.max_class_drop is not None:
+            truth = self._truth(answers.classes)
+            photos = np.bincount(truth[truth != NO_ANSWER])
+            if few := int(((photos > 0) & (photos < LEAST_PHOTOS)).sum()):
+                which = "class with fewer than {} photos is" if few == 1 else "classes with fewer than {} photos are"
+                found.append(f"{few} {which.format(LEAST_PHOTOS)} not held to --max-class-drop.")
+        self.remarks = tuple(found)
+        for remark in found:
+            self.progress.say(remark)
+
+    def _truth(self, baseline: Classes) -> NDArray[np.integer]:
+        """Each photo's class: its label, or without labels what the float model says."""
+        return baseline if self.labels is None else self.labels
+
+    def _report(self, step: str, answers: Answers, seconds: float) -> StepReport:
+        said, baseline = answers.classes, self.answers[0].classes
+        truth = self._truth(baseline)
+        before, after = ((each == truth) & (each != NO_ANSWER) for each in (baseline, said))
+        known = truth != NO_ANSWER
+        report = StepReport(
             step=step,
-            top1=100 * float(right.mean()),
-            top5=top5,
-            drop=drop,
-            drop_ci=interval,
-            agreement=agreement,
-            images=len(ranking),
-            passed=drop <= self.max_drop + 1e-9,
-            proven=interval[1] <= self.max_drop,
-            needed=needed,
+            top1=None,
+            top5=None,
+            drop=None,
+            drop_ci=None,
+            agreement=agreement(said, baseline),
+            images=len(said),
+            passed=False,
+            proven=False,
+            needed=None,
             seconds=seconds,
+            worst_class=worst_class(truth[known], before[known], after[known], self.name),
+            not_finite=answers.not_finite,
         )
+        if self.labels is not None:
+            drop, interval = paired_drop(before, after)
+            report = replace(
+                report,
+                top1=100 * float(after.mean()),
+                top5=100 * float((answers.ranking == self.labels[:, None]).any(1).mean()),
+                drop=drop,
+                drop_ci=interval,
+                proven=interval[1] <= self.max_drop,
+                needed=images_needed(before, after, self.max_drop),
+                balanced=balanced_accuracy(self.labels, after),
+            )
+        others = int((before & ~np.isin(truth, said)).sum())
+        refusal = self._refusal(report, answers, others)
+        return replace(report, passed=not refusal, proven=report.proven and not refusal, refusal=refusal)
+
+    def _refusal(self, report: StepReport, answers: Answers, others: int) -> str:
+        """Why a step does not pass; empty where it does. `others`: photos that the float model has right, of classes never said."""
+        step, images = report.step, f"({report.images} images)"
+        if answers.not_finite:
+            return _not_finite(step, answers)
+        if report.top1 is None or report.drop is None:
+            if report.agreement < self.min_agreement:
+                return f"{step}: agreement with the float model {report.agreement:.2f}% < {self.min_agreement:g}% {images}."
+        elif report.drop > self.max_drop + ROUNDING:
+            return (
+                f"{step}: top-1 {report.top1 + report.drop:.2f} → {report.top1:.2f}, "
+                f"drop {report.drop:.2f} points > {self.max_drop:g} allowed {images}."
+            )
+        said = np.unique(answers.classes[answers.classes != NO_ANSWER])
+        if len(said) <= 1 and others >= LEAST_PHOTOS:
+            only = "".join(f" but class {self.name(int(label))!r}" for label in said)
+            return (
+                f"{step}: says nothing{only} for any photo, but the float model is right about {others} of other classes {images}."
+            )
+        worst = report.worst_class
+        if worst and self.max_class_drop is not None and worst.drop > self.max_class_drop + ROUNDING:
+            return (
+                f"{step}: class {worst.name!r} {worst.before:.2f} → {worst.after:.2f}, "
+                f"drop {worst.drop:.2f} points > {self.max_class_drop:g} allowed ({worst.photos} images of it)."
+            )
+        return ""
+
+
+def _not_finite(step: str, answers: Answers) -> str:
+    count, images = answers.not_finite, len(answers.classes)
+    return (
+        f"{step}: a logit is not a finite number for {count} of {images} photos ({100 * count / images:.2f}%). "
+        "Check the weights, or use another precision."
+    )

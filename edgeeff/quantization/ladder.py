@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..context import NetworkContext
-from ..errors import EdgeeffError
+from ..errors import AccuracyGateFailed, EdgeeffError
 from ..export import fp16, tensorrt_lint
 from ..manifest import AttemptRecord, ReductionRecord
 from ..measurement.accuracy import StepReport
@@ -73,9 +73,8 @@ def quantize(context: NetworkContext, network: Network, judged: StepReport) -> C
     for each in dict.fromkeys((network, _made_of(chosen))):
         forms += float_forms(context, each)
     forms += integer_forms(context, chosen)
-    if forms[-1].excluded_layers and not target.compiles_on_device:
-        whole = integer_forms(context, attempts[0])[0]
-        forms.append(replace(whole, reference=True))
+    if forms[-1].excluded_layers and attempts[0].quantized and not target.compiles_on_device:
+        forms.append(replace(integer_forms(context, attempts[0])[0], reference=True))
     notes = [HALF_RANGE] if context.int8_overflows else []
     if job.activation == "auto" and target.activation and _made_of(chosen).activation == "silu":
         note, faster = _swap_where_it_pays(context, network, target.activation)
@@ -90,7 +89,10 @@ def quantize(context: NetworkContext, network: Network, judged: StepReport) -> C
 
 
 def climb(context: NetworkContext, network: Network, strategies: Sequence[Strategy] = STRATEGIES) -> list[Attempt]:
-    """The attempts, in order, up to the first that passes."""
+    """The attempts, in order, up to the first that passes; raises what is wrong where none gives a file.
+
+    The first strategy has to give one, but that its file may be refused for its answers, as one that does not compute numbers.
+    """
     attempts: list[Attempt] = []
     for strategy in strategies:
         if not strategy.applies(context, network):
@@ -103,7 +105,7 @@ def climb(context: NetworkContext, network: Network, strategies: Sequence[Strate
             made = strategy.quantize(context, network)
             report = judge(context, Precision.INT8, made.network, made.file, strategy.name if attempts else "")
         except EdgeeffError as reason:
-            if not attempts:
+            if not attempts and not isinstance(reason, AccuracyGateFailed):
                 raise
             attempts.append(Attempt(strategy.name, network.activation, time.monotonic() - start, note=str(reason)))
             continue
@@ -111,6 +113,8 @@ def climb(context: NetworkContext, network: Network, strategies: Sequence[Strate
         attempts.append(Attempt(strategy.name, made.network.activation, seconds, made, report, routine=not attempts))
         if report.passed:
             break
+    if not any(attempt.report for attempt in attempts):
+        raise AccuracyGateFailed(attempts[0].note)
     return attempts
 
 

@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from ..context import NetworkContext
 from ..errors import AccuracyGateFailed, BudgetNotMet
 from ..export import qdq, tensorrt_lint
 from ..export.onnx import to_onnx
-from ..measurement.accuracy import rank
+from ..measurement.accuracy import agreement, rank
 from ..measurement.system_state import device
 from ..network import checkpoint, distributed
 from ..network.activations import SWAPS, Schedule
@@ -274,11 +273,10 @@ def _compiled(context: NetworkContext, name: str, make: Callable[[], EfficientNe
         plain.unlink()
         file = runtime.compile(graph, folder)
         run = runtime.load(file, precision=Precision.INT8, threads=target.threads, throughput=True)
-        answers = [rank(p, context.calibration)[:, 0] for p in (run, predict(network, context.preprocess))]
-        agreement = 100 * float(np.mean(answers[0] == answers[1]))
-        if agreement < LEAST_AGREEMENT:
+        alike = agreement(*(rank(p, context.calibration)[:, 0] for p in (run, predict(network, context.preprocess))))
+        if alike < LEAST_AGREEMENT:
             raise AccuracyGateFailed(
-                f"{name}: the compiled file and the fake-quantized network agree on {agreement:.1f}% of the calibration photos, "
+                f"{name}: the compiled file and the fake-quantized network agree on {alike:.1f}% of the calibration photos, "
                 f"expected {LEAST_AGREEMENT:g}%."
             )
 

@@ -19,6 +19,7 @@ from ..bundle import DIAGNOSTICS, REPORT, Bundle
 from ..diagnostics import CandidateRow, Diagnostics
 from ..errors import BadInput
 from ..manifest import FormRecord, Manifest
+from ..measurement.by_class import LEAST_PHOTOS
 from ..measurement.latency import Latency, ratio
 from ..precision import Precision
 from ..records import read_json, to_json
@@ -71,6 +72,7 @@ def render(manifest: Manifest, diagnostics: Diagnostics) -> str:
         smaller=[record.name for record in manifest.made_smaller_by],
         limits=[(name, kind) for name, kind in KINDS.items() if name != "latency_ms"],
         unlimited=not manifest.budget.limits,
+        least=LEAST_PHOTOS,
     )
 
 

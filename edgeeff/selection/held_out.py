@@ -1,7 +1,8 @@
 """The last judgement: what ships, on photos that no choice has seen, beside the float network there.
 
 Ranges, strategies, epochs and the shipped form were chosen on the validation photos, so their figure flatters; this one does not.
-Nothing is decided by it. The other forms in INT8 that were measured here are judged there as well, for comparison.
+Nothing is decided by it, but that a file whose logits are no finite numbers does not ship. The other forms in INT8 that were
+measured here are judged there as well, for comparison.
 """
 
 from __future__ import annotations
@@ -9,20 +10,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..context import NetworkContext
+from ..errors import AccuracyGateFailed
 from ..manifest import HeldOut
-from ..measurement.accuracy import Gate, StepReport
+from ..measurement.accuracy import StepReport
 from ..network.model import EfficientNet, predict
 from ..quantization.forms import Form
-from .outcome import Outcome
+from .outcome import Outcome, worst_class
 
 
 def judge_held_out(context: NetworkContext, model: EfficientNet, class_names: tuple[str, ...], outcome: Outcome) -> Outcome:
     """The outcome with its accuracy on `--test` or the part held out of `--val`; as it was, where there is neither."""
     if context.photos.test is None:
         return outcome
-    form, target, job = outcome.shipped, context.target, context.job
+    form, target = outcome.shipped, context.target
     photos = context.pixels(context.photos.test.labelled_for(model.classes, class_names), context.preprocess)
-    gate = Gate(photos, max_drop=job.max_drop, min_agreement=job.min_agreement, progress=context.progress)
+    gate = context.gate_on(photos)
     original = gate.judge("float, test photos", predict(model, context.preprocess))
     prepared = {context.preprocess: photos}
 
@@ -33,15 +35,18 @@ def judge_held_out(context: NetworkContext, model: EfficientNet, class_names: tu
         return gate.on(prepared[form.preprocess]).judge(f"{form.report.step}, test photos", run)
 
     report = judged(form)
+    if report.not_finite:
+        raise AccuracyGateFailed(report.refusal)
     forms = (sibling.form for sibling in outcome.siblings if sibling.form.precision.quantized and not sibling.form.reference)
     others = [judged(other) for other in forms if other is not form]
     held_out = HeldOut(photos.images.sha256, (original, report, *others), report.differs_from(form.report))
-    return replace(outcome, held_out=held_out, verdict=f"{outcome.verdict} {_sentences(report, held_out.differs, form.report)}")
+    said = (outcome.verdict, _sentences(report, held_out.differs, form.report), *gate.remarks)
+    return replace(outcome, held_out=held_out, verdict=" ".join(said))
 
 
 def _sentences(report: StepReport, differs: bool, validation: StepReport) -> str:
     text = f"On {report.images} photos that no choice has seen: {_loss(report)}"
-    text += "." if report.passed else ", over what the gate allows."
+    text += f".{worst_class(report)}" if report.passed else f", over what the gate allows: {report.refusal}"
     if differs:
         text += (
             f" That differs from the {_loss(validation)} of the validation photos by more than chance explains: expect the former."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from ..bundle import Golden
 from ..context import NetworkContext
 from ..errors import BuildFailed
 from ..manifest import HeldOut, Rehearsal
-from ..measurement.accuracy import Gate
+from ..measurement.accuracy import Gate, StepReport
 from ..measurement.benchmark import BenchmarkRequest, BenchmarkResult, CompiledModel, Metrics
 from ..measurement.latency import ratio
 from ..network.architecture import Variant
@@ -68,7 +69,7 @@ def _measured(context: NetworkContext, variant: Variant, candidates: Candidates)
     siblings = [Sibling(form, metrics) for form, metrics in zip(forms, measured.metrics.values(), strict=True)]
     advice = "Raise the budget to that, fit a smaller variant, or measure on an idle machine."
     terms = Terms(f"{variant.name} at {variant.resolution} px", budget, advice, context.job.accept)
-    shipped = siblings[decide([_offer(s.form, gate, s.metrics) for s in siblings], terms)]
+    shipped = siblings[decide([_offer(s.form, s.metrics) for s in siblings], terms)]
     notes = list(candidates.notes)
     if measured.noise:
         notes.append(f"Not a sound measurement, twice: {'; '.join(measured.noise)}. Repeat it on an idle machine: edgeeff bench.")
@@ -90,8 +91,8 @@ def _graphs(context: NetworkContext, variant: Variant, candidates: Candidates) -
     target, gate, accept = context.target, context.gate, context.job.accept
     own = sorted((f for f in candidates.forms if f.precision in target.precisions), key=lambda f: not f.precision.quantized)
     terms = Terms(variant.name, Budget(), "", accept)
-    shipped = own[decide([_offer(f, gate) for f in own], terms)]
-    passed = [f for f in own if f.report.passed] or own
+    shipped = own[decide([_offer(f) for f in own], terms)]
+    passed = [f for f in own if f.report.passed] or [f for f in own if not f.report.not_finite]
     going = [f for f in passed if f.onnx == shipped.onnx]  # of one network
     rehearsals = rehearse(going, context.progress)
     images = next(context.at(shipped.preprocess).gate.pixels.batches(GOLDEN_FOR_ENGINES))
@@ -100,7 +101,7 @@ def _graphs(context: NetworkContext, variant: Variant, candidates: Candidates) -
     answers = {p: runtime.load(file, precision=p, threads=target.threads)(images) for p, file in graphs.items()}
     return Outcome(
         shipped=shipped,
-        verdict=_explain_graphs(target.name, going, [f for f in own if f not in going], rehearsals),
+        verdict=" ".join((_explain_graphs(target.name, going, own, rehearsals), *gate.remarks)),
         files=(*(f.file for f in going), shipped.onnx),
         golden={"images": images, "logits": answers[shipped.precision], **{str(p): a for p, a in answers.items()}},
         going=tuple(going),
@@ -125,10 +126,10 @@ def milliseconds(value: float) -> str:
     return f"{value:.2f} ms" if value < 100 else f"{value:.0f} ms"
 
 
-def _offer(form: Form, gate: Gate, metrics: Metrics | None = None) -> Offer:
+def _offer(form: Form, metrics: Metrics | None = None) -> Offer:
     report = form.report
-    refusal = "" if report.passed else gate.refusal(report)
-    return Offer(form.precision, report.passed, report.loss, refusal, metrics, form.reference)
+    loss = math.inf if report.not_finite else report.loss
+    return Offer(form.precision, report.passed, loss, report.refusal, metrics, form.reference)
 
 
 def _explain(shipped: Sibling, siblings: Sequence[Sibling], notes: Sequence[str], budget: Budget, gate: Gate) -> str:
@@ -144,25 +145,34 @@ def _explain(shipped: Sibling, siblings: Sequence[Sibling], notes: Sequence[str]
     ]
     if not form.report.passed:
         parts.append(" It fails the gate, and was accepted all the same.")
-    parts.append(_about_int8(form, siblings, gate))
-    return "".join(parts) + "".join(f" {note}" for note in notes)
+    parts.append(_about_int8(form, siblings))
+    return "".join(parts) + "".join(f" {note}" for note in (*notes, *gate.remarks))
 
 
 def _accuracy(form: Form, gate: Gate) -> str:
     report = form.report
     if report.drop is None or report.drop_ci is None:
-        return f"; {report.agreement:.2f}% of {report.images} photos keep the float model's label."
+        return f"; {report.agreement:.2f}% of {report.images} photos keep the float model's label.{worst_class(report)}"
+    balanced = "" if report.balanced is None else f" (mean of the classes {report.balanced:.2f})"
     text = (
-        f"; top-1 {report.top1:.2f}, drop {report.drop:+.2f} points ({report.drop_ci[0]:+.2f} to {report.drop_ci[1]:+.2f}), "
-        f"allowed {gate.max_drop:g}."
+        f"; top-1 {report.top1:.2f}{balanced}, drop {report.drop:+.2f} points "
+        f"({report.drop_ci[0]:+.2f} to {report.drop_ci[1]:+.2f}), allowed {gate.max_drop:g}."
     )
     if report.passed and not report.proven:
         more = f"about {report.needed} would" if report.needed else "no number would at this drop"
         text += f" {report.images} photos cannot prove that the drop stays within it: {more}."
-    return text
+    return text + worst_class(report)
 
 
-def _about_int8(form: Form, siblings: Sequence[Sibling], gate: Gate) -> str:
+def worst_class(report: StepReport) -> str:
+    """A sentence about the class that loses most, and the number of photos that tells; empty where none loses any."""
+    worst = report.worst_class
+    if worst is None:
+        return ""
+    return f" Class {worst.name!r} loses most: {worst.before:.2f} → {worst.after:.2f}% of its {worst.photos} photos."
+
+
+def _about_int8(form: Form, siblings: Sequence[Sibling]) -> str:
     """Why INT8 does not ship, or what it needed."""
     integers = [s for s in siblings if s.form.precision.quantized]
     if not form.precision.quantized:
@@ -171,7 +181,7 @@ def _about_int8(form: Form, siblings: Sequence[Sibling], gate: Gate) -> str:
         if any(s.form.report.passed for s in integers):
             return f" INT8 does not pay here: p50 {milliseconds(min(s.metrics.latency.p50 for s in integers))}."
         nearest = min(integers, key=lambda s: s.form.report.loss).form.report
-        return f" INT8 fails the gate after every strategy ({gate.refusal(nearest)})"
+        return f" INT8 fails the gate after every strategy ({nearest.refusal})"
     whole = next((s for s in integers if s.form.reference), None)
     if form.excluded_layers and whole:
         part = next(s for s in integers if s.form.strategy == form.strategy)
@@ -180,11 +190,11 @@ def _about_int8(form: Form, siblings: Sequence[Sibling], gate: Gate) -> str:
     return "" if form.routine else f" INT8 needed {form.strategy}."
 
 
-def _explain_graphs(target: str, going: Sequence[Form], refused: Sequence[Form], rehearsals: Sequence[Rehearsal]) -> str:
+def _explain_graphs(target: str, going: Sequence[Form], own: Sequence[Form], rehearsals: Sequence[Rehearsal]) -> str:
     """What goes to the device, why, and what is still to be found out there."""
     parts = [f"To {target} go {_listed([f.name for f in going])}; the device builds them all and keeps the fastest."]
-    if refused:
-        parts.append(f"Left out, for they miss the gate: {_listed([f'{f.name} ({_loss(f)})' for f in refused])}.")
+    if refusals := [f.report.refusal for f in own if f not in going and f.report.refusal]:
+        parts.append(f"Left out, for they miss the gate: {' '.join(refusals)}")
     if any(not f.report.passed for f in going):
         parts.append("They fail the gate, and were accepted all the same.")
     if rehearsals:
@@ -198,11 +208,6 @@ def _explain_graphs(target: str, going: Sequence[Form], refused: Sequence[Form],
         )
     parts.append("Latency and TensorRT's own rounding are measured on the device, not here.")
     return " ".join(parts)
-
-
-def _loss(form: Form) -> str:
-    report = form.report
-    return f"agreement {report.agreement:.2f}%" if report.drop is None else f"drop {report.drop:+.2f} points"
 
 
 def _listed(names: Sequence[str]) -> str:

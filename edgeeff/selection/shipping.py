@@ -5,6 +5,7 @@ The fastest that passes the accuracy gate and meets the budget. Where latency is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from ..precision import Precision
 @dataclass(frozen=True)
 class Offer:
     """A file that may ship. `loss` is its loss of accuracy, `refusal` what the gate says where it fails; without `metrics` its
-    latency is not known here. A `reference` is there to compare with, and never ships."""
+    latency is not known here. A `reference` is there to compare with, and never ships, nor does a file of infinite loss."""
 
     precision: Precision
     passed: bool
@@ -57,13 +58,13 @@ def decide(offers: Sequence[Offer], terms: Terms) -> int:
     fastest = offers[min(passed or own, key=lambda i: offers[i].latency_ms(percentile))]
     if tempting := [i for i in own if not offers[i].over(budget)]:
         nearest = min(tempting, key=lambda i: offers[i].loss)
-        if terms.accept:
+        usable = math.isfinite(offers[nearest].loss)
+        if terms.accept and usable:
             return nearest
         within = f" meets {budget}" if budget.limits else " passes it"
         best = f": the fastest needs {' and '.join(fastest.over(budget))}" if passed and fastest.metrics else ""
-        raise AccuracyGateFailed(
-            f"{terms.subject}: {offers[nearest].refusal} No form within the gate{within}{best}. --accept ships it all the same."
-        )
+        accept = " --accept ships it all the same." if usable else ""
+        raise AccuracyGateFailed(f"{terms.subject}: {offers[nearest].refusal} No form within the gate{within}{best}.{accept}")
     assert fastest.metrics is not None  # otherwise nothing could be over the budget
     rounds = fastest.metrics.latency.rounds
     raise BudgetNotMet(

@@ -388,3 +388,36 @@ def test_a_source_that_hangs_before_its_first_frame_is_given_up(bundle: Bundle, 
 
     with pytest.raises(Unreachable, match=r"timed out after 0.5 s while waiting for the first frame\. Is the camera on"):
         list(Camera(bundle, [Fake("hung", frames)]))
+
+
+def unsound(frames: Frames):
+    """A model whose logits of dark frames are not finite, and else are sure of class 3."""
+
+    def see(frame: np.ndarray) -> np.ndarray:
+        logits = np.full((1, 10), np.nan if frame.mean() < 100 else 0.0, np.float32)
+        logits[0, 3] = 9.0
+        return logits
+
+    return see
+
+
+def test_frames_that_get_no_numbers_are_counted_and_leave_the_label(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle.__class__, "watch", lambda self, frames: unsound(frames))
+    levels, said = [200, 0, 0, 200, 0, 200], Said()
+    source = Fake("flickers", lambda: ((time.monotonic(), np.full((48, 64, 3), level, np.uint8)) for level in levels))
+    source.live = False
+    camera = Camera(bundle, [source], CameraOptions(smooth=5.0), said)
+    results = list(camera)
+    assert [(r.frame, r.label) for r in results] == [(0, "3"), (3, "3"), (5, "3")]
+    (row,) = camera.summary().sources
+    assert (row.frames, row.labels, row.unreadable) == (6, 3, 3)
+    (line,) = [line for line in said.lines if "not finite" in line]
+    assert "frame 1: the model answers with numbers that are not finite; skipped" in line
+
+
+def test_a_source_of_which_no_frame_gets_numbers_fails(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle.__class__, "watch", lambda self, frames: unsound(frames))
+    source = Fake("dark", lambda: ((time.monotonic(), np.zeros((48, 64, 3), np.uint8)) for _ in range(4)))
+    source.live = False
+    with pytest.raises(BadInput, match=r"dark: frame 0: the model answers with numbers that are not finite\. Check it here"):
+        list(Camera(bundle, [source]))

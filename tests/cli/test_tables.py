@@ -1,6 +1,12 @@
+import re
+import sys
+from dataclasses import replace
+
 import pytest
 
 from edgeeff.cli import tables
+from edgeeff.measurement.accuracy import StepReport
+from edgeeff.measurement.by_class import ClassDrop
 from edgeeff.remote import HostAnswer
 
 
@@ -16,3 +22,26 @@ def test_the_slowest_host_is_marked_where_the_shown_figures_differ(
     tables.fleet(answers)
     _, *rows = capsys.readouterr().out.splitlines()
     assert ["slowest" if row.split()[-1] == "slowest" else "" for row in rows] == marks
+
+
+def test_a_class_is_named_as_it_is_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Within 80 columns, and without taking what stands in brackets for a style."""
+    worst = ClassDrop(1, "[/red] apples, ripe", 30, 93.33, 60.0)
+    float_step = StepReport("float", 88.0, 99.0, 0.0, (-0.5, 0.5), 100.0, 300, True, True, 1, 1.0, balanced=81.2)
+    int8 = replace(float_step, step="int8, 640×480 frames", drop=3.3, worst_class=worst, balanced=71.2)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    tables.by_class([float_step, int8])
+    lines = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= 80
+    row = next(line for line in lines if "[/red]" in line)
+    assert row.split()[-7:] == [
+        "[/red]",
+        "appl…",
+        "30",
+        "93.33",
+        "60.00",
+        "+33.33",
+        "71.20",
+    ]  # the step's name is broken, no figure
+    assert any(line.split() == ["float", "81.20"] for line in lines)

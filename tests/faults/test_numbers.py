@@ -25,7 +25,17 @@ NUMBERS = (
 FIT = ("fit", "--target", "host-cpu", "--train", "nowhere", "--val", "nowhere", "--out", "nowhere/out")
 OPTIONS = {
     ("--latency", "--size-mb", "--gflops"): FIT,
-    ("--max-drop", "--min-agreement", "--max-corrupt", "--hold-out", "--time-budget", "--lr", "--epochs", "--seed"): FIT,
+    (
+        "--max-drop",
+        "--max-class-drop",
+        "--min-agreement",
+        "--max-corrupt",
+        "--hold-out",
+        "--time-budget",
+        "--lr",
+        "--epochs",
+        "--seed",
+    ): FIT,
 }
 
 

@@ -7,6 +7,8 @@ from edgeeff.data.images import ImageSet, PixelFile, Pixels
 from edgeeff.data.preprocess import Preprocess
 from edgeeff.errors import AccuracyGateFailed
 from edgeeff.measurement.accuracy import Gate, images_needed, paired_drop, rank
+from edgeeff.measurement.by_class import ClassDrop, balanced_accuracy, worst_class
+from edgeeff.progress import Progress
 
 PREPROCESS = Preprocess(32, 32, (0, 0, 0), (1, 1, 1))
 
@@ -101,3 +103,73 @@ def test_rank_orders_the_best_five(pixels: PixelFile) -> None:
 
 def test_rank_takes_fewer_than_five_classes(pixels: PixelFile) -> None:
     assert rank(lambda images: np.zeros((len(images), 2), np.float32), pixels).shape == (300, 2)
+
+
+def test_the_worst_class_and_the_balanced_accuracy_are_the_hand_computed_ones() -> None:
+    """Class 0: 8 of 10 right, then 7; class 1: 5 of 5, then 3; class 2: 4 of 4, then none, too few to be judged alone."""
+    labels = np.repeat([0, 1, 2], [10, 5, 4])
+    before = np.array([True] * 8 + [False] * 2 + [True] * 9)
+    after = np.array([True] * 7 + [False] * 3 + [True] * 3 + [False] * 6)
+    assert worst_class(labels, before, after, "abc".__getitem__) == ClassDrop(1, "b", 5, 100.0, 60.0)
+    assert worst_class(labels, before, before, "abc".__getitem__) is None
+    assert balanced_accuracy(labels, after) == pytest.approx((70 + 60 + 0) / 3)  # 10 photos are more than twice 4
+    assert balanced_accuracy(labels[:15], after[:15]) is None  # and no more than twice 5
+
+
+def test_a_class_may_lose_no_more_than_its_own_limit(pixels: PixelFile) -> None:
+    """The first 30 photos are those of class 0: three of them are 10 points of it, and one point of all."""
+    labels = np.array(pixels.images.labels)
+    gate = Gate(pixels, max_drop=2.0, max_class_drop=10.0)
+    gate.require("float", answers(labels, 0))
+    assert gate.require("three of class 0", answers(labels, 3)).worst_class == ClassDrop(0, "0", 30, 100.0, 90.0)
+    with pytest.raises(AccuracyGateFailed) as refused:
+        gate.require("four", answers(labels, 4))
+    assert str(refused.value) == "four: class '0' 100.00 → 86.67, drop 13.33 points > 10 allowed (30 images of it)."
+    assert gate.reports[2].drop == pytest.approx(4 / 3)
+
+
+def test_classes_too_small_for_the_limit_of_a_class_are_counted(pixels: PixelFile) -> None:
+    few = ImageSet(pixels.images.root, pixels.images.paths[:34], (0,) * 30 + (1,) * 4)
+    gate = Gate(PixelFile(few, PREPROCESS), max_drop=50, max_class_drop=10)
+    gate.judge("float", answers(np.array(few.labels), 0))
+    assert "1 class with fewer than 5 photos is not held to --max-class-drop." in gate.remarks
+    assert gate.judge("all of it lost", lambda images: np.eye(10, dtype=np.float32)[[0] * 30 + [2] * 4]).passed
+
+
+def test_without_labels_a_class_is_what_the_float_model_says(digits: Path, pixels: PixelFile) -> None:
+    labels = np.array(pixels.images.labels)
+    gate = Gate(PixelFile(ImageSet(digits, pixels.images.paths, None), PREPROCESS), max_drop=1, min_agreement=90)
+    gate.judge("float", answers(labels, 0))
+    assert gate.judge("int8", answers(labels, 6)).worst_class == ClassDrop(0, "0", 30, 100.0, 80.0)
+
+
+def test_a_photo_whose_highest_logit_is_shared_by_three_is_neither_right_nor_wrong_alike(pixels: PixelFile) -> None:
+    few = PixelFile(ImageSet(pixels.images.root, pixels.images.paths[:4], (0, 0, 1, 1)), PREPROCESS)
+    float_logits = np.array([[5, 5, 5, 1], [5, 5, 1, 1], [1, 5, 5, 1], [0, 9, 0, 0]], np.float32)
+    gate = Gate(few, max_drop=100)
+    first = gate.judge("float", lambda images: float_logits)
+    assert gate.answers[0].classes.tolist() == [-1, 0, 1, 1]
+    assert (first.top1, first.agreement) == (75.0, 75.0)  # not even the same as itself
+    assert gate.answers[0].probabilities[0] == 0
+
+
+def test_a_sound_network_on_sound_photos_is_not_remarked_on(pixels: PixelFile) -> None:
+    gate = Gate(pixels, max_drop=1.0)
+    gate.judge("float", answers(np.array(pixels.images.labels), 30))
+    assert gate.remarks == ()
+
+
+def test_labels_shifted_by_one_are_said_to_be(pixels: PixelFile) -> None:
+    labels = np.array(pixels.images.labels)
+    said: list[str] = []
+
+    class Said(Progress):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    gate = Gate(pixels, max_drop=1.0, progress=Said())
+    gate.judge("float", answers(labels, 300))  # each the class after its own
+    assert gate.remarks == tuple(said)
+    assert said[0].startswith(
+        "The network gives 90.0% of the photos the class after their own: the labels seem to be shifted by one"
+    )

@@ -1,6 +1,7 @@
 """The strategies with a small network on digits: what each gives, and where the climb ends."""
 
-from dataclasses import replace
+import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,14 @@ import torch
 from contexts import context_of
 
 from edgeeff import BadInput, Precision, backends
+from edgeeff.context import NetworkContext
 from edgeeff.data.images import ImageSet, PixelFile
 from edgeeff.data.preprocess import Preprocess
+from edgeeff.errors import AccuracyGateFailed
 from edgeeff.export.tensorrt_lint import lint
-from edgeeff.network.model import Deployed, create
+from edgeeff.network.model import Deployed, EfficientNet, create
 from edgeeff.quantization.ladder import best, climb, gain, integer_forms
-from edgeeff.quantization.strategies import STRATEGIES, Strategy, recovered
+from edgeeff.quantization.strategies import STRATEGIES, Network, Quantized, Strategy, recovered
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("brief")]
 
@@ -34,6 +37,40 @@ def model(pixels: PixelFile):
     return network.eval()
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A strategy whose file does not answer as its network does."""
+
+    name: str = "refused"
+
+    def applies(self, context: NetworkContext, network: Network) -> bool:
+        return True
+
+    def quantize(self, context: NetworkContext, network: Network) -> Quantized:
+        raise AccuracyGateFailed("they agree on 0.0% of the calibration photos.")
+
+
+@dataclass(frozen=True)
+class Overflowing:
+    """A strategy whose file answers with logits that are not finite."""
+
+    name: str = "overflowing"
+
+    def applies(self, context: NetworkContext, network: Network) -> bool:
+        return True
+
+    def quantize(self, context: NetworkContext, network: Network) -> Quantized:
+        broken = replace(context, cache=context.cache.within("overflowing"))
+        return Quantized(network, Network.export(overflowing(network.model), broken).compiled)
+
+
+def overflowing(model: EfficientNet) -> EfficientNet:
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.classifier.weight.fill_(3e38)
+    return other
+
+
 def strategy(name: str) -> Strategy:
     return next(s for s in STRATEGIES if s.name == name)
 
@@ -42,6 +79,21 @@ def test_the_first_rung_that_passes_ends_the_climb(pixels: PixelFile, model, tmp
     attempts = climb(*context_of("host-cpu", pixels, model, tmp_path, agreement=0))
     assert [a.strategy for a in attempts] == ["fast bias correction"]
     assert best(attempts) is attempts[0]
+
+
+def test_logits_that_are_no_numbers_are_an_attempt_that_failed(pixels: PixelFile, model, tmp_path: Path) -> None:
+    context, network = context_of("host-cpu", pixels, model, tmp_path, agreement=0)
+    attempts = climb(context, network, [Refused(), Overflowing(), STRATEGIES[0]])
+    assert [(a.strategy, bool(a.report and a.report.passed)) for a in attempts] == [
+        ("refused", False),
+        ("overflowing", False),
+        ("fast bias correction", True),
+    ]
+    assert "0.0% of the calibration photos" in attempts[0].note
+    assert attempts[1].report.not_finite == 64
+    assert best(attempts) is attempts[2]
+    with pytest.raises(AccuracyGateFailed, match="calibration photos"):
+        climb(context, network, [Refused()])
 
 
 def test_every_rung_is_tried_when_none_passes_and_the_best_is_kept(pixels: PixelFile, model, tmp_path: Path) -> None:

@@ -144,6 +144,19 @@ def test_larger_variants_that_were_refused_say_why(data: dict, html: str) -> Non
     assert "Tried before and refused: b1 at 32 px does not meet p50 ≤ 5 ms." in reader.text
 
 
+def test_the_class_that_loses_most_and_the_reason_of_a_refusal_are_shown(data: dict, html: str) -> None:
+    worst = {"label": 3, "name": "</td><b>three", "photos": 30, "before": 90.0, "after": 56.67}
+    for step in data["steps"]:
+        step["balanced"] = 81.25
+    data["steps"][2] |= {"worst_class": worst, "passed": False, "refusal": "int8: class '</td><b>three' 90.00 → 56.67"}
+    data["max_class_drop"] = 12.5
+    reader = require_true_figures(render(data, photos(html)))
+    assert "</td><b>three: 90.00 to 56.67, 30 photos" in reader.text  # as text
+    assert "int8: class '</td><b>three' 90.00 → 56.67" in reader.text
+    assert "no class of 5 photos or more over 12.5" in reader.text
+    assert {"steps.2.worst_class.after", "steps.2.balanced", "steps.0.balanced", "max_class_drop"} <= set(reader.figures)
+
+
 def test_a_choice_by_cost_alone_draws_the_forms(data: dict, html: str) -> None:
     unmeasured = chosen_of_three(data)
     for row in unmeasured["candidates"]:

@@ -1,5 +1,7 @@
 """Which form ships: the fastest that passes within the budget, and what is said where there is none."""
 
+import math
+
 import pytest
 
 from edgeeff import Budget
@@ -43,3 +45,11 @@ def test_where_nothing_is_fast_enough_the_budget_is_not_met() -> None:
 def test_where_nothing_passes_the_least_loss_is_named() -> None:
     with pytest.raises(AccuracyGateFailed, match=r"drop 2.00 points > 0.5 allowed. No form within the gate passes it. --accept"):
         decide([offer(5, passed=False, loss=4), offer(3, passed=False, loss=2)], terms(None))
+
+
+def test_what_answers_with_no_numbers_never_ships() -> None:
+    broken = offer(1, passed=False, loss=math.inf)
+    assert decide([offer(5, passed=False, loss=90), broken], terms(None, accept=True)) == 0
+    with pytest.raises(AccuracyGateFailed) as refused:
+        decide([broken, offer(5)], terms(2, accept=True))
+    assert "--accept" not in str(refused.value)

@@ -100,10 +100,24 @@ def _compiled(path: Path, precision: Precision, threads: int, view: View | None 
     config["INFERENCE_PRECISION_HINT"] = "bf16" if precision.rest == "bf16" else "f32"
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
+    model = read(path)
     try:
-        model = _core().read_model(path)
         return _core().compile_model(_behind(view, model) if view else model, "CPU", config)
     except Exception as error:  # beside RuntimeError, what pybind11 makes of std::bad_alloc and others
+        raise refusal("OpenVINO", "load", path, error) from error
+
+
+def read(path: Path) -> Any:
+    """An openvino.Model from an IR, or from ONNX by the file's name; raises BadInput where it is none.
+
+    Core.read_model would try the parsers of all other formats as well.
+    """
+    from openvino.frontend import FrontEndManager
+
+    reader = FrontEndManager().load_by_framework("onnx" if path.suffix == ".onnx" else "ir")
+    try:
+        return reader.convert(reader.load(path, True))  # true: weights are mapped from the file, as Core.read_model does
+    except Exception as error:  # each parser has types of its own
         raise refusal("OpenVINO", "load", path, error) from error
 
 

@@ -79,7 +79,11 @@ class Bundle:
         manifest = Manifest.parse(text, folder)
         if not_before and not_before.replace(tzinfo=not_before.tzinfo or timezone.utc) > manifest.made_at(folder):
             raise BadInput(f"{folder}: is of {manifest.date}, expected {not_before} or later. Copy the newest bundle here.")
-        present = {p.name for p in folder.iterdir()} - {NAME, signature.NAME}
+        present = {p.name for p in folder.iterdir()} - {NAME}
+        if signature.NAME in present:
+            present.remove(signature.NAME)
+            with open_regular(folder / signature.NAME):  # also where nobody asks for it: it is copied with the rest
+                pass
         if missing := sorted({*manifest.files, manifest.model} - present):
             raise BadInput(f"{folder}: {missing[0]} is missing. The bundle is truncated; fit or copy it again.")
         if surplus := sorted(present - set(manifest.files)):

@@ -278,9 +278,11 @@ def test_nothing_more_lies_in_it(hostile: Hostile, folder: Path) -> None:
         make(folder / name)
         hostile.refused("verify", folder, name=name)
         (folder / name).rmdir() if (folder / name).is_dir() else (folder / name).unlink()
-    os.mkfifo(folder / "manifest.sig")  # which nobody has to read
-    with hostile.harmless("manifest.sig is a pipe"):
-        Bundle.open(folder)
+    os.mkfifo(folder / "manifest.sig")
+    hostile.refused("verify", folder, name="manifest.sig is a pipe")
+    (folder / "manifest.sig").unlink()
+    (folder / "manifest.sig").symlink_to("/dev/zero")
+    hostile.refused("verify", folder, name="manifest.sig is a link")
     for path in ("nothing", "bundle/manifest.json", "bundle/model.xml"):
         hostile.refused("verify", folder.parent / path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -70,7 +71,7 @@ class Budget:
             if name not in KINDS:
                 close = difflib.get_close_matches(name, KINDS, 1)
                 raise BadInput(f"budget: unknown kind {name!r}. Expected {close[0] if close else ', '.join(KINDS)}.")
-            number = isinstance(limit, (int, float)) and not isinstance(limit, bool) and math.isfinite(limit) and limit > 0
+            number = isinstance(limit, (int, float)) and not isinstance(limit, bool) and 0 < limit <= sys.float_info.max
             if limit is not None and not number:
                 raise BadInput(f"budget: {name} {limit!r}: expected a number above 0.")
         if percentile not in PERCENTILES:

@@ -9,39 +9,47 @@
     golden.npz      a few photos as pixels, and the logits the compiled file gave for them, and for frames that shrink to them
     diagnostics.json  layers by time and error, confusions, mistakes and candidates, which the report shows beside the manifest
     report.html     what the fit measured, as a page for people
+    manifest.sig    the signature of the manifest, by `edgeeff sign`: the one file that the manifest has no hash of
 
-Nothing in a bundle is executed, and nothing is loaded before its hash is checked.
+Nothing in a bundle is executed, and nothing is loaded before its hash is checked. Anyone can compute a hash: only where a bundle is
+opened with `trusted` keys is it known who made it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import backends
+from . import backends, signature
 from .backends import Watch
 from .data.frames import Frame, Frames, View
-from .data.images import Logits, Pixels, Predict
+from .data.images import Logits, Pixels, Predict, class_names
 from .data.preprocess import Preprocess
 from .errors import BadInput, ToolMissing
-from .files import user_path
-from .manifest import NAME, SCHEMA, Manifest, digest
+from .files import open_regular, read_regular, user_path
+from .manifest import NAME, SCHEMA, Manifest, digest, written
 from .records import dump_json
 
 REPORT = "report.html"
 DIAGNOSTICS = "diagnostics.json"
+EXTERNAL = b"location"  # the key that every reference to another file has in ONNX, and nothing else in the graphs of a bundle
 Golden = Mapping[str, NDArray[Any]]  # by name: images, logits, and the logits of each form
 # INT8 kernels of another processor round differently; a wrong model or preprocessing is off by whole standard deviations.
 GOLDEN_TOLERANCE = 0.1
+MAX_GOLDEN = 256 << 20  # bytes of the arrays; eight photos of 600 pixels have 9 MB
+MAX_LABELS = 64 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -52,23 +60,48 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
-        """Read the manifest and check every file against it."""
+    def open(cls, path: str | Path, *, trusted: Sequence[str | Path] | None = None, not_before: datetime | None = None) -> Bundle:
+        """Read the manifest and check every file against it.
+
+        `trusted` are PEM files of Ed25519 public keys: one of them has to have signed the bundle. `not_before` is the earliest date
+        that it may have, in UTC unless it says otherwise. Raises BadInput for any other bundle.
+        """
+        if not_before and trusted is None:
+            raise BadInput(f"{path}: a date that nobody signed says nothing. Name the trusted keys beside --not-before.")
         with user_path(path, "read"):
-            return cls._read(Path(path))
+            return cls._read(Path(path), trusted, not_before)
 
     @classmethod
-    def _read(cls, folder: Path) -> Bundle:
-        manifest = Manifest.read(folder)
+    def _read(cls, folder: Path, trusted: Sequence[str | Path] | None, not_before: datetime | None) -> Bundle:
+        text = written(folder)
+        if trusted is not None:
+            signature.check(folder, text, trusted)
+        manifest = Manifest.parse(text, folder)
+        if not_before and not_before.replace(tzinfo=not_before.tzinfo or timezone.utc) > manifest.made_at(folder):
+            raise BadInput(f"{folder}: is of {manifest.date}, expected {not_before} or later. Copy the newest bundle here.")
         present = {p.name for p in folder.iterdir()} - {NAME}
+        if signature.NAME in present:
+            present.remove(signature.NAME)
+            with open_regular(folder / signature.NAME):  # also where nobody asks for it: it is copied with the rest
+                pass
         if missing := sorted({*manifest.files, manifest.model} - present):
             raise BadInput(f"{folder}: {missing[0]} is missing. The bundle is truncated; fit or copy it again.")
         if surplus := sorted(present - set(manifest.files)):
-            raise BadInput(f"{folder}: the manifest does not vouch for {surplus[0]}. The bundle was changed; fit or copy it again.")
+            raise BadInput(
+                f"{folder}: the manifest does not vouch for {surplus[0]!r}. The bundle was changed; fit or copy it again."
+            )
         for name, expected in manifest.files.items():
-            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
+            if sha256(folder / name) != expected:
                 raise BadInput(f"{folder}: {name} does not match its hash in {NAME}. The bundle was changed; fit or copy it again.")
-        return cls(folder, manifest)
+        opened = cls(folder, manifest)
+        if (names := opened.labels) and len(names) != manifest.classes:
+            raise BadInput(f"{folder}: labels.txt has {len(names)} names for {manifest.classes} classes. Fit or copy it again.")
+        return opened
+
+    def sign(self, key: str | Path) -> str:
+        """Sign the manifest by a private Ed25519 key, a PEM file without a password; returns the key's fingerprint."""
+        with user_path(self.path, "written"):
+            return signature.sign(self.path, written(self.path), key)
 
     @property
     def report(self) -> Path:
@@ -82,7 +115,13 @@ class Bundle:
     def labels(self) -> tuple[str, ...]:
         """Class names by output, or () where they have none."""
         file = self.path / "labels.txt"
-        return tuple(file.read_text(encoding="utf-8").splitlines()) if "labels.txt" in self.manifest.files else ()
+        if file.name not in self.manifest.files:
+            return ()
+        try:
+            text = read_regular(file, limit=MAX_LABELS).decode()
+        except UnicodeDecodeError as error:
+            raise BadInput(f"{file}: is not UTF-8 text ({error}). Fit or copy the bundle again.") from error
+        return class_names(text.removesuffix("\n").split("\n"), file)
 
     def load(self, *, throughput: bool = False) -> Predict:
         """The compiled file, ready: `(N, H, W, 3)` uint8 photos at the bundle's resolution → `(N, classes)` float32 logits.
@@ -97,7 +136,7 @@ class Bundle:
         def predict(images: Pixels) -> Logits:
             if images.ndim != 4 or not len(images) or images.shape[1:] != (side, side, 3) or images.dtype != np.uint8:
                 raise BadInput(f"expected uint8 images (N, {side}, {side}, 3), got {images.dtype} {images.shape}.")
-            return run(np.ascontiguousarray(images))  # the runtimes read its memory as it lies
+            return self._logits(run(np.ascontiguousarray(images)), len(images))  # the runtimes read its memory as it lies
 
         return predict
 
@@ -110,9 +149,16 @@ class Bundle:
         def see(frame: Frame) -> Logits:
             if frame.shape != frames.shape or frame.dtype != np.uint8:
                 raise BadInput(f"expected a uint8 frame {frames.shape}, got {frame.dtype} {frame.shape}.")
-            return run(np.ascontiguousarray(frame))
+            return self._logits(run(np.ascontiguousarray(frame)), 1)
 
         return see
+
+    def _logits(self, found: Logits, images: int) -> Logits:
+        """What the compiled file gave, which may be anybody's; raises BadInput where it is no logits of the bundle's classes."""
+        if found.shape != (images, self.manifest.classes):
+            expected = f"({images}, {self.manifest.classes})"
+            raise BadInput(f"{self.path}: {self.manifest.model} gives {found.shape}, expected logits {expected}. Fit it again.")
+        return found
 
     def runtime(self) -> backends.Backend:
         """What runs the compiled file; raises ToolMissing where that is not here."""
@@ -123,9 +169,37 @@ class Bundle:
         return backend
 
     def golden(self) -> Golden:
-        """The arrays of `golden.npz`, by name: `images`, `logits` and what each form of the model gave."""
-        with np.load(io.BytesIO((self.path / "golden.npz").read_bytes()), allow_pickle=False) as data:
-            return dict(data)
+        """The arrays of `golden.npz`, by name: `images`, `logits` and what each form of the model gave.
+
+        Raises BadInput unless they are `(N, R, R, 3)` uint8 and `(N, classes)` finite float32, in a file that is whole.
+        """
+        file, side = self.path / "golden.npz", self.preprocess.resolution
+        with user_path(file, "read"):
+            data = read_regular(file, limit=MAX_GOLDEN)
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+            if size <= MAX_GOLDEN:
+                with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                    golden = dict(arrays)
+        except Exception as error:  # zipfile, zlib and numpy raise a dozen of kinds for what is cut off or made up
+            said = "".join(filter(str.isprintable, str(error)))[:200]
+            raise BadInput(f"{file}: cannot be read ({type(error).__name__}: {said}). Fit or copy the bundle again.") from error
+        if size > MAX_GOLDEN:
+            raise BadInput(f"{file}: unpacks to {size:,} bytes, expected {MAX_GOLDEN:,} at most. Fit or copy the bundle again.")
+        if missing := {"images", "logits"} - set(golden):
+            raise BadInput(f"{self.path}: golden.npz has no {min(missing)}. Fit again.")
+        if foreign := [name for name, array in golden.items() if not isinstance(array, np.ndarray)]:
+            raise BadInput(f"{file}: {foreign[0][:80]!r} is no array. Fit or copy the bundle again.")
+        count = golden["images"].shape[0] if golden["images"].ndim else 0
+        for name, array in golden.items():
+            dtype, shape = (np.uint8, (side, side, 3)) if name == "images" else (np.float32, (self.manifest.classes,))
+            if array.dtype != dtype or array.shape != (count, *shape) or not count:
+                expected = f"{np.dtype(dtype)} (N, {', '.join(map(str, shape))})"
+                raise BadInput(f"{file}: {name[:80]!r} is {array.dtype} {array.shape}, expected {expected}. Fit again.")
+            if not np.isfinite(array).all():
+                raise BadInput(f"{file}: {name[:80]!r} has numbers that are not finite, so nothing can be compared. Fit again.")
+        return golden
 
     def verify(self) -> dict[str, float]:
         """Replay the golden images; and hold the camera's path, of frames that shrink to them, to numpy's shrinking and the file.
@@ -134,13 +208,11 @@ class Bundle:
         twice as far as noise of ±2 grey levels moves the logits: runtimes round when they shrink, and some networks answer to that.
         """
         golden, view, run = self.golden(), View.standard(self.preprocess), self.load()
-        if missing := {"images", "logits"} - set(golden):
-            raise BadInput(f"{self.path}: golden.npz has no {min(missing)}. Fit again.")
         frames = [view.frame(photo) for photo in golden["images"]]
         see = self.watch(view.frames)
         shrunk = np.concatenate([view.seen(frame) for frame in frames])
         noise = np.random.default_rng(0).integers(-2, 3, shrunk.shape)
-        logits, expected, clean = run(golden["images"]), golden["logits"], run(shrunk)
+        logits, expected, clean = run(golden["images"]), golden["logits"].astype(np.float64), run(shrunk)
         noisy = difference(run((shrunk + noise).clip(0, 255).astype(np.uint8)), clean)
         off = {
             "images": float(np.abs(logits - expected).max() / expected.std()),
@@ -148,7 +220,7 @@ class Bundle:
         }
         allowed = {"images": GOLDEN_TOLERANCE, "frames": max(GOLDEN_TOLERANCE, 2 * noisy)}
         for name, far in off.items():
-            if not far <= allowed[name]:
+            if not far <= allowed[name] < math.inf:
                 raise BadInput(
                     f"{self.path}: golden {name} give other logits here: off by {far:.3f} standard deviations "
                     f"(allowed {allowed[name]:.3g}). The runtime here computes something else; fit again on this machine."
@@ -157,8 +229,22 @@ class Bundle:
 
 
 def difference(ours: Logits, theirs: Logits) -> float:
-    """Root mean square, in standard deviations of the logits."""
-    return float(np.sqrt(np.mean((ours - theirs) ** 2)) / theirs.std())
+    """Root mean square, in standard deviations of the logits; NaN where there is none."""
+    exact = theirs.astype(np.float64)  # whose squares overflow for no float32
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.sqrt(np.mean((ours - exact) ** 2)) / exact.std())
+
+
+def sha256(file: Path) -> str:
+    """The hash of a bundle's file, in hexadecimal. Raises BadInput where it is no regular file, or a graph in several files."""
+    found, tail = hashlib.sha256(), b""
+    with open_regular(file) as opened:
+        while chunk := opened.read(1 << 20):
+            found.update(chunk)
+            if file.suffix == ".onnx" and EXTERNAL in tail + chunk:
+                raise BadInput(f"{file}: keeps weights in other files, which nobody vouches for. Expected a graph in one file.")
+            tail = chunk[1 - len(EXTERNAL) :]
+    return found.hexdigest()
 
 
 def write(folder: Path, files: Iterable[Path], labels: tuple[str, ...], golden: Golden, manifest: Manifest) -> Bundle:
@@ -176,9 +262,10 @@ def write(folder: Path, files: Iterable[Path], labels: tuple[str, ...], golden: 
 
 
 def seal(folder: Path, manifest: Manifest) -> Bundle:
-    """Write the manifest with the hash of every file that lies in the folder."""
-    (folder / NAME).unlink(missing_ok=True)
-    hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+    """Write the manifest with the hash of every file that lies in the folder. A signature, which is of another manifest, goes."""
+    for name in (NAME, signature.NAME):
+        (folder / name).unlink(missing_ok=True)
+    hashes = {p.name: sha256(p) for p in sorted(folder.iterdir())}
     manifest = replace(manifest, files=hashes)
     data = {"schema": SCHEMA, **manifest.to_json()}
     (folder / NAME).write_text(dump_json({**data, "digest": digest(data)}), encoding="utf-8")
@@ -194,7 +281,7 @@ def replaceable(path: Path) -> None:
             files = Manifest.read(path).files
         except (BadInput, NotADirectoryError) as error:
             raise BadInput(f"{path}: exists and is not a bundle. Give another --out.") from error
-        if more := sorted({p.name for p in path.iterdir()} - {NAME, *files}):
+        if more := sorted({p.name for p in path.iterdir()} - {NAME, signature.NAME, *files}):
             raise BadInput(f"{path}: holds more than a bundle ({more[0]}). Give another --out.")
 
 

@@ -71,9 +71,10 @@ def compile_bundle(
     """Build, check and measure every form of a bundle, and put the best engine into it.
 
     With photos in `job.val` an engine is held to the bundle's own gate against the float32 engine, by classes too. Without,
-    it is compared with what its graph, which was judged before, answers to the golden photos.
+    it is compared with what its graph, which was judged before, answers to the golden photos. A signature that `job.trusted` keys
+    made is checked before anything is built; the bundle with the engine has another manifest, and is not signed.
     """
-    source = Bundle.open(job.bundle)
+    source = job.open()
     facts = source.manifest
     if not facts.forms:
         raise BadInput(f"{job.bundle}: nothing to compile: the bundle holds a finished {facts.backend} file.")

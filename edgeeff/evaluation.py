@@ -75,7 +75,7 @@ def evaluate(job: EvaluateJob, *, progress: Progress = SILENT) -> Evaluation:
 
 def labelled(job: EvaluateJob) -> tuple[Bundle, ImageSet]:
     """The bundle, and the photos labelled by its classes."""
-    bundle = Bundle.open(job.bundle)
+    bundle = job.open()
     images = ImageSet.open(job.val).labelled_for(bundle.manifest.classes, bundle.labels)
     if images.labels is None:
         raise BadInput(f"{job.val}: unlabelled photos. Expected DIR/CLASS/*.jpg or labels.txt.")
@@ -84,7 +84,7 @@ def labelled(job: EvaluateJob) -> tuple[Bundle, ImageSet]:
 
 def benchmark_bundle(job: BenchmarkJob, *, progress: Progress = SILENT) -> BundleBenchmark:
     """Latency, frames a second and memory of the compiled file."""
-    bundle = Bundle.open(job.bundle)
+    bundle = job.open()
     facts = bundle.manifest
     model = CompiledModel(facts.backend, bundle.path / facts.model, facts.precision, bundle.preprocess.resolution)
     result = benchmark(BenchmarkRequest({"": model}, EVERYTHING, facts.threads, job.rounds), progress)

@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from .errors import BadInput
 
@@ -64,6 +65,34 @@ def full_disk(error: OSError, folder: Path | None = None) -> BadInput | None:
         return None
     where = error.filename or folder or f"standard output or {os.environ.get('TMPDIR', '/tmp')}"
     return BadInput(f"{where}: cannot be written: {REASONS[error.errno]}")
+
+
+@contextlib.contextmanager
+def open_regular(path: Path, *, follow: bool = False) -> Iterator[BinaryIO]:
+    """A file that somebody else may have made, open for reading. Raises BadInput where it is a link, unless `follow`, a folder, a
+    pipe or a device: one could lead elsewhere, never answer, or never end."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BadInput(f"{path}: is a link, expected a file. Copy the file that it leads to.") from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise BadInput(f"{path}: is a folder, a pipe or a device, expected a file.")
+        with open(handle, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(handle)
+
+
+def read_regular(path: Path, *, limit: int, follow: bool = False) -> bytes:
+    """The contents of a file as `open_regular` takes it. Raises BadInput where it has more than `limit` bytes."""
+    with open_regular(path, follow=follow) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise BadInput(f"{path}: is larger than {limit:,} bytes, which no such file is. Check the path.")
+    return data
 
 
 class StageCache:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from .budget import Budget
+from .bundle import Bundle
 from .errors import BadInput
 from .network import activations
 from .network.architecture import PADDINGS, Padding
@@ -155,19 +157,47 @@ class ProfileJob:
 
 
 @dataclass(frozen=True)
-class EvaluateJob:
-    """The accuracy of a bundle's compiled file on labelled photos."""
+class BundleJob:
+    """A bundle to work with, and whom to trust with it: without `trusted` keys, anyone may have made it."""
 
     bundle: str | Path = option(help=BUNDLE, metavar="BUNDLE", positional=True)
+    _: KW_ONLY
+    trusted: Sequence[str | Path] = option(
+        (), help="public keys (PEM, Ed25519): refuse a bundle that none of them signed", metavar="KEY", many=True
+    )
+    not_before: datetime | None = option(
+        None,
+        help="with --trusted: refuse a bundle made before that date, like 2026-01-31 or 2026-01-31T12:00:00+00:00",
+        metavar="DATE",
+        parse=datetime.fromisoformat,
+        words=datetime.isoformat,
+    )
+
+    def open(self) -> Bundle:
+        """The bundle; raises BadInput as `Bundle.open` does."""
+        return Bundle.open(self.bundle, trusted=self.trusted or None, not_before=self.not_before)
+
+
+@dataclass(frozen=True)
+class SignJob:
+    """A signature for a bundle: who has the public key can tell that nobody else made it."""
+
+    bundle: str | Path = option(help=BUNDLE, metavar="BUNDLE", positional=True)
+    key: str | Path = option(help="the private key (PEM, Ed25519, without a password)", metavar="KEY")
+
+
+@dataclass(frozen=True)
+class EvaluateJob(BundleJob):
+    """The accuracy of a bundle's compiled file on labelled photos."""
+
     val: str | Path = option(help="labelled photos", metavar="DIR")
     max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE", parse=float)
 
 
 @dataclass(frozen=True)
-class BenchmarkJob:
+class BenchmarkJob(BundleJob):
     """The latency of a bundle's compiled file."""
 
-    bundle: str | Path = option(help=BUNDLE, metavar="BUNDLE", positional=True)
     rounds: int = option(8, help="blocks to measure, at least (default 8)", parse=int)
 
     def __post_init__(self) -> None:
@@ -176,10 +206,9 @@ class BenchmarkJob:
 
 
 @dataclass(frozen=True)
-class CompileJob:
+class CompileJob(BundleJob):
     """A bundle's graphs as engines, on the device that runs them."""
 
-    bundle: str | Path = option(help=BUNDLE, metavar="BUNDLE", positional=True)
     val: str | Path | None = option(
         None, help="labelled photos to judge the engines on (default: the bundle's golden ones)", metavar="DIR"
     )

@@ -5,8 +5,10 @@ Schema 2 is written. Schema 1 is read: its rows named the INT8 form that kept al
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,15 +20,18 @@ from . import backends
 from .budget import Budget
 from .data.preprocess import Preprocess
 from .errors import BadInput
+from .files import read_regular, user_path
 from .measurement.accuracy import StepReport
 from .measurement.benchmark import Metrics
 from .measurement.latency import Latency
 from .measurement.system_state import Device, SystemState
 from .precision import Precision
-from .records import from_json, load_json, to_json
+from .records import from_json, parse_json, to_json
 
 NAME = "manifest.json"
 SCHEMA = 2
+MAX_BYTES = 64 << 20  # of a manifest
+MAX_THREADS, MAX_CLASSES = 1024, 1_000_000  # a runtime starts the threads, and a camera names every class
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,16 @@ class Manifest:
         """The reductions that what ships came by."""
         return [r for r in self.reductions if r.name in (*self.left_out, f"{self.resolution} px")]
 
+    def made_at(self, source: object) -> datetime.datetime:
+        """Its date; raises BadInput, with `source`, where that is none or says no time zone."""
+        try:
+            made = datetime.datetime.fromisoformat(self.date)
+        except ValueError as error:
+            raise BadInput(f"{source}: date {self.date[:80]!r}: expected one like 2026-01-31T12:00:00+00:00.") from error
+        if made.tzinfo is None:
+            raise BadInput(f"{source}: date {self.date[:80]!r}: expected one with a time zone, like 2026-01-31T12:00:00+00:00.")
+        return made
+
     def to_json(self) -> dict[str, Any]:
         """As it is written, but for `schema` and `digest`: metrics lie flat beside the rest."""
         data = _flat(to_json(self), {"latency_ms": None})
@@ -191,15 +206,22 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """That of a bundle; raises BadInput where there is none, it was changed, or another schema is needed."""
+        return cls.parse(written(folder), folder)
+
+    @classmethod
+    def parse(cls, text: bytes, folder: Path) -> Manifest:
+        """That of a bundle, from what `written` gave; raises BadInput as `read` does."""
         path = folder / NAME
-        if not path.exists():
-            raise BadInput(f"{folder}: not a bundle: no {NAME}.")
-        data = load_json(path)
+        try:
+            data = parse_json(text)
+        except ValueError as error:
+            raise BadInput(f"{path}: cannot be read ({error}).") from error
         if not isinstance(data, dict) or "schema" not in data:
             raise BadInput(f"{folder}: {NAME} is not edgeeff's.")
         if data["schema"] not in (1, SCHEMA):
             raise BadInput(
-                f"{folder}: bundle schema {data['schema']!r}, this edgeeff reads 1 to {SCHEMA}. Use the version that wrote it."
+                f"{folder}: bundle schema {repr(data['schema'])[:20]}, this edgeeff reads 1 to {SCHEMA}. "
+                "Use the version that wrote it."
             )
         if data.get("digest") != digest(data):
             raise BadInput(f"{folder}: {NAME} does not match its own digest. The bundle was changed; fit or copy it again.")
@@ -215,8 +237,10 @@ class Manifest:
 
     def _wrong(self) -> str:
         """What no field's type tells: the field that is wrong, and what was expected; empty where nothing is."""
-        if self.threads < 0 or self.classes < 1:
-            return f"threads {self.threads}, classes {self.classes}: expected 0 or more threads, and 1 or more classes"
+        if not (0 <= self.threads <= MAX_THREADS and 1 <= self.classes <= MAX_CLASSES):
+            return (
+                f"threads {self.threads}, classes {self.classes}: expected 0 to {MAX_THREADS} threads, 1 to {MAX_CLASSES} classes"
+            )
         if self.resolution != self.preprocess.resolution:
             return f"resolution {self.resolution}: expected that of preprocess, {self.preprocess.resolution}"
         if self.held_out and len(self.held_out.steps) < 2:
@@ -229,9 +253,23 @@ class Manifest:
         names = [("model", self.model), *(("files", name) for name in self.files)]
         names += [("forms", form.file) for form in self.forms if form.file]
         for field_name, name in names:
-            if not name or name in (".", "..") or re.search(r"[/\\\0]", name):
-                return f"{field_name}: {name!r}: expected a plain file name"
+            if not name or name in (".", "..") or re.search(r"[/\\]", name) or not name.isprintable():
+                return f"{field_name}: {name[:80]!r}: expected a plain file name"
+        kinds = [("model", self.model, Path(backends.get(self.backend).MODEL).suffix)]  # a runtime reads other formats by the name
+        kinds += [("forms", form.file, ".onnx") for form in self.forms if form.file]
+        for field_name, name, suffix in kinds:
+            if not name.endswith(suffix):
+                return f"{field_name}: {name[:80]!r}: expected a file *{suffix}"
         return ""
+
+
+def written(folder: Path) -> bytes:
+    """The bytes of a bundle's manifest; raises BadInput where there is none, or what is there cannot be one."""
+    path = folder / NAME
+    if not os.path.lexists(path):
+        raise BadInput(f"{folder}: not a bundle: no {NAME}.")
+    with user_path(folder, "read"):
+        return read_regular(path, limit=MAX_BYTES)
 
 
 def digest(data: Mapping[str, Any]) -> str:

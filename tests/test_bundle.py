@@ -95,7 +95,7 @@ def test_a_manifest_cannot_point_outside_the_bundle(copy: Path) -> None:
     with pytest.raises(BadInput, match=r"files: '\.\./secret': expected a plain file name"):
         Bundle.open(copy)
     edit(copy, files={name: value for name, value in files.items() if name != "golden.npz"})
-    with pytest.raises(BadInput, match="does not vouch for golden.npz"):
+    with pytest.raises(BadInput, match="does not vouch for 'golden.npz'"):
         Bundle.open(copy)
 
 

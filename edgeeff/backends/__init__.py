@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 from ..data.frames import Frame, View
 from ..data.images import Logits, Pixels, Predict
@@ -34,6 +34,13 @@ def profiled_runs() -> Iterator[None]:
         if i > 5 and time.monotonic() - start > 1:
             return
         yield
+
+
+def refusal(runtime: str, use: Literal["load", "run"], model: Path, error: Exception) -> BadInput:
+    """What a runtime raised of a model, as BadInput: its last line, which may quote names in the file, so that only what can be
+    printed is kept."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return BadInput(f"{model}: {runtime} cannot {use} it ({''.join(filter(str.isprintable, said))[:200]}).")
 
 
 class Backend(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from math import prod
 from typing import Any
@@ -53,13 +54,14 @@ class Stage:
 class Engine:
     """`(N, H, W, 3)` uint8 → `(N, classes)`, an image at a time: copies and kernels are one CUDA graph, launched once an image.
 
-    With a plan `before` the model's, which takes `constants` too, images are of that one's shape: `(N, h, w, 3)`.
+    With a plan `before` the model's, which takes `constants` too, images are of that one's shape: `(N, h, w, 3)`. Threads use it in
+    turn: there is one buffer for the image, and one for the logits.
     """
 
     def __init__(
         self, trt: Any, cuda: Any, plan: bytes, before: bytes = b"", constants: Mapping[str, NDArray[Any]] | None = None
     ) -> None:
-        self.cuda, self.stream = cuda, cuda.stream()
+        self.cuda, self.stream, self.free = cuda, cuda.stream(), threading.Lock()
         log, constants = logger(trt), constants or {}
         self.stages = [Stage(trt, each, log) for each in (before, plan) if each]
         self.kept = {}
@@ -94,11 +96,12 @@ class Engine:
 
     def __call__(self, images: Pixels) -> Logits:
         logits = np.empty((len(images), self.logits.shape[1]), np.float32)
-        for i, image in enumerate(images):
-            self.image[...] = image
-            self.cuda.launch(self.graph, self.stream)
-            self.cuda.synchronize(self.stream)
-            logits[i] = self.logits[0]
+        with self.free:
+            for i, image in enumerate(images):
+                self.image[...] = image
+                self.cuda.launch(self.graph, self.stream)
+                self.cuda.synchronize(self.stream)
+                logits[i] = self.logits[0]
         return logits
 
 

@@ -17,9 +17,8 @@ import numpy as np
 
 from ..data.frames import GRAPH, View
 from ..data.images import Logits, Pixels, Predict
-from ..errors import BadInput
 from ..precision import Precision
-from . import LayerTime, Watch, profiled_runs
+from . import LayerTime, Watch, profiled_runs, refusal
 
 PRECISIONS = (Precision.FLOAT32, Precision.FP16, Precision.INT8, Precision.INT8_FP16, Precision.INT8_MIXED)
 MODEL = "compiled.onnx"  # beside the portable model.onnx of a bundle
@@ -63,7 +62,10 @@ def load(model: Path, *, precision: Precision, threads: int = 0, throughput: boo
     name: Any = session.get_inputs()[0].name
 
     def predict(images: Pixels) -> Logits:
-        return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
+        try:
+            return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
+        except Exception as error:  # its exception types share no base but Exception
+            raise refusal("ONNX Runtime", "run", model, error) from error
 
     return predict
 
@@ -99,4 +101,4 @@ def _session(model: Path, threads: int, profile: str = "") -> Any:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception types share no base but Exception
-        raise BadInput(f"{model}: ONNX Runtime cannot load it ({str(error).strip().splitlines()[-1][:200]}).") from error
+        raise refusal("ONNX Runtime", "load", model, error) from error

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import statistics
+import threading
 from collections import defaultdict
 from functools import cache
 from importlib.util import find_spec
@@ -18,7 +19,7 @@ from ..data.frames import Frame, View
 from ..data.images import Logits, Pixels, Predict
 from ..errors import BadInput
 from ..precision import Precision
-from . import LayerTime, Watch, profiled_runs
+from . import LayerTime, Watch, profiled_runs, refusal
 
 PRECISIONS = (Precision.FLOAT32, Precision.BF16, Precision.INT8, Precision.INT8_BF16)
 MODEL = "model.xml"
@@ -75,7 +76,7 @@ def files(model: Path) -> list[Path]:
 
 def load(model: Path, *, precision: Precision, threads: int = 0, throughput: bool = False) -> Predict:
     compiled = _compiled(model, precision, threads, PERFORMANCE_HINT="THROUGHPUT" if throughput else "LATENCY")
-    return _Throughput(compiled) if throughput else _Latency(compiled)
+    return _Throughput(compiled, model) if throughput else _Latency(compiled, model)
 
 
 def layer_times(model: Path, image: Pixels, *, precision: Precision, threads: int = 0) -> list[LayerTime]:
@@ -92,23 +93,32 @@ def layer_times(model: Path, image: Pixels, *, precision: Precision, threads: in
 
 
 def watch(model: Path, view: View, *, precision: Precision, threads: int = 0) -> Watch:
-    request = _compiled(model, precision, threads, view, PERFORMANCE_HINT="LATENCY").create_infer_request()
-
-    def see(frame: Frame) -> Logits:
-        return np.array(request.infer({0: frame}, share_inputs=True)[0])
-
-    return see
+    return _Request(_compiled(model, precision, threads, view, PERFORMANCE_HINT="LATENCY"), model).infer
 
 
 def _compiled(path: Path, precision: Precision, threads: int, view: View | None = None, **config: Any) -> Any:
     config["INFERENCE_PRECISION_HINT"] = "bf16" if precision.rest == "bf16" else "f32"
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
+    model = read(path)
     try:
-        model = _core().read_model(path)
         return _core().compile_model(_behind(view, model) if view else model, "CPU", config)
-    except RuntimeError as error:
-        raise BadInput(f"{path}: OpenVINO cannot load it ({str(error).strip().splitlines()[-1][:200]}).") from error
+    except Exception as error:  # beside RuntimeError, what pybind11 makes of std::bad_alloc and others
+        raise refusal("OpenVINO", "load", path, error) from error
+
+
+def read(path: Path) -> Any:
+    """An openvino.Model from an IR, or from ONNX by the file's name; raises BadInput where it is none.
+
+    Core.read_model would try the parsers of all other formats as well.
+    """
+    from openvino.frontend import FrontEndManager
+
+    reader = FrontEndManager().load_by_framework("onnx" if path.suffix == ".onnx" else "ir")
+    try:
+        return reader.convert(reader.load(path, True))  # true: weights are mapped from the file, as Core.read_model does
+    except Exception as error:  # each parser has types of its own
+        raise refusal("OpenVINO", "load", path, error) from error
 
 
 def _behind(view: View, model: Any) -> Any:
@@ -140,25 +150,44 @@ def _behind(view: View, model: Any) -> Any:
     return openvino.Model(model.get_results(), [camera], "camera")
 
 
-class _Latency:
-    """One request; the output is copied out of the runtime's buffer."""
+class _Request:
+    """One request, which threads use in turn. The output is copied out of the runtime's buffer before the next may start."""
 
-    def __init__(self, compiled: Any) -> None:
-        self.request = compiled.create_infer_request()
+    def __init__(self, compiled: Any, model: Path) -> None:
+        self.request, self.model, self.free = compiled.create_infer_request(), model, threading.Lock()
+
+    def infer(self, image: Pixels | Frame) -> Logits:
+        """The model's output for the one input, as the model takes it."""
+        with self.free:
+            try:
+                logits: Logits = self.request.infer({0: image}, share_inputs=True)[0]
+            except RuntimeError as error:
+                raise refusal("OpenVINO", "run", self.model, error) from error
+        return logits
+
+
+class _Latency:
+    """An image at a time."""
+
+    def __init__(self, compiled: Any, model: Path) -> None:
+        self.request = _Request(compiled, model)
 
     def __call__(self, images: Pixels) -> Logits:
-        one = [self.request.infer({0: image[None]}, share_inputs=True)[0] for image in images]
+        one = [self.request.infer(image[None]) for image in images]
         return one[0] if len(one) == 1 else np.concatenate(one)
 
 
 class _Throughput:
-    """As many requests at once as the device has streams."""
+    """As many requests at once as the device has streams; threads use them in turn."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, model: Path) -> None:
         from openvino import AsyncInferQueue
 
-        self.classes = compiled.output(0).shape[1]
-        self.queue = AsyncInferQueue(compiled)
+        try:
+            self.classes = compiled.output(0).shape[1]
+        except (RuntimeError, IndexError) as error:  # no output, one of any shape, or one of fewer dimensions
+            raise refusal("OpenVINO", "run", model, error) from error
+        self.queue, self.model, self.free = AsyncInferQueue(compiled), model, threading.Lock()
         self.logits: Logits = np.empty((0, self.classes), np.float32)
         self.queue.set_callback(self._store)
 
@@ -166,8 +195,12 @@ class _Throughput:
         self.logits[row] = request.get_output_tensor(0).data[0]
 
     def __call__(self, images: Pixels) -> Logits:
-        self.logits = np.empty((len(images), self.classes), np.float32)
-        for row, image in enumerate(images):
-            self.queue.start_async({0: image[None]}, row, share_inputs=True)
-        self.queue.wait_all()
-        return self.logits
+        with self.free:
+            self.logits = logits = np.empty((len(images), self.classes), np.float32)
+            try:
+                for row, image in enumerate(images):
+                    self.queue.start_async({0: image[None]}, row, share_inputs=True)
+                self.queue.wait_all()
+            except RuntimeError as error:
+                raise refusal("OpenVINO", "run", self.model, error) from error
+        return logits

@@ -31,7 +31,7 @@ from ..errors import BadInput, BuildFailed, ToolMissing
 from ..files import cache_folder, write_whole
 from ..precision import Precision
 from ..progress import SILENT, Progress
-from ..records import from_json, parse_json, to_json
+from ..records import from_json, parse_json, read_json, to_json
 from ..sysfs import jetson_linux
 from . import LayerTime, Watch, _cuda
 from ._engine import Engine, logger
@@ -352,9 +352,9 @@ def _opened(model: Path) -> tuple[Any, Any, bytes]:
 
 def _refuse_foreign(model: Path, plan: bytes, trt: Any, cuda: Any) -> None:
     try:
-        origin = Origin(**json.loads(_origin_file(model).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise BadInput(f"{model}: nothing says where this plan is from ({error}). Run `edgeeff compile` here.") from error
+        origin = read_json(_origin_file(model), Origin)
+    except BadInput as error:
+        raise BadInput(f"{model}: nothing says where this plan is from ({error}) Run `edgeeff compile` here.") from error
     if origin.plan_sha256 != _sha256(plan):
         raise BadInput(f"{model}: not the plan that {_origin_file(model).name} describes. Run `edgeeff compile` here again.")
     here = _here(trt, cuda)

@@ -6,10 +6,10 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..data.frames import Box
 from ..errors import BadInput
+from ..job import BundleJob
 from ..option import option, parse_count, parse_positive
 from .sources import accepted_addresses
 
@@ -80,10 +80,9 @@ class CameraOptions:
 
 
 @dataclass(frozen=True)
-class CameraJob:
+class CameraJob(BundleJob):
     """A bundle, and the addresses of what it is to look at."""
 
-    bundle: str | Path = option(help="a bundle's folder, as fit or compile wrote it", metavar="BUNDLE", positional=True)
     sources: Sequence[str] = option(help=accepted_addresses(), flag="--source", metavar="SRC", many=True)
 
 

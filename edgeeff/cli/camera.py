@@ -7,7 +7,6 @@ import contextlib
 import signal
 from pathlib import Path
 
-from ..bundle import Bundle
 from ..camera.loop import Camera
 from ..camera.options import CameraJob, CameraOptions, OutputOptions
 from ..camera.sinks import FrameCollector, FrameSink, open_sinks
@@ -24,7 +23,7 @@ def watch(options: argparse.Namespace) -> object:
     signal.signal(signal.SIGTERM, _interrupt)
     failed: Exception | None = None
     with contextlib.ExitStack() as stack:
-        camera = stack.enter_context(Camera(Bundle.open(job.bundle), job.sources, asked, TerminalProgress()))
+        camera = stack.enter_context(Camera(job.open(), job.sources, asked, TerminalProgress()))
         sinks = _sinks(stack, camera, asked, outputs, json=options.json)
         try:
             for result in camera:

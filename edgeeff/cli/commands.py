@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, EdgeeffError
-from ..job import BenchmarkJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob
+from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob, SignJob
 from ..machine import LOCAL, Machine
 from ..progress import TerminalProgress
 from ..records import to_json
@@ -248,21 +248,34 @@ def _inspect_engine(bundle: Bundle, options: argparse.Namespace) -> object:
     file = bundle.path / tensorrt.LAYERS
     if not file.is_file():
         raise BadInput(f"{options.bundle}: holds no TensorRT engine. On the device, edgeeff compile makes one.")
-    layers = tensorrt.read_layers(file.read_text(encoding="utf-8"))
+    try:
+        layers = tensorrt.read_layers(file.read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{file}: is not what TensorRT writes of an engine ({type(error).__name__}). Compile it again.") from error
     if not options.json:
         tables.engine_layers(layers)
     return {"bundle": options.bundle, "layers": [{**asdict(layer), "reformat": layer.reformat} for layer in layers]}
 
 
 def _verify(options: argparse.Namespace) -> object:
-    from ..bundle import Bundle
-
-    bundle = Bundle.open(options.bundle)
+    job = filled(BundleJob, options)
+    bundle = job.open()
     off, files = bundle.verify(), len(bundle.manifest.files)
     if not options.json:
         differences = f"golden images differ by {off['images']:.4f} standard deviations, the camera's path by {off['frames']:.3f}"
-        print(f"{options.bundle}: {files} files match; {differences}. Good.")
+        signed = " signed by a trusted key," if job.trusted else ""
+        print(f"{options.bundle}:{signed} {files} files match; {differences}. Good.")
     return {"bundle": options.bundle, "files": files, "golden_difference": off, "ok": True}
+
+
+def _sign(options: argparse.Namespace) -> object:
+    from ..bundle import Bundle
+
+    job = filled(SignJob, options)
+    key = Bundle.open(job.bundle).sign(job.key)
+    if not options.json:
+        print(f"{job.bundle}: signed by {key}")
+    return {"bundle": job.bundle, "key": key}
 
 
 def _report(options: argparse.Namespace) -> object:
@@ -315,6 +328,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], object]] = {
     "lint": _lint,
     "inspect": _inspect,
     "verify": _verify,
+    "sign": _sign,
     "report": _report,
     "measure": _measure,
     "doctor": _doctor,

@@ -38,6 +38,7 @@ edgeeff --help lists all verbs and exit codes, edgeeff VERB --help explains one.
 
 EXTRAS = {
     "aiohttp": "camera",
+    "cryptography": "signature",
     "cuda": "tensorrt",
     "cv2": "camera",
     "huggingface_hub": "fit",

@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 from ..budget import KINDS, PERCENTILES, Budget
 from ..camera.options import CameraJob, CameraOptions, OutputOptions
 from ..errors import EXIT_CODES
-from ..job import BenchmarkJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob
+from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob, SignJob
 from ..option import Option, flag, options
 
 T = TypeVar("T")
 
-PATHS = {"FILE": "file", "MODEL.onnx": "file", "DIR": "directory", "BUNDLE": "directory"}
+PATHS = {"FILE": "file", "MODEL.onnx": "file", "KEY": "file", "DIR": "directory", "BUNDLE": "directory"}
 """The metavars of arguments that are paths, and what each is."""
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -74,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
     p = verb("camera", watching, CameraJob, CameraOptions, OutputOptions, on="with the cameras there")
     p.set_defaults(indent=None)  # its summary is the last of many lines
     _add_inspection(verb)
+    verb("verify", "re-hash a bundle's files and replay its golden images; with --trusted, check who signed it", BundleJob)
+    verb("sign", "vouch for a bundle with a private key, so that verify, camera and others can tell it from any other", SignJob)
     p = verb("measure", "what a fit elsewhere asks of this machine, by --on: always JSON")
     p.add_argument("backend")
     came = "the folder that came with the question (default: only what this machine is)"
@@ -172,8 +174,6 @@ def _add_inspection(verb: Callable[[str, str], argparse.ArgumentParser]) -> None
     p.add_argument("--plot", metavar="FILE", help="also draw the errors as SVG")
     p.add_argument("--top", type=int, default=15, metavar="N", help="layers to list (default 15)")
     p.add_argument("--engine", action="store_true", help="list the layers of a TensorRT engine instead, as it was built")
-    p = verb("verify", "re-hash a bundle's files and replay its golden images")
-    p.add_argument("bundle", metavar="BUNDLE", help=bundle)
     p = verb("report", "draw a bundle's HTML report again, with what was compiled since")
     p.add_argument("bundle", metavar="BUNDLE", help=bundle)
 

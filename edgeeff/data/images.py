@@ -9,6 +9,7 @@ import hashlib
 import os
 import random
 import tempfile
+import unicodedata
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -181,8 +182,8 @@ def class_names(names: Iterable[str], source: object) -> tuple[str, ...]:
             name.encode()
         except UnicodeEncodeError as error:
             raise BadInput(f"{source}: class {name!r}: the name is not UTF-8 text. Rename it.") from error
-        if name.splitlines() != [name]:
-            raise BadInput(f"{source}: class {name!r}: expected a name of one line. Rename it.")
+        if name.splitlines() != [name] or any(unicodedata.category(c) == "Cc" for c in name):
+            raise BadInput(f"{source}: class {name[:80]!r}: expected a name of one line without control characters. Rename it.")
     return found
 
 

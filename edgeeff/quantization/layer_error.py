@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backends import openvino as runtime
+from ..backends import refusal
 from ..bundle import Bundle
 from ..data.images import Pixels
 from ..errors import BadInput
@@ -46,7 +48,13 @@ def inspect(bundle: Bundle, images: Pixels | None = None, *, progress: Progress 
     if not bundle.manifest.precision.quantized:
         raise BadInput(f"{bundle.path}: ships {bundle.manifest.precision}: it has no INT8 layers to inspect.")
     images = bundle.golden()["images"] if images is None else images
-    return compare(bundle.path / "model.onnx", bundle.path / bundle.manifest.model, images, progress=progress)
+    graph, compiled = bundle.path / "model.onnx", bundle.path / bundle.manifest.model
+    if graph.name not in bundle.manifest.files:
+        raise BadInput(f"{bundle.path}: holds no {graph.name} to compare with. Fit or copy it again.")
+    try:
+        return compare(graph, compiled, images, progress=progress)
+    except (RuntimeError, ValueError, IndexError) as error:  # files that are no networks, or not the same one
+        raise refusal("OpenVINO", "run", compiled, error) from error
 
 
 def compare(float_file: Path, integer_file: Path, images: Pixels, *, progress: Progress = SILENT) -> list[LayerError]:
@@ -112,10 +120,9 @@ def _key(output: Any) -> tuple[str, int]:
 
 
 def _read(path: Path) -> Any:
-    import openvino
     from openvino._offline_transformations import apply_moc_transformations
 
-    model = openvino.Core().read_model(path)
+    model = runtime.read(path)
     if path.suffix == ".onnx":
         apply_moc_transformations(model, cf=True, smart_reshape=False)
     return model

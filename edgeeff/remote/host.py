@@ -197,7 +197,12 @@ class Host:
             paths = {"": kit, **send}
             digests = {name: _content_digest(path) for name, path in paths.items()}
             self._send(paths, digests)
-        extra = f"{self.backend},camera" if arguments[0] == "camera" and not self.probe.jetson else self.backend
+        extras = [self.backend]
+        if arguments[0] == "camera" and not self.probe.jetson:
+            extras.append("camera")
+        if "--trusted" in arguments:
+            extras.append("signature")
+        extra = ",".join(extras)
         return {
             "kit": digests[""],
             "wheel": built.name,

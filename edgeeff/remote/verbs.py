@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from ..bundle import Bundle, publish, replaceable
 from ..camera.options import CameraJob, CameraOptions
@@ -15,40 +16,41 @@ from ..data.images import ImageSet
 from ..errors import BadInput
 from ..evaluation import labelled
 from ..files import user_path
-from ..job import BenchmarkJob, CompileJob, EvaluateJob
+from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob
 from ..option import arguments
 from ..progress import SILENT, Progress
 from .fleet import HostAnswer, on_each
 from .host import Host, Json, LiveOutput
 from .ssh import check
 
+B = TypeVar("B", bound=BundleJob)
+
 
 def evaluate(job: EvaluateJob, hosts: Sequence[str], *, progress: Progress = SILENT) -> list[HostAnswer]:
     """The accuracy of the bundle's file on each host; the photos are sent once."""
     bundle, _ = labelled(job)
-    words = ["eval", *arguments(replace(job, bundle="bundle", val="val"))]
-    return _read_bundle(bundle, words, {"bundle": bundle.path, "val": Path(job.val)}, hosts, progress)
+    words = ["eval", *arguments(replace(_there(job), val="val"))]
+    return _read_bundle(bundle, words, {"bundle": bundle.path, "val": Path(job.val), **_keys(job)}, hosts, progress)
 
 
 def benchmark(job: BenchmarkJob, hosts: Sequence[str], *, progress: Progress = SILENT) -> list[HostAnswer]:
     """What the bundle's file costs on each host."""
-    bundle = Bundle.open(job.bundle)
-    words = ["bench", *arguments(replace(job, bundle="bundle"))]
-    return _read_bundle(bundle, words, {"bundle": bundle.path}, hosts, progress)
+    bundle = job.open()
+    return _read_bundle(bundle, ["bench", *arguments(_there(job))], {"bundle": bundle.path, **_keys(job)}, hosts, progress)
 
 
 def compile_bundle(job: CompileJob, hosts: Sequence[str], *, progress: Progress = SILENT) -> list[HostAnswer]:
     """Engines built on each host. One host's engine goes into the bundle itself, those of several into a bundle each beside it."""
+    bundle = job.open()
     check(hosts)
-    bundle = Bundle.open(job.bundle)
     facts = bundle.manifest
     if not facts.forms:
         raise BadInput(f"{job.bundle}: nothing to compile: the bundle holds a finished {facts.backend} file.")
-    send = {"bundle": bundle.path}
+    send = {"bundle": bundle.path, **_keys(job)}
     if job.val is not None:
         ImageSet.open(job.val).labelled_for(facts.classes, bundle.labels)
         send["val"] = Path(job.val)
-    there = replace(job, bundle="bundle", val=None if job.val is None else "val")
+    there = replace(_there(job), val=None if job.val is None else "val")
     place = bundle.path.resolve()
     outs = {name: place if len(set(hosts)) == 1 else place.with_name(f"{place.name}-{name}") for name in hosts}
     for out in outs.values():
@@ -85,11 +87,11 @@ class Watch:
 
 def watch(asked: Watch, hosts: Sequence[str], *, progress: Progress = SILENT) -> list[HostAnswer]:
     """The summaries of the hosts' cameras, once they have ended."""
+    bundle, speaking = asked.job.open(), threading.Lock()
     check(hosts)
-    bundle, speaking = Bundle.open(asked.job.bundle), threading.Lock()
     if "-" in asked.job.sources:
         raise BadInput("--source - is for a camera of this machine: with --on pictures stay where they are.")
-    words = ["camera", *arguments(replace(asked.job, bundle="bundle")), *arguments(asked.options)]
+    words = ["camera", *arguments(_there(asked.job)), *arguments(asked.options)]
     words += [] if asked.budget_ms is None else ["--budget-ms", str(asked.budget_ms)]
 
     def work(host: Host) -> Json:
@@ -101,9 +103,19 @@ def watch(asked: Watch, hosts: Sequence[str], *, progress: Progress = SILENT) ->
             return "frame" in told
 
         _require_same_machine(bundle, host)
-        return host.run(words, {"bundle": bundle.path}, live=LiveOutput(hear, asked.ending))
+        return host.run(words, {"bundle": bundle.path, **_keys(asked.job)}, live=LiveOutput(hear, asked.ending))
 
     return on_each(hosts, bundle.manifest.backend, work, progress, asked.stop)
+
+
+def _keys(job: BundleJob) -> dict[str, Path]:
+    """The public keys that are sent to check the bundle there as well, by their names there."""
+    return {f"trusted-{i}.pem": Path(key) for i, key in enumerate(job.trusted)}
+
+
+def _there(job: B) -> B:
+    """The job with the names that its bundle and keys have on the host."""
+    return replace(job, bundle="bundle", trusted=tuple(_keys(job)))
 
 
 def _read_bundle(

@@ -1,4 +1,4 @@
-"""Files: what is said about a path that cannot be used, atomic writes, and the folders that keep a fit's finished stages."""
+"""Files: those that a user gave, read within bounds; atomic writes; and the folders that keep a fit's finished stages."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from .errors import BadInput
 
@@ -40,6 +41,40 @@ def user_path(path: str | Path, use: Literal["read", "written"]) -> Iterator[Non
         named = failed if Path(path) in Path(failed).parents else path
         reason = REASONS.get(error.errno or 0, f"{error.strerror or error}. Check the path.")
         raise BadInput(f"{named}: cannot be {use}: {reason}") from error
+
+
+@contextlib.contextmanager
+def open_file(path: str | Path, limit: int) -> Iterator[BinaryIO]:
+    """A file that the user gave, opened for reading.
+
+    Raises BadInput where it cannot be read or may never end: for a pipe or a device, and for more than `limit` bytes.
+    """
+
+    def without_waiting(name: str, flags: int) -> int:  # for somebody who writes into a pipe
+        return os.open(name, flags | os.O_NONBLOCK)
+
+    with user_path(path, "read"), open(path, "rb", opener=without_waiting) as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise BadInput(f"{path}: it is a pipe or a device, expected a file. Give a file's path.")
+        if facts.st_size > limit:
+            raise BadInput(f"{path}: {facts.st_size / 1e6:,.1f} MB, expected at most {limit / 1e6:,g}. Give a smaller file.")
+        yield file
+
+
+def read_file(path: str | Path, limit: int) -> bytes:
+    """The contents of a file that the user gave; raises BadInput as `open_file` does."""
+    with open_file(path, limit) as file:
+        return file.read()
+
+
+def read_lines(path: str | Path, limit: int) -> list[str]:
+    """The lines of a UTF-8 text file that the user gave, each ended by LF or CRLF. Raises BadInput where it is no such text."""
+    try:
+        text = read_file(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 
 @contextlib.contextmanager

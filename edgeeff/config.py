@@ -19,7 +19,7 @@ from .files import read_file
 from .records import from_json
 
 T = TypeVar("T")
-YAML_BYTES = 20_000
+YAML_BYTES = 10_000
 
 
 def folder(kind: str) -> Path:

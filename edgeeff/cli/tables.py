@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..errors import printable
 from ..precision import Precision
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ SMALLER = ["px", "parts out"]  # columns that say how a network was made smaller
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", marked: int | None = None) -> None:
     """Print rows under their columns; the `marked` one is bold, with an arrow in front. First column left, the others right."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     if marked is not None:
         columns = ["", *columns]
         rows = [["→" if i == marked else "", *row] for i, row in enumerate(rows)]
@@ -61,7 +63,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str =
         grid.add_column(column, justify="left" if i < left else "right")
     for i, row in enumerate(rows):
         grid.add_row(*row, style="bold" if i == marked else None)
-    Console().print(grid)
+    Console(markup=False).print(grid)  # a name may look like markup
 
 
 def cameras(summary: CameraSummary) -> None:

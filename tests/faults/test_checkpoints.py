@@ -54,11 +54,11 @@ FORMATS: dict[str, Callable[[dict[str, Tensor]], bytes]] = {
 @pytest.mark.parametrize("kind", FORMATS)
 def test_cut_and_flipped_files(hostile: Hostile, tensors: dict[str, Tensor], tmp_path: Path, kind: str) -> None:
     whole, path, rng = FORMATS[kind](tensors), tmp_path / f"w.{kind}", random.Random(kind)
-    for cut in [0, 1, 2, 4, 7, 8, 9, 16, 100, len(whole) - 1, len(whole) - 30, *rng.sample(range(len(whole)), 12)]:
+    for cut in [0, 1, 2, 4, 7, 8, 9, 16, 100, len(whole) - 1, len(whole) - 30, *rng.sample(range(len(whole)), 6)]:
         path.write_bytes(whole[:cut])
         with hostile.raises(BadInput, (kind, "cut", cut)):
             load(path, TINY)
-    for number in range(40):
+    for number in range(25):
         damaged = bytearray(whole)
         for _ in range(rng.choice((1, 1, 3, 20))):
             end = rng.choice((64, 5000))

@@ -65,7 +65,7 @@ KINDS: dict[str, Kind] = {
 class Budget:
     """Limits by kind; a kind without one is free. Latency is of one photo, at the named percentile."""
 
-    def __init__(self, *, percentile: int = 50, **limits: float | None) -> None:
+    def __init__(self, /, *, percentile: int = 50, **limits: float | None) -> None:
         """Raises BadInput for a kind that is not in the table, and for a limit that is no number above 0."""
         for name, limit in limits.items():
             if name not in KINDS:
@@ -73,7 +73,7 @@ class Budget:
                 raise BadInput(f"budget: unknown kind {name!r}. Expected {close[0] if close else ', '.join(KINDS)}.")
             number = isinstance(limit, (int, float)) and not isinstance(limit, bool) and 0 < limit <= sys.float_info.max
             if limit is not None and not number:
-                raise BadInput(f"budget: {name} {limit!r}: expected a number above 0.")
+                raise BadInput(f"budget: {name} {limit!r:.40}: expected a number above 0.")
         if percentile not in PERCENTILES:
             raise BadInput(f"budget: percentile {percentile!r}: expected {', '.join(map(str, PERCENTILES))}.")
         self.percentile = percentile

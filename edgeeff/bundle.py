@@ -38,7 +38,7 @@ from .data.frames import Frame, Frames, View
 from .data.images import Logits, Pixels, Predict, class_names
 from .data.preprocess import Preprocess
 from .errors import BadInput, ToolMissing
-from .files import open_regular, read_regular, user_path
+from .files import open_file, read_file, user_path
 from .manifest import NAME, SCHEMA, Manifest, digest, written
 from .records import dump_json
 
@@ -82,7 +82,7 @@ class Bundle:
         present = {p.name for p in folder.iterdir()} - {NAME}
         if signature.NAME in present:
             present.remove(signature.NAME)
-            with open_regular(folder / signature.NAME):  # also where nobody asks for it: it is copied with the rest
+            with open_file(folder / signature.NAME, follow=False):  # also where nobody asks for it: it is copied with the rest
                 pass
         if missing := sorted({*manifest.files, manifest.model} - present):
             raise BadInput(f"{folder}: {missing[0]} is missing. The bundle is truncated; fit or copy it again.")
@@ -118,7 +118,7 @@ class Bundle:
         if file.name not in self.manifest.files:
             return ()
         try:
-            text = read_regular(file, limit=MAX_LABELS).decode()
+            text = read_file(file, MAX_LABELS, follow=False).decode()
         except UnicodeDecodeError as error:
             raise BadInput(f"{file}: is not UTF-8 text ({error}). Fit or copy the bundle again.") from error
         return class_names(text.removesuffix("\n").split("\n"), file)
@@ -174,8 +174,7 @@ class Bundle:
         Raises BadInput unless they are `(N, R, R, 3)` uint8 and `(N, classes)` finite float32, in a file that is whole.
         """
         file, side = self.path / "golden.npz", self.preprocess.resolution
-        with user_path(file, "read"):
-            data = read_regular(file, limit=MAX_GOLDEN)
+                data = read_file(file, MAX_GOLDEN, follow=False)
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 size = sum(entry.file_size for entry in archive.infolist())
@@ -238,7 +237,7 @@ def difference(ours: Logits, theirs: Logits) -> float:
 def sha256(file: Path) -> str:
     """The hash of a bundle's file, in hexadecimal. Raises BadInput where it is no regular file, or a graph in several files."""
     found, tail = hashlib.sha256(), b""
-    with open_regular(file) as opened:
+    with open_file(file, follow=False) as opened:
         while chunk := opened.read(1 << 20):
             found.update(chunk)
             if file.suffix == ".onnx" and EXTERNAL in tail + chunk:

@@ -1,9 +1,13 @@
-"""The YAML files that a person writes, targets/ and calib/: found by name or path, read safely, checked field by field."""
+"""The YAML files that a person writes, targets/ and calib/: found by name or path, read safely, checked field by field.
+
+They are plain trees of text, numbers and lists: aliases, with which a few lines can stand for billions, are refused.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Hashable
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,10 +15,11 @@ from typing import Any, TypeVar
 import yaml
 
 from .errors import BadInput
-from .files import user_path
+from .files import read_file
 from .records import from_json
 
 T = TypeVar("T")
+YAML_BYTES = 10_000
 
 
 def folder(kind: str) -> Path:
@@ -43,16 +48,50 @@ def read(kind: str, what: str, name: str | Path, record: type[T]) -> T:
 
 def parse(path: Path, what: str = "YAML") -> dict[str, Any]:
     """The keys and values of a YAML file."""
+    if not os.path.lexists(path):
+        raise BadInput(f"{path}: no such {what} file.")
     try:
-        with user_path(path, "read"):
-            if not path.is_file():
-                raise BadInput(f"{path}: no such {what} file.")
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not valid YAML ({str(error).splitlines()[0]}).") from error
-    if not isinstance(data, dict):
+        data = yaml.load(read_file(path, YAML_BYTES).decode("utf-8-sig"), _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise BadInput(f"{path}: not valid YAML ({error.problem}{line}).") from error
+    except RecursionError as error:
+        raise BadInput(f"{path}: not valid YAML (nested too deeply).") from error
+    except BadInput:
+        raise
+    except Exception as error:  # a value that is not of the type its tag claims raises nearly anything
+        raise BadInput(f"{path}: not valid YAML ({str(error) or type(error).__name__:.200}).") from error
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise BadInput(f"{path}: expected keys and values.")
     return data
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data only, each key once."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.constructor.ConstructorError(None, None, f"an alias, *{event.anchor}", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value in keys:
+                problem = "a key that is no text, or is there twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            keys.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        number = super().construct_yaml_int(node)
+        if abs(number) >= 2**63:
+            raise yaml.constructor.ConstructorError(None, None, "a number of more than 64 bits", node.start_mark)
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def suggestion(name: str, known: Collection[str]) -> str:

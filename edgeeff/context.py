@@ -14,12 +14,13 @@ from .data.calibration import Calibration
 from .data.images import ImageSet, PixelFile, readable, unseen
 from .data.preprocess import Preprocess
 from .errors import BadInput, ToolMissing
-from .files import StageCache, user_path
+from .files import StageCache, read_file, user_path
 from .job import Job
 from .machine import LOCAL, Machine
 from .measurement.accuracy import Gate
 from .measurement.system_state import device
 from .network.architecture import Variant
+from .network.checkpoint import CHECKPOINT_BYTES
 from .progress import Progress
 from .target import Target
 
@@ -218,7 +219,7 @@ def _inputs(job: Job, target: Target, recipe: Calibration, photos: Photos) -> di
     if job.weights is not None:
         with user_path(job.weights, "read"):
             local = Path(job.weights).is_file()
-            weights = hashlib.sha256(Path(job.weights).read_bytes()).hexdigest() if local else None
+        weights = hashlib.sha256(read_file(job.weights, CHECKPOINT_BYTES)).hexdigest() if local else None
     sets = {k: s.sha256 if s else None for k, s in vars(photos).items() if k not in ("validation", "test")}
     options = {k: repr(value) for k, value in asdict(job).items() if k not in NOT_INPUTS}
     facts = {"job": options, "recipe": repr(recipe), "target": repr(target), "versions": versions()}

@@ -1,11 +1,17 @@
 """edgeeff's own exceptions, one level below EdgeeffError, and the one table of exit codes.
 
-A message states in one line what was wrong, what was expected and what to do.
+A message states in one line what was wrong, what was expected and what to do. It may quote names of files, which may hold anything:
+what a terminal might obey, or a line end, is written as an escape.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+
+def printable(text: str) -> str:
+    """The text in one line, without anything that a terminal obeys: line ends, control characters and the like become escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class EdgeeffError(Exception):
@@ -15,7 +21,7 @@ class EdgeeffError(Exception):
     """
 
     def __init__(self, message: str, result: object | None = None) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.result = result
 
 

@@ -1,4 +1,4 @@
-"""Files: what is said about a path that cannot be used, atomic writes, and the folders that keep a fit's finished stages."""
+"""Files: those that a user gave, read within bounds; atomic writes; and the folders that keep a fit's finished stages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -20,6 +21,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REASONS = {
     errno.ENOENT: "no such file or folder. Check the path.",
     errno.EISDIR: "it is a folder, expected a file. Give a file's path.",
+    errno.ELOOP: "it is a link, expected a file. Give the file that is meant.",
     errno.ENOTDIR: "a part of the path is a file, expected a folder. Check the path.",
     errno.EACCES: "permission denied. Change the permissions (chmod, chown), or give another path.",
     errno.EPERM: "permission denied. Change the permissions (chmod, chown), or give another path.",
@@ -44,6 +46,41 @@ def user_path(path: str | Path, use: Literal["read", "written"]) -> Iterator[Non
 
 
 @contextlib.contextmanager
+def open_file(path: str | Path, limit: float = math.inf, *, follow: bool = True) -> Iterator[BinaryIO]:
+    """A file that somebody else made, opened for reading.
+
+    Raises BadInput where it cannot be read or may never end: for a pipe or a device, for more than `limit` bytes, and for a link
+    unless `follow`, since that could lead elsewhere.
+    """
+
+    def without_waiting(name: str, flags: int) -> int:  # for somebody who writes into a pipe
+        return os.open(name, flags | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+
+    with user_path(path, "read"), open(path, "rb", opener=without_waiting) as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise BadInput(f"{path}: it is a pipe or a device, expected a file. Give a file's path.")
+        if facts.st_size > limit:
+            raise BadInput(f"{path}: {facts.st_size / 1e6:,.1f} MB, expected at most {limit / 1e6:,g}. Give a smaller file.")
+        yield file
+
+
+def read_file(path: str | Path, limit: float, *, follow: bool = True) -> bytes:
+    """The contents of a file that somebody else made; raises BadInput as `open_file` does."""
+    with open_file(path, limit, follow=follow) as file:
+        return file.read()
+
+
+def read_lines(path: str | Path, limit: int) -> list[str]:
+    """The lines of a UTF-8 text file that the user gave, each ended by LF or CRLF. Raises BadInput where it is no such text."""
+    try:
+        text = read_file(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+
+
+@contextlib.contextmanager
 def space_in(folder: Path) -> Iterator[None]:
     """Within the block, which writes into `folder`, a full disk becomes BadInput. Any other OSError stays what it is."""
     try:
@@ -65,34 +102,6 @@ def full_disk(error: OSError, folder: Path | None = None) -> BadInput | None:
         return None
     where = error.filename or folder or f"standard output or {os.environ.get('TMPDIR', '/tmp')}"
     return BadInput(f"{where}: cannot be written: {REASONS[error.errno]}")
-
-
-@contextlib.contextmanager
-def open_regular(path: Path, *, follow: bool = False) -> Iterator[BinaryIO]:
-    """A file that somebody else may have made, open for reading. Raises BadInput where it is a link, unless `follow`, a folder, a
-    pipe or a device: one could lead elsewhere, never answer, or never end."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise BadInput(f"{path}: is a link, expected a file. Copy the file that it leads to.") from error
-        raise
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise BadInput(f"{path}: is a folder, a pipe or a device, expected a file.")
-        with open(handle, "rb", closefd=False) as file:
-            yield file
-    finally:
-        os.close(handle)
-
-
-def read_regular(path: Path, *, limit: int, follow: bool = False) -> bytes:
-    """The contents of a file as `open_regular` takes it. Raises BadInput where it has more than `limit` bytes."""
-    with open_regular(path, follow=follow) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise BadInput(f"{path}: is larger than {limit:,} bytes, which no such file is. Check the path.")
-    return data
 
 
 class StageCache:

@@ -14,20 +14,30 @@ from pathlib import Path
 
 from .budget import Budget
 from .bundle import Bundle
+from .data.images import MOST_CLASSES
 from .errors import BadInput
 from .network import activations
 from .network.architecture import PADDINGS, Padding
-from .option import arguments, option
+from .network.variants import grid
+from .option import arguments, option, parse_number, parse_whole
 
 MAX_CORRUPT = "share of unreadable photos that is tolerated (default 0.01)"
 BUNDLE = "a bundle's folder, as fit or compile wrote it"
+MOST_EPOCHS = 100_000
 TARGET = "a name from `edgeeff targets`, or a YAML file"
 
 
-def _number_of_classes(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise ValueError("expected 2 or more")
-    return int(text)
+def parse_classes(text: str) -> int:
+    """A number of classes that a network can tell apart."""
+    number = parse_whole(text)
+    if not 2 <= number <= MOST_CLASSES:
+        raise ValueError(f"expected 2 to {MOST_CLASSES}")
+    return number
+
+
+def _check_max_corrupt(share: float) -> None:
+    if not 0 <= share < 1:
+        raise BadInput(f"--max-corrupt {share}: expected a share from 0 to below 1.")
 
 
 @dataclass(frozen=True)
@@ -52,19 +62,17 @@ class Job:
     test: str | Path | None = option(
         None, help="photos that judge what ships, once, at the end; no choice sees them", metavar="DIR"
     )
-    hold_out: float = option(
-        0.0, help="instead of --test: this share of --val judges once, and no choice sees it", metavar="SHARE", parse=float
-    )
-    resolution: Sequence[int] = option((), help="input sizes (default: each variant's)", metavar="PX", parse=int, many=True)
+    hold_out: float = option(0.0, help="instead of --test: this share of --val judges once, and no choice sees it", metavar="SHARE")
+    resolution: Sequence[int] = option((), help="input sizes (default: each variant's)", metavar="PX", parse=parse_whole, many=True)
     padding: Padding | None = option(
         None, help="of the weights, where the file does not say (default: the variant's)", choices=PADDINGS
     )
-    max_drop: float = option(0.5, help="top-1 points that a step may lose (default 0.5)", metavar="POINTS", parse=float)
+    max_drop: float = option(0.5, help="top-1 points that a step may lose (default 0.5)", metavar="POINTS")
     max_class_drop: float | None = option(
-        None, help="points that any class of 5 photos or more may lose (default: no limit)", metavar="POINTS", parse=float
+        None, help="points that any class of 5 photos or more may lose (default: no limit)", metavar="POINTS", parse=parse_number
     )
-    min_agreement: float = option(97.0, help="the gate for unlabelled --val (default 97)", metavar="PERCENT", parse=float)
-    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE", parse=float)
+    min_agreement: float = option(97.0, help="the gate for unlabelled --val (default 97)", metavar="PERCENT")
+    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE")
     calibration: str | Path = option(
         "default", help="how photos set the ranges: a name from calib/, or a YAML file", metavar="RECIPE"
     )
@@ -78,21 +86,22 @@ class Job:
         help="auto: a smaller network, as the latency budget needs, or without one as far as the gate allows (default keep)",
         choices=("keep", "auto"),
     )
-    time_budget: float = option(30.0, help="minutes for finding INT8 that passes the gate (default 30)", metavar="MIN", parse=float)
+    time_budget: float = option(30.0, help="minutes for finding INT8 that passes the gate (default 30)", metavar="MIN")
     accept: bool = option(False, help="ship the best within the budget even if it fails the accuracy gate")
-    epochs: int | None = option(None, help="of training (default: 10 from weights, 40 from scratch)", parse=int)
-    lr: float | None = option(None, help="peak learning rate (default: 0.001 from weights, 0.003 from scratch)", parse=float)
+    epochs: int | None = option(None, help="of training (default: 10 from weights, 40 from scratch)", parse=parse_whole)
+    lr: float | None = option(None, help="peak learning rate (default: 0.001 from weights, 0.003 from scratch)", parse=parse_number)
     flip: bool = option(True, help="train without mirroring: digits, text, arrows")
-    seed: int = option(0, help="of everything that is drawn at random (default 0)", parse=int)
+    seed: int = option(0, help="of everything that is drawn at random (default 0)")
     unlabelled: str | Path | None = option(
         None, help="more photos for networks to recover on, beside --calib or --train; labels are not needed", metavar="DIR"
     )
     crop: float | None = option(
-        None, help="share of a photo's short side that the network sees (default: as the weights say, or 0.875)", parse=float
+        None, help="share of a photo's short side that the network sees (default: as the weights say, or 0.875)", parse=parse_number
     )
 
     def __post_init__(self) -> None:
         self._check_numbers()
+        grid(self.variants, self.resolution)  # refuses unknown names and sizes
         if self.activation is not None:
             activations.check(self.activation, activations.CHOICES, "--activation")
         if not self.train and not self.weights:
@@ -107,6 +116,11 @@ class Job:
             raise BadInput("--test or --hold-out: what ships is judged once. Give one of them.")
         if self.weights and len(self.variants) != 1:
             raise BadInput("--weights belong to one variant: name it with --variant.")
+        for word in arguments(self):  # the bundle and its report tell the command
+            try:
+                word.encode()
+            except UnicodeEncodeError as error:
+                raise BadInput(f"{word}: the name is not UTF-8 text. Rename it.") from error
 
     def _check_numbers(self) -> None:
         if not (math.isfinite(self.max_drop) and 0 <= self.max_drop <= 100):
@@ -115,14 +129,15 @@ class Job:
             raise BadInput(f"--max-class-drop {self.max_class_drop}: expected 0 to 100 points.")
         if not 0 <= self.min_agreement <= 100:
             raise BadInput(f"--min-agreement {self.min_agreement}: expected 0 to 100 percent.")
-        if not 0 <= self.max_corrupt < 1:
-            raise BadInput(f"--max-corrupt {self.max_corrupt}: expected a share from 0 to below 1.")
+        _check_max_corrupt(self.max_corrupt)
         if not 0 <= self.hold_out < 1:
             raise BadInput(f"--hold-out {self.hold_out}: expected a share from 0 to below 1.")
         if self.crop is not None and not 0.1 <= self.crop <= 1:
             raise BadInput(f"--crop {self.crop}: expected a share from 0.1 to 1.")
-        if self.epochs is not None and self.epochs < 1:
-            raise BadInput("--epochs: expected 1 or more.")
+        if self.epochs is not None and not 1 <= self.epochs <= MOST_EPOCHS:
+            raise BadInput(f"--epochs {self.epochs}: expected 1 to {MOST_EPOCHS}.")
+        if not 0 <= self.seed < 2**63:
+            raise BadInput(f"--seed {self.seed}: expected a whole number of at most 63 bits, 0 or more.")
         if not (math.isfinite(self.time_budget) and self.time_budget > 0):
             raise BadInput(f"--time-budget {self.time_budget}: expected minutes, above 0.")
         if self.lr is not None and not 0 < self.lr <= 1:
@@ -141,8 +156,8 @@ class PickJob:
     target: str | Path = option(help=TARGET)
     budget: Budget = field(default_factory=Budget)
     variants: Sequence[str] = option((), help="candidates (default: all)", flag="--variant", metavar="NAME", many=True)
-    resolution: Sequence[int] = option((), help="input sizes (default: each variant's)", metavar="PX", parse=int, many=True)
-    classes: int = option(1000, help="that the network tells apart (default 1000)", parse=_number_of_classes)
+    resolution: Sequence[int] = option((), help="input sizes (default: each variant's)", metavar="PX", parse=parse_whole, many=True)
+    classes: int = option(1000, help="that the network tells apart (default 1000)", parse=parse_classes)
     activation: str = option("keep", help="as fit would swap (default keep)", choices=activations.CHOICES)
     exhaustive: bool = option(False, help="measure every candidate instead of searching, and show the frontier", flag="--all")
 
@@ -153,7 +168,7 @@ class ProfileJob:
 
     target: str | Path = option(help="a name from `edgeeff targets`; the model is written beside its file")
     variants: Sequence[str] = option((), help="what to measure (default: all)", flag="--variant", metavar="NAME", many=True)
-    resolution: Sequence[int] = option((), help="input sizes (default: each variant's)", metavar="PX", parse=int, many=True)
+    resolution: Sequence[int] = option((), help="input sizes (default: each variant's)", metavar="PX", parse=parse_whole, many=True)
 
 
 @dataclass(frozen=True)
@@ -191,18 +206,21 @@ class EvaluateJob(BundleJob):
     """The accuracy of a bundle's compiled file on labelled photos."""
 
     val: str | Path = option(help="labelled photos", metavar="DIR")
-    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE", parse=float)
+    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE")
+
+    def __post_init__(self) -> None:
+        _check_max_corrupt(self.max_corrupt)
 
 
 @dataclass(frozen=True)
 class BenchmarkJob(BundleJob):
     """The latency of a bundle's compiled file."""
 
-    rounds: int = option(8, help="blocks to measure, at least (default 8)", parse=int)
+    rounds: int = option(8, help="blocks to measure, at least (default 8)")
 
     def __post_init__(self) -> None:
         if self.rounds < 2:
-            raise BadInput("--rounds: expected 2 or more, for an interval.")
+            raise BadInput(f"--rounds {self.rounds}: expected 2 or more, for an interval.")
 
 
 @dataclass(frozen=True)
@@ -213,6 +231,11 @@ class CompileJob(BundleJob):
         None, help="labelled photos to judge the engines on (default: the bundle's golden ones)", metavar="DIR"
     )
     dla: int | None = option(
-        None, help="build for a DLA core; refused where it runs under 90%% of the layers", metavar="CORE", parse=int
+        None, help="build for a DLA core; refused where it runs under 90%% of the layers", metavar="CORE", parse=parse_whole
     )
-    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE", parse=float)
+    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE")
+
+    def __post_init__(self) -> None:
+        _check_max_corrupt(self.max_corrupt)
+        if self.dla is not None and not 0 <= self.dla < 16:
+            raise BadInput(f"--dla {self.dla}: expected a core's number, from 0.")

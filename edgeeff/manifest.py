@@ -20,7 +20,7 @@ from . import backends
 from .budget import Budget
 from .data.preprocess import Preprocess
 from .errors import BadInput
-from .files import read_regular, user_path
+from .files import read_file
 from .measurement.accuracy import StepReport
 from .measurement.benchmark import Metrics
 from .measurement.latency import Latency
@@ -268,8 +268,7 @@ def written(folder: Path) -> bytes:
     path = folder / NAME
     if not os.path.lexists(path):
         raise BadInput(f"{folder}: not a bundle: no {NAME}.")
-    with user_path(folder, "read"):
-        return read_regular(path, limit=MAX_BYTES)
+        return read_file(path, MAX_BYTES, follow=False)
 
 
 def digest(data: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ The parser is made of it (`cli.options`), and so are the words that ask for the 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any
@@ -74,16 +75,31 @@ def _budget(budget: Budget) -> list[str]:
     return words if budget.percentile == Budget().percentile else [*words, "--percentile", str(budget.percentile)]
 
 
+def parse_whole(text: str) -> int:
+    """A whole number of at most 18 digits, so that it fits into 64 bits."""
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise ValueError("expected a whole number of at most 18 digits")
+    return int(text)
+
+
+def parse_number(text: str) -> float:
+    """A finite number, with a point or an exponent where it has one."""
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", text, re.IGNORECASE) or math.isinf(float(text)):
+        raise ValueError("expected a number, like 10 or 0.5")
+    return float(text)
+
+
 def parse_count(text: str) -> int:
     """A whole number of 1 or more."""
-    if not text.isdecimal() or int(text) < 1:
+    number = parse_whole(text)
+    if number < 1:
         raise ValueError("expected 1 or more")
-    return int(text)
+    return number
 
 
 def parse_positive(text: str) -> float:
     """A finite number above 0."""
-    number = float(text)
-    if not 0 < number < math.inf:
+    number = parse_number(text)
+    if number <= 0:
         raise ValueError("expected a number above 0")
     return number

@@ -13,8 +13,10 @@ from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_ty
 import msgspec
 
 from .errors import BadInput
+from .files import read_file
 
 T = TypeVar("T")
+JSON_BYTES = 100_000_000
 
 
 class Custom(Protocol):
@@ -53,7 +55,7 @@ def from_json(data: object, kind: type[T], source: object) -> T:
     """A record of what JSON or YAML gave; raises BadInput with `source` and the field where a type or a key is wrong."""
     try:
         return msgspec.convert(data, kind, dec_hook=_decode)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise BadInput(f"{source}: {_plain(error, kind).rstrip('.')}.") from error
 
 
@@ -65,9 +67,7 @@ def read_json(path: Path, kind: type[T]) -> T:
 def load_json(path: Path) -> Any:
     """What a JSON file holds; raises BadInput where it cannot be read."""
     try:
-        return parse_json(path.read_bytes())
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror}).") from error
+        return parse_json(read_file(path, JSON_BYTES))
     except ValueError as error:
         raise BadInput(f"{path}: cannot be read ({error}).") from error
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import BadInput
-from .files import read_regular, user_path, write_whole
+from .files import read_file, write_whole
 from .records import dump_json, from_json, parse_json
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def check(folder: Path, manifest: bytes, trusted: Sequence[str | Path]) -> None:
     path = folder / NAME
     if not os.path.lexists(path):
         raise BadInput(f"{folder}: is not signed: no {NAME}. Expected the signature of a trusted key; see `edgeeff sign`.")
-    with user_path(path, "read"):
-        text = read_regular(path, limit=MAX_BYTES)
+        text = read_file(path, MAX_BYTES, follow=False)
     try:
         found = from_json(parse_json(text), Signature, path)
         signature = base64.b64decode(found.signature, validate=True)
@@ -112,5 +111,4 @@ def _public_key(path: Path) -> Ed25519PublicKey:
 
 
 def _pem(path: Path) -> bytes:
-    with user_path(path, "read"):
-        return read_regular(path, limit=MAX_BYTES, follow=True)
+    return read_file(path, MAX_BYTES)

@@ -16,6 +16,8 @@ from .network import activations
 from .network.activations import Activation
 from .precision import Precision
 
+MOST_THREADS = 1024
+
 
 @dataclass(frozen=True)
 class Target:
@@ -62,8 +64,15 @@ class Target:
         offered = backends.get(self.backend).PRECISIONS
         if not self.precisions or not set(self.precisions) <= set(offered):
             raise BadInput(f"precisions: expected a list of {', '.join(map(str, offered))}.")
-        if self.threads < 0:
-            raise BadInput(f"threads {self.threads}: expected a whole number, 0 for all cores.")
+        if not 0 <= self.threads <= MOST_THREADS:
+            raise BadInput(f"threads {self.threads}: expected a whole number up to {MOST_THREADS}, 0 for all cores.")
+        for key, version in self.tensorrt.items():
+            if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4})*", version):
+                raise BadInput(f"tensorrt: {key}: {version!r}: expected a version, like 10.3.0.")
+        try:
+            re.compile(self.cpu)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise BadInput(f"cpu {self.cpu!r:.60}: not a regular expression ({error}).") from error
         Budget(latency_ms=self.latency_ms)
         if self.scheme == "asymmetric" and self.backend != "openvino":
             raise BadInput("scheme 'asymmetric': expected symmetric, or with openvino asymmetric.")

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from .context import Context
-from .data.images import class_names
+from .data.images import LIST_BYTES, class_names
 from .data.preprocess import Preprocess
 from .errors import BadInput
-from .files import user_path
+from .files import read_lines
 from .measurement.accuracy import agreement, rank
 from .network import checkpoint, distributed
 from .network.architecture import Variant
@@ -130,11 +130,7 @@ def read_labels(path: str | Path | None, classes: int) -> tuple[str, ...]:
     """Class names, one a line."""
     if path is None:
         return ()
-    try:
-        with user_path(path, "read"):
-            names = class_names(Path(path).read_text(encoding="utf-8").splitlines(), path)
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Expected a class name a line.") from error
+    names = class_names(read_lines(path, LIST_BYTES), path)
     if len(names) != classes:
         raise BadInput(f"{path}: {len(names)} names for {classes} classes.")
     return names

@@ -178,7 +178,7 @@ def _target(path: Path) -> None:
         (Bundle.open, "nowhere", "nowhere: not a bundle: no manifest.json"),
         (replaceable, "file", "file: exists and is not a bundle"),
         (lambda path: publish(path.with_name("folder"), path), "file/out", "file/out: cannot be written: "),
-        (_target, "folder.yaml", "folder.yaml: no such target file"),
+        (_target, "folder.yaml", "folder.yaml: cannot be read: it is a folder, expected a file"),
         (_target, "nowhere.yaml", "nowhere.yaml: no such target file"),
     ],
 )

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import select
 import sys
 import traceback
@@ -17,7 +18,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..errors import INTERNAL_ERROR, EdgeeffError, ToolMissing, exit_code
+from ..errors import INTERNAL_ERROR, BadInput, EdgeeffError, ToolMissing, exit_code, printable
 from ..files import full_disk
 from ..progress import DEBUG, debugging
 from ..records import to_json
@@ -107,7 +108,7 @@ def _report(error: Exception | KeyboardInterrupt, options: argparse.Namespace) -
     else:
         advice = "Please report it with the output of the same command and --debug."
         line, code = f"internal error: {_summary(error)}. {advice}", INTERNAL_ERROR
-    print(f"edgeeff: {line}", file=sys.stderr)
+    print(f"edgeeff: {printable(line)}", file=sys.stderr)
     return code
 
 
@@ -140,7 +141,10 @@ def _set_verbosity() -> None:
 @contextlib.contextmanager
 def _first_process() -> Iterator[bool]:
     """Join the processes of `torchrun`, if it started this one; true in the first, which runs the verb."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", processes):
+        raise BadInput(f"WORLD_SIZE {processes[:40]!r}, of the environment: expected a number of processes, as torchrun sets it.")
+    if processes == "1":
         yield True
         return
     from ..network import distributed

@@ -10,18 +10,21 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ..budget import KINDS, PERCENTILES, Budget
 from ..camera.options import CameraJob, CameraOptions, OutputOptions
-from ..errors import EXIT_CODES
-from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob, SignJob
-from ..option import Option, flag, options
+from ..errors import EXIT_CODES, printable
+from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob, SignJob, parse_classes
+from ..option import flag, options, parse_count, parse_number, parse_positive, parse_whole
 
 T = TypeVar("T")
 
 PATHS = {"FILE": "file", "MODEL.onnx": "file", "KEY": "file", "DIR": "directory", "BUNDLE": "directory"}
 """The metavars of arguments that are paths, and what each is."""
+
+PARSERS: dict[type, Callable[[str], Any]] = {int: parse_whole, float: parse_number}
+"""How a number is read where its option does not say, by the type of its default."""
 
 SHELLS = ("bash", "zsh", "tcsh")
 
@@ -37,7 +40,7 @@ def filled(kind: type[T], typed: argparse.Namespace) -> T:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="edgeeff",
         description="The largest EfficientNet within a device's budget, in INT8, proven on your photos and measured on the device.",
         epilog="\n".join(["exit codes:", *(f"  {row.code:<4}{row.description}" for row in EXIT_CODES)]),
@@ -87,6 +90,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that writes what was typed as one printable line into its messages."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 class _Version(argparse.Action):
     """Prints the installed version, which is looked up only when asked for."""
 
@@ -116,30 +126,29 @@ def _add_job(p: argparse.ArgumentParser, job: type) -> None:
                 help=how.help,
                 metavar=how.metavar,
                 choices=how.choices,
-                type=_reader(how, field.default),
+                type=_reader(how.parse or PARSERS.get(type(field.default), str)),
                 nargs="+" if how.many else None,
             )
     if any(field.name == "budget" for field in fields(job)):
         for name, kind in KINDS.items():
-            p.add_argument(kind.flag(name), dest=name, type=float, help=kind.help, metavar=kind.metavar)
+            p.add_argument(kind.flag(name), dest=name, type=_reader(parse_positive), help=kind.help, metavar=kind.metavar)
         p.add_argument(
-            "--percentile", type=int, choices=PERCENTILES, default=50, help="the percentile --latency is held to (default 50)"
+            "--percentile",
+            type=_reader(parse_whole),
+            choices=PERCENTILES,
+            default=50,
+            help="the percentile --latency is held to (default 50)",
         )
 
 
-def _reader(how: Option, default: object) -> Callable[[str], Any]:
-    """How argparse reads a value: by the option's own parser, whose message is shown as it is, or as what the default is."""
-    parse = how.parse
-    if parse is None:
-        return type(default) if isinstance(default, (int, float)) else str
-    if parse in (int, float):
-        return parse
+def _reader(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """The parser as argparse calls it, so that its message is shown as it is."""
 
-    def read(text: str) -> Any:
+    def read(text: str) -> T:
         try:
             return parse(text)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+            raise argparse.ArgumentTypeError(f"{text[:40]!r}: {error}") from error
 
     return read
 
@@ -156,9 +165,8 @@ def _add_hosts(p: argparse.ArgumentParser, what: str) -> None:
 
 def _add_variants(p: argparse.ArgumentParser) -> None:
     p.add_argument("variant", nargs="*", help="names, or phiX for a compound coefficient (default: all)")
-    p.add_argument("--resolution", type=int)
-    classes = next(how for field, how in options(PickJob) if field.name == "classes")
-    p.add_argument("--classes", type=_reader(classes, 1000), default=1000)
+    p.add_argument("--resolution", type=_reader(parse_count))
+    p.add_argument("--classes", type=_reader(parse_classes), default=1000)
 
 
 def _add_inspection(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -172,7 +180,7 @@ def _add_inspection(verb: Callable[[str, str], argparse.ArgumentParser]) -> None
     p.add_argument("bundle", metavar="BUNDLE", help=bundle)
     p.add_argument("--images", metavar="DIR", help="photos to compare on (default: the bundle's golden ones)")
     p.add_argument("--plot", metavar="FILE", help="also draw the errors as SVG")
-    p.add_argument("--top", type=int, default=15, metavar="N", help="layers to list (default 15)")
+    p.add_argument("--top", type=_reader(parse_count), default=15, metavar="N", help="layers to list (default 15)")
     p.add_argument("--engine", action="store_true", help="list the layers of a TensorRT engine instead, as it was built")
     p = verb("report", "draw a bundle's HTML report again, with what was compiled since")
     p.add_argument("bundle", metavar="BUNDLE", help=bundle)

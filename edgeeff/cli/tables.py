@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..errors import printable
 from ..precision import Precision
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ SMALLER = ["px", "parts out"]  # columns that say how a network was made smaller
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", marked: int | None = None) -> None:
     """Print rows under their columns; the `marked` one is bold, with an arrow in front. First column left, the others right."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     if marked is not None:
         columns = ["", *columns]
         rows = [["→" if i == marked else "", *row] for i, row in enumerate(rows)]
@@ -55,14 +57,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str =
     from rich import box
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     grid = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         grid.add_column(column, justify="left" if i < left else "right")
     for i, row in enumerate(rows):
-        grid.add_row(*map(Text, row), style="bold" if i == marked else None)  # names in brackets are no markup
-    Console().print(grid)
+        grid.add_row(*row, style="bold" if i == marked else None)
+    Console(markup=False).print(grid)  # a name may look like markup
 
 
 def cameras(summary: CameraSummary) -> None:
@@ -150,9 +151,8 @@ def by_class(reports: Sequence[StepReport]) -> None:
 
 
 def _short(name: str, most: int = 12) -> str:
-    """A name that a person chose, as a cell: printable, and not long."""
-    shown = "".join(c if c.isprintable() else "�" for c in name)
-    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+    """A name that a person chose, as a cell: not long."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def ladder(attempts: Sequence[AttemptRecord]) -> None:

@@ -21,12 +21,11 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..errors import BadInput
-from ..files import user_path
+from ..files import read_file, read_lines, user_path
 from ..progress import SILENT, Progress
-from .preprocess import Preprocess
+from .preprocess import PHOTO_BYTES, Preprocess, open_photo
 
 Pixels = NDArray[np.uint8]  # (N, H, W, 3)
 Logits = NDArray[np.float32]  # (N, classes)
@@ -34,7 +33,8 @@ Predict = Callable[[Pixels], Logits]
 R = TypeVar("R")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-LOSSY_CORRUPTION = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+LIST_BYTES = 250_000_000
+MOST_CLASSES = 100_000  # five times as many as ImageNet-21k has
 
 
 def noise(resolution: int) -> Pixels:
@@ -67,8 +67,7 @@ class ImageSet:
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """SHA-256 of each file's contents, in hexadecimal."""
-        with user_path(self.root, "read"):
-            return tuple(_threads(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), self.paths))
+        return tuple(_threads(lambda path: hashlib.sha256(read_file(path, PHOTO_BYTES)).hexdigest(), self.paths))
 
     @cached_property
     def sha256(self) -> str:
@@ -88,7 +87,7 @@ class ImageSet:
     def _read(cls, root: Path) -> ImageSet:
         if not root.is_dir():
             raise BadInput(f"{root}: no such folder. Expected DIR/CLASS/*.jpg, a folder with labels.txt, or a folder of photos.")
-        if (root / "labels.txt").is_file():
+        if os.path.lexists(root / "labels.txt"):
             return cls._from_list(root)
         photos = _photos(root)
         folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -110,36 +109,39 @@ class ImageSet:
 
     @classmethod
     def _from_list(cls, root: Path) -> ImageSet:
-        rows = []
-        try:
-            text = (root / "labels.txt").read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise BadInput(f"{root}/labels.txt: not UTF-8 text ({error.reason} at byte {error.start}).") from error
-        for number, line in enumerate(text.splitlines(), 1):
+        listing, real, inside = root / "labels.txt", os.path.realpath(root), set[Path]()
+        labels, lines = dict[Path, str](), dict[Path, int]()
+        for number, line in enumerate(read_lines(listing, LIST_BYTES), 1):
             if not line.strip():
                 continue
             name, tab, label = line.partition("\t")
-            if not tab or not label.strip() or "\t" in label or label.strip().startswith("-"):
-                raise BadInput(f"{root}/labels.txt:{number}: expected 'file<TAB>class', found {line[:60]!r}.")
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise BadInput(f"{root}/labels.txt:{number}: {name}: expected a path within {root}, relative to it.")
-            if not (root / name).is_file():
-                raise BadInput(f"{root}/labels.txt:{number}: {name}: no such file.")
-            rows.append((root / name, label.strip()))
-        if not rows:
-            raise BadInput(f"{root}/labels.txt: no lines. Expected 'file<TAB>class' a line.")
-        paths = tuple(path for path, _ in rows)
-        if all(label.isdecimal() for _, label in rows):
-            return cls(root, paths, tuple(int(label) for _, label in rows))
-        classes = class_names(sorted({label for _, label in rows}), root)
-        return cls(root, paths, tuple(classes.index(label) for _, label in rows), classes)
+            label, path = label.strip(" "), root / name
+            if not tab or not label or "\t" in label or label.startswith("-"):
+                raise BadInput(f"{listing}:{number}: expected 'file<TAB>class', found {line[:60]!r}.")
+            if path.parent not in inside:  # a photo may be a link to anywhere, but no folder that a list names
+                if ".." in path.parts[len(root.parts) :] or not Path(os.path.realpath(path.parent)).is_relative_to(real):
+                    raise BadInput(f"{listing}:{number}: {name}: expected a path within {root}, relative to it.")
+                inside.add(path.parent)
+            if not path.is_file():
+                raise BadInput(f"{listing}:{number}: {name}: no such file.")
+            if path in lines:
+                raise BadInput(f"{listing}:{number}: {name}: also in line {lines[path]}. Expected each file once.")
+            labels[path], lines[path] = label, number
+        if not labels:
+            raise BadInput(f"{listing}: no lines. Expected 'file<TAB>class' a line.")
+        if all(label.isdecimal() for label in labels.values()):
+            return cls(root, tuple(labels), tuple(_class_number(label, f"{listing}:{lines[p]}") for p, label in labels.items()))
+        classes = class_names(sorted(set(labels.values())), listing)
+        positions = {name: i for i, name in enumerate(classes)}
+        return cls(root, tuple(labels), tuple(positions[label] for label in labels.values()), classes)
 
     def labelled_for(self, classes: int, names: tuple[str, ...] = ()) -> ImageSet:
         """The same set with labels that index a network's outputs. Raises BadInput where classes and outputs do not match."""
         if self.labels is None:
             return self
         if self.classes and names and set(self.classes) <= set(names):
-            order = [names.index(c) for c in self.classes]
+            positions = {name: i for i, name in reversed(list(enumerate(names)))}  # the first of each name
+            order = [positions[c] for c in self.classes]
             return ImageSet(self.root, self.paths, tuple(order[i] for i in self.labels), names)
         if self.classes and names and len(names) == classes:
             unknown = sorted(set(self.classes) - set(names))
@@ -182,9 +184,15 @@ def class_names(names: Iterable[str], source: object) -> tuple[str, ...]:
             name.encode()
         except UnicodeEncodeError as error:
             raise BadInput(f"{source}: class {name!r}: the name is not UTF-8 text. Rename it.") from error
-        if name.splitlines() != [name] or any(unicodedata.category(c) == "Cc" for c in name):
+        if not name or any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
             raise BadInput(f"{source}: class {name[:80]!r}: expected a name of one line without control characters. Rename it.")
     return found
+
+
+def _class_number(text: str, source: str) -> int:
+    if len(text) > len(str(MOST_CLASSES)) or int(text) >= MOST_CLASSES:
+        raise BadInput(f"{source}: class {text[:40]}: expected a number below {MOST_CLASSES}.")
+    return int(text)
 
 
 def _photos(folder: Path) -> list[Path]:
@@ -224,12 +232,12 @@ def unseen(images: ImageSet, validation: ImageSet, *, allowed: float = 0.0, prog
 
 
 def _decode(preprocess: Preprocess, path: Path) -> Pixels | str:
-    """The photo's pixels, or the reason it cannot be read."""
+    """The photo's pixels, or its path with the reason it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with open_photo(path) as image:
             return preprocess(image)
-    except LOSSY_CORRUPTION as error:
-        return str(error).split("\n")[0] or type(error).__name__
+    except BadInput as error:
+        return str(error)
 
 
 class PixelFile:
@@ -248,7 +256,7 @@ class PixelFile:
         try:
             for i, pixels in enumerate(progress.track(decoded, f"decode {images.root.name}", len(images))):
                 if isinstance(pixels, str):
-                    corrupt.append(f"{images.paths[i]} ({pixels})")
+                    corrupt.append(pixels)
                 else:
                     good.append(i)
                     self._file.write(np.ascontiguousarray(pixels).data)
@@ -290,13 +298,15 @@ def readable(images: ImageSet, *, max_corrupt: float = 0.01, progress: Progress 
     tiny = Preprocess(32, 32, (0, 0, 0), (1, 1, 1), "bilinear")
     checked = progress.track(_threads(partial(_decode, tiny), images.paths), f"check {images.root.name}", len(images))
     reasons = {i: result for i, result in enumerate(checked) if isinstance(result, str)}
-    corrupt = [f"{images.paths[i]} ({reason})" for i, reason in reasons.items()]
-    report_corrupt(corrupt, len(images), images.root, max_corrupt, progress)
+    report_corrupt(list(reasons.values()), len(images), images.root, max_corrupt, progress)
     return images.take(i for i in range(len(images)) if i not in reasons)
 
 
 def report_corrupt(corrupt: list[str], total: int, root: Path, max_corrupt: float, progress: Progress) -> None:
-    """Name the first ten corrupt files. Raises BadInput where they are more than the share `max_corrupt` of `total`."""
+    """Name the first ten corrupt files, which are given with their reasons.
+
+    Raises BadInput where they are more than the share `max_corrupt` of `total`.
+    """
     if not corrupt:
         return
     named = "; ".join(corrupt[:10]) + (" …" if len(corrupt) > 10 else "")

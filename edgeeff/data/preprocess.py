@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import BadInput
+from ..files import read_file
 
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # of all that Pillow reads: some of the others start programs
+PHOTO_BYTES = 100_000_000
+MOST_PIXELS = 89_478_485  # as Pillow's MAX_IMAGE_PIXELS: 256 MB in RGB
+MOST_SCANS = 200  # of a JPEG file, each of which goes over the whole photo again; a progressive one has about ten
+LONGEST = 50  # times the short side: a photo is resized before it is cropped
 
 
 class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,6 +97,33 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return msgspec.convert(data, cls)
         except msgspec.ValidationError as error:
             raise BadInput(f"preprocess: {error}.") from error
+
+
+@contextlib.contextmanager
+def open_photo(path: Path) -> Iterator[Image.Image]:
+    """A photo's file, opened. Within the block, which decodes it, whatever goes wrong becomes BadInput with path and reason.
+
+    Raises BadInput as well for a file of another format, and for one whose pixels would take too much memory or time.
+    """
+    contents = read_file(path, PHOTO_BYTES)
+    try:
+        with Image.open(io.BytesIO(contents), formats=FORMATS) as image:
+            _refuse_oversized(image, contents)
+            yield image
+    except UnidentifiedImageError as error:
+        raise BadInput(f"{path}: no photo, expected {', '.join(FORMATS)}") from error
+    except Exception as error:  # a damaged photo raises nearly anything
+        raise BadInput(f"{path}: {str(error) or type(error).__name__}") from error
+
+
+def _refuse_oversized(image: Image.Image, contents: bytes) -> None:
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise BadInput(f"{width} × {height} pixels, expected at most {MOST_PIXELS // 1_000_000} million")
+    if max(width, height) > LONGEST * min(width, height):
+        raise BadInput(f"{width} × {height} pixels, expected a side at most {LONGEST} times the other")
+    if contents.count(b"\xff\xda") > MOST_SCANS and image.format in ("JPEG", "MPO"):
+        raise BadInput(f"over {MOST_SCANS} scans, expected a JPEG file of fewer")
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import BadInput
-from ..files import user_path
+from ..files import open_file
 
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -42,18 +42,19 @@ class Finding:
 
 
 Findings = Iterator[Finding]
+MODEL_BYTES = 10_000_000_000
 
 
 def lint(path: Path, tensorrt: tuple[int, ...] = (10, 3)) -> list[Finding]:
     """What in a graph that version of TensorRT would refuse, misread or run slowly, errors first."""
-    with user_path(path, "read"):
+    with open_file(path, MODEL_BYTES):
         try:
             graph = Graph(onnx.load(path), tensorrt)
+            return sorted((f for rule in RULES for f in rule(graph)), key=lambda f: not f.error)
         except OSError:
             raise
-        except Exception as error:  # protobuf and onnx raise a dozen kinds over a damaged file
-            raise BadInput(f"{path}: not an ONNX model ({str(error).splitlines()[0][:120]}).") from error
-    return sorted((f for rule in RULES for f in rule(graph)), key=lambda f: not f.error)
+        except Exception as error:  # protobuf, onnx and the rules raise a dozen kinds over a damaged file
+            raise BadInput(f"{path}: not an ONNX model ({str(error) or type(error).__name__:.120}).") from error
 
 
 def require(path: Path, tensorrt: tuple[int, ...] = (10, 3)) -> None:
@@ -107,7 +108,9 @@ class Graph:
 
     def unquantized(self, tensor: str) -> str:
         """The tensor before any Q/DQ pairs."""
-        while self.made_by(tensor, Q, DQ):
+        seen = set[str]()
+        while self.made_by(tensor, Q, DQ) and tensor not in seen:  # a damaged graph may go round in a circle
+            seen.add(tensor)
             tensor = self.producer[tensor].input[0]
         return tensor
 

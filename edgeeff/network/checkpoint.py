@@ -7,25 +7,28 @@ names of missing and surplus tensors.
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import msgspec
 import torch
 from torch import Tensor
 
-from ..data.images import class_names
+from ..data.images import MOST_CLASSES, class_names
 from ..data.preprocess import Preprocess
 from ..errors import BadInput, Unreachable
-from ..files import user_path, write_whole
+from ..files import open_file, user_path, write_whole
 from ..progress import debugging
 from . import activations
 from .activations import Activation
 from .architecture import ConvSpec, Padding, SqueezeExciteSpec, Variant
 from .model import EfficientNet, create
 from .variants import VARIANTS
+
+CHECKPOINT_BYTES = 10_000_000_000
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Metadata(msgspec.Struct, frozen=True):
 
     variant: str
     padding: Padding
-    bn_eps: float
+    bn_eps: Annotated[float, msgspec.Meta(gt=0, lt=1)]
     preprocess: Preprocess
     class_names: tuple[str, ...]
     activation: Activation | None = None
@@ -111,13 +114,20 @@ def read(source: str | Path, variant: Variant) -> Checkpoint:
     stated = Conventions()
     path = Path(source)
     if str(source).startswith("hf-hub:"):
-        path, config = _download(str(source).removeprefix("hf-hub:"))
-        stated = config.conventions()
+        path, stated = _download(str(source).removeprefix("hf-hub:"))
     tensors, metadata = _tensors(path)
+    for name, tensor in _without_counters(tensors).items():
+        if tensor.layout != torch.strided or tensor.is_meta or not tensor.is_floating_point():
+            raise BadInput(f"{path}: {name} is of {tensor.dtype}, not a plain tensor of floating-point numbers.")
     tensors, layout = _renamed(tensors, variant)
-    conventions = Conventions(classes=_classes(tensors)).updated(_layout_conventions(layout, variant)).updated(stated)
+    if (classes := _classes(tensors)) is not None and not 1 <= classes <= MOST_CLASSES:
+        raise BadInput(f"{path}: a classifier of {classes} classes, expected 1 to {MOST_CLASSES}.")
+    conventions = Conventions(classes=classes).updated(_layout_conventions(layout, variant)).updated(stated)
     if "edgeeff" in metadata:
-        conventions = conventions.updated(_own_conventions(path, metadata["edgeeff"]))
+        own = _own_conventions(path, metadata["edgeeff"])
+        if own.class_names and len(own.class_names) != classes:
+            raise BadInput(f"{path}: damaged edgeeff metadata ({len(own.class_names)} names for {classes} classes).")
+        conventions = conventions.updated(own)
     return Checkpoint(tensors, conventions)
 
 
@@ -158,6 +168,8 @@ def load(
         raise BadInput(f"{source}: not a checkpoint of {variant.name}: {', '.join(differences)}.{_fitting(given)}")
     if bad := [k for k, v in given.items() if not torch.isfinite(v.float()).all()]:
         raise BadInput(f"{source}: {bad[0]} holds NaN or infinity.")
+    if bad := [k for k, v in given.items() if k.endswith("running_var") and (v < 0).any()]:
+        raise BadInput(f"{source}: {bad[0]} holds a variance below 0.")
     model.load_state_dict({k: v.float() for k, v in given.items()}, strict=False)
     return model, conventions, fresh
 
@@ -177,7 +189,9 @@ def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with user_path(path, "read"):
         if not path.exists():
             raise BadInput(f"{path}: no such checkpoint. Expected a .safetensors or .pth file, or hf-hub:owner/name.")
-        path.open("rb").close()  # the libraries below report a path that cannot be read in words of their own
+        with open_file(path, CHECKPOINT_BYTES) as file:
+            if path.suffix != ".safetensors":
+                _refuse_compressed(path, file)
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
@@ -198,13 +212,20 @@ def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             data = data[key]
     if not isinstance(data, dict) or not data or not all(isinstance(v, Tensor) for v in data.values()):
         raise BadInput(f"{path}: expected a state_dict (names to tensors), found {type(data).__name__}.")
-    odd = [k for k, v in data.items() if v.layout != torch.strided or v.is_complex() or v.is_meta]
-    if odd:
-        raise BadInput(f"{path}: {odd[0]} is not a plain tensor of real numbers.")
     return {str(k).removeprefix("module."): v for k, v in data.items()}, {}
 
 
-def _download(repository: str) -> tuple[Path, TimmConfig]:
+def _refuse_compressed(path: Path, file: BinaryIO) -> None:
+    """A checkpoint is as large as its tensors, unless somebody compressed it to be larger than memory."""
+    try:
+        entries = zipfile.ZipFile(file).infolist() if zipfile.is_zipfile(file) else []
+    except Exception as error:  # a damaged archive raises nearly anything
+        raise BadInput(f"{path}: not a readable checkpoint ({error}).") from error
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise BadInput(f"{path}: a compressed archive, expected one that torch.save wrote.")
+
+
+def _download(repository: str) -> tuple[Path, Conventions]:
     from huggingface_hub import hf_hub_download, logging
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -223,8 +244,8 @@ def _download(repository: str) -> tuple[Path, TimmConfig]:
             f"hf-hub:{repository}: the hub cannot be reached and no copy is cached. Download the file and give its path."
         ) from error
     try:
-        return path, msgspec.json.decode(text, type=TimmConfig)
-    except (msgspec.DecodeError, ValueError) as error:
+        return path, msgspec.json.decode(text, type=TimmConfig).conventions()
+    except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError, BadInput) as error:
         raise BadInput(f"hf-hub:{repository}: config.json is damaged ({error}).") from error
 
 
@@ -234,7 +255,7 @@ def _own_conventions(path: Path, text: str) -> Conventions:
         own = msgspec.json.decode(text, type=Metadata)
         if own.activation is not None:
             activations.get(own.activation)
-    except (msgspec.DecodeError, ValueError, BadInput) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError, BadInput) as error:
         raise BadInput(f"{path}: damaged edgeeff metadata ({error}).") from error
     names = class_names(own.class_names, path)
     return Conventions(own.padding, own.bn_eps, own.preprocess, names, None, own.variant, own.activation)
@@ -338,14 +359,15 @@ def _differences(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], fres
 def _fitting(tensors: dict[str, Tensor]) -> str:
     """A hint that names the variants whose layers, but for the classifier, the tensors do fit; empty where there is none."""
     shapes = {k: v.shape for k, v in tensors.items() if k.endswith("weight") and not k.startswith("classifier")}
+    blocks = {".".join(k.split(".")[:3]) for k in shapes if k.startswith("blocks.")}
     names = []
     for name, v in VARIANTS.items():
+        if blocks != {b.name for b in v.blocks()}:
+            continue
         with torch.device("meta"):
             theirs = {k: p.shape for k, p in create(v).named_parameters()}
-        if (
-            shapes
-            and all(theirs.get(k) == shape for k, shape in shapes.items())
-            and len(shapes) > 0.8 * sum(k.endswith("weight") for k in theirs)
+        if all(theirs.get(k) == shape for k, shape in shapes.items()) and len(shapes) > 0.8 * sum(
+            k.endswith("weight") for k in theirs
         ):
             names.append(name)
     return f" It fits {' or '.join(names)}." if names else ""

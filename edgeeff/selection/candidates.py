@@ -16,6 +16,8 @@ from ..records import to_json
 from ..target import Target
 
 Accuracy = Callable[[Variant], float]
+LEAST_MB = 0.9
+"""Of a file, for each million parameters: INT8 weights take a byte each, and batch norms, a few percent, become part of them."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ class Candidate:
         return static + min((form.metrics.over(budget) for form in self.forms), key=len, default=[])
 
     def require(self, budget: Budget) -> None:
-        """Raises BudgetNotMet where it is over."""
-        if broken := self.over(budget):
+        """Raises BudgetNotMet where it is over, or where not even its smallest form can have a file as small as that."""
+        if broken := self.over(budget) + budget.over({"size_mb": LEAST_MB * self.mparams}):
             v = self.variant
             raise BudgetNotMet(f"{v.name} at {v.resolution} px needs {' and '.join(broken)}; the budget is {budget}.")
 

@@ -71,7 +71,7 @@ def test_an_internal_error_is_one_line_that_says_how_to_report_it(verb: Verb, ca
 
 
 def test_an_internal_error_names_the_line_of_edgeeff_that_called_a_library(capfd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeeff.config.yaml.safe_load", lambda text: json.loads("{"))
+    monkeypatch.setattr("edgeeff.config.fields", lambda record: json.loads("{"))
     assert main(["targets"]) == 1
     assert "(edgeeff/config.py:" in capfd.readouterr().err
 

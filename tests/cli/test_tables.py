@@ -45,3 +45,13 @@ def test_a_class_is_named_as_it_is_on_a_terminal(monkeypatch: pytest.MonkeyPatch
         "71.20",
     ]  # the step's name is broken, no figure
     assert any(line.split() == ["float", "81.20"] for line in lines)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_out_of_files_are_shown_and_not_obeyed(terminal: bool, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    tables.table(["node", "finding"], [["a\x1b[31m\nb", "[red]Größe[/red]"]])
+    out = capsys.readouterr().out
+    assert r"a\x1b[31m\nb" in out
+    assert "[red]Größe[/red]" in out

@@ -432,7 +432,7 @@ def test_corrupt_files_are_named_and_left_out(tmp_path, examine):
 @pytest.mark.parametrize("examine", [lambda *a, **k: PixelFile(*a, SMALL, **k), readable], ids=["PixelFile", "readable"])
 @pytest.mark.parametrize("options", [{}, {"max_corrupt": 0.16}])
 def test_too_many_corrupt_files_are_refused(tmp_path, examine, options):
-    with pytest.raises(BadInput, match=r"2 of 12 files cannot be read: .*3\.jpg .*5\.jpg .*Over the 1"):
+    with pytest.raises(BadInput, match=r"2 of 12 files cannot be read: .*3\.jpg: .*5\.jpg: .*Over the 1"):
         examine(partly_corrupt(tmp_path), **options)
 
 

@@ -174,7 +174,7 @@ class Bundle:
         Raises BadInput unless they are `(N, R, R, 3)` uint8 and `(N, classes)` finite float32, in a file that is whole.
         """
         file, side = self.path / "golden.npz", self.preprocess.resolution
-                data = read_file(file, MAX_GOLDEN, follow=False)
+        data = read_file(file, MAX_GOLDEN, follow=False)
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 size = sum(entry.file_size for entry in archive.infolist())

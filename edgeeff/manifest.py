@@ -268,7 +268,7 @@ def written(folder: Path) -> bytes:
     path = folder / NAME
     if not os.path.lexists(path):
         raise BadInput(f"{folder}: not a bundle: no {NAME}.")
-        return read_file(path, MAX_BYTES, follow=False)
+    return read_file(path, MAX_BYTES, follow=False)
 
 
 def digest(data: Mapping[str, Any]) -> str:

@@ -54,7 +54,7 @@ def check(folder: Path, manifest: bytes, trusted: Sequence[str | Path]) -> None:
     path = folder / NAME
     if not os.path.lexists(path):
         raise BadInput(f"{folder}: is not signed: no {NAME}. Expected the signature of a trusted key; see `edgeeff sign`.")
-        text = read_file(path, MAX_BYTES, follow=False)
+    text = read_file(path, MAX_BYTES, follow=False)
     try:
         found = from_json(parse_json(text), Signature, path)
         signature = base64.b64decode(found.signature, validate=True)
@@ -83,7 +83,7 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(_pem(path), password=None)
+        key = load_pem_private_key(read_file(path, MAX_BYTES), password=None)
     except TypeError as error:
         raise BadInput(f"{path}: the key has a password. Expected one without: openssl pkey -in {path} -out KEY") from error
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -98,7 +98,7 @@ def _public_key(path: Path) -> Ed25519PublicKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    pem = _pem(path)
+    pem = read_file(path, MAX_BYTES)
     if b"PRIVATE KEY" in pem:
         raise BadInput(f"{path}: is a private key; it belongs to who signs. Give its public one: openssl pkey -in {path} -pubout")
     try:
@@ -108,7 +108,3 @@ def _public_key(path: Path) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise BadInput(f"{path}: is another kind of key, expected Ed25519: openssl genpkey -algorithm ed25519")
     return key
-
-
-def _pem(path: Path) -> bytes:
-    return read_file(path, MAX_BYTES)

@@ -8,14 +8,22 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
+def printable(text: str) -> str:
+    """The text on one line that a terminal shows as it is: line breaks, escape sequences and the like become backslash escapes.
+
+    Names come from files and other machines, so they may hold anything.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class EdgeeffError(Exception):
-    """Base class of everything that edgeeff refuses.
+    """Base class of everything that edgeeff refuses. Its message is one printable line, whatever names it is made of.
 
     `result` is what there is to report despite the error, such as the attempts before it; None where there is nothing.
     """
 
     def __init__(self, message: str, result: object | None = None) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.result = result
 
 

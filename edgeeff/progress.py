@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from .errors import printable
+
 T = TypeVar("T")
 
 DEBUG = "EDGEEFF_DEBUG"  # an environment variable, so that processes started by this one follow
@@ -36,7 +38,7 @@ class TerminalProgress(Progress):
     """On standard error, so that standard output stays the result alone."""
 
     def say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
     def track(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
         if not sys.stderr.isatty():

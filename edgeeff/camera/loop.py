@@ -158,7 +158,7 @@ class Camera:
         """Gives up a source that never gives a frame, and warns of one that stalls, or has failed while others go on."""
         for capture in self.captures:
             name, silent = capture.source.name, time.monotonic() - capture.last_frame_at
-            if silent > FIRST_FRAME_TIMEOUT and capture.source.reopens and not capture.frames and not capture.ended:
+            if silent > FIRST_FRAME_TIMEOUT and not capture.frames and not capture.ended:
                 capture.fail(
                     Unreachable(
                         f"{name}: timed out after {FIRST_FRAME_TIMEOUT:g} s while waiting for the first frame. "
@@ -199,6 +199,11 @@ class Camera:
         start = time.monotonic()
         logits = model(frame.pixels)[0].astype(np.float64)  # (classes,)
         done = time.monotonic()
+        if logits.shape != (len(self.names),) or not np.isfinite(logits).all():
+            raise BadInput(
+                f"the model gives {logits.size} logits, or some that are not finite: expected one for each of "
+                f"{len(self.names)} classes. Check the bundle: edgeeff verify."
+            )
         exponentials = np.exp(logits - logits.max())
         probabilities = exponentials / exponentials.sum()
         seconds = frame.captured_at if source.live else frame.number * source.frame_seconds

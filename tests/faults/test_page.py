@@ -246,14 +246,14 @@ def test_the_page_goes_on_among_many_that_say_nothing(hostile: Hostile, web: Pag
     before = descriptors()
     try:
         with contextlib.ExitStack() as clients:
-            for number in range(550):
+            for number in range(700):
                 client = clients.enter_context(socket.create_connection((url.hostname, url.port), timeout=5))
                 with contextlib.suppress(ConnectionError):
                     client.sendall(b"" if number % 11 else generator.randbytes(1000))
                 if number % 50 == 0:
                     hostile.expect(good(web), f"a good client after {number} others")
-            hostile.expect(good(web), "a good client among 550")
-            until(lambda: descriptors() - before - 550 <= module.MAX_CONNECTIONS + 1)
+            hostile.expect(good(web), "a good client among 700")
+            until(lambda: descriptors() - before - 700 <= module.MAX_CONNECTIONS + 1)
             hostile.expect(True, "no more connections than may be")
         until(lambda: descriptors() <= before)
         hostile.expect(good(web), "a good client after all have gone")

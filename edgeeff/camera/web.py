@@ -110,8 +110,6 @@ class PageServer:
             except ValueError:
                 status, content_type, body = 400, "text/plain", b"not a request"
             response = web.Response(status=status, body=body, headers={**HEADERS, "Content-Type": content_type})
-            if "Upgrade" in request.headers:
-                response.force_close()
             if (transport := request.transport) is None:
                 return response  # the client is gone
             timeout = self._loop.call_later(SEND_TIMEOUT, transport.abort)

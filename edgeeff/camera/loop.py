@@ -200,10 +200,8 @@ class Camera:
         logits = model(frame.pixels)[0].astype(np.float64)  # (classes,)
         done = time.monotonic()
         if logits.shape != (len(self.names),) or not np.isfinite(logits).all():
-            raise BadInput(
-                f"the model gives {logits.size} logits, or some that are not finite: expected one for each of "
-                f"{len(self.names)} classes. Check the bundle: edgeeff verify."
-            )
+            found, classes = f"{logits.size} logits, of which {np.isfinite(logits).sum()} are finite", len(self.names)
+            raise BadInput(f"the bundle's model gives {found}. Expected a finite one for each of {classes} classes; fit it again.")
         exponentials = np.exp(logits - logits.max())
         probabilities = exponentials / exponentials.sum()
         seconds = frame.captured_at if source.live else frame.number * source.frame_seconds

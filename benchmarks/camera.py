@@ -242,3 +242,73 @@ def clients(bundle: Bundle, photo: Path, seconds: float = 8.0, rounds: int = 10)
             "visits_a_second": round(median(visits), 1),
         }
     return results
+
+
+NEIGHBOURS = r"""
+import random, socket, sys, time
+from urllib.parse import urlsplit
+
+where, seconds = urlsplit(sys.argv[1]), float(sys.argv[2])
+generator, idle, begun, malformed = random.Random(5), [], time.monotonic(), 0
+
+def connect():
+    client = socket.create_connection((where.hostname, where.port), timeout=10)
+    client.setblocking(False)
+    return client
+
+def is_open(client):
+    try:
+        return client.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+while time.monotonic() - begun < seconds:
+    turn = time.monotonic()
+    idle = [client for client in idle if is_open(client)]
+    idle += [connect() for _ in range(500 - len(idle))]
+    bad = [connect() for _ in range(50)]
+    for client in bad:
+        client.send(generator.randbytes(1000))
+    time.sleep(max(0, turn + 1 - time.monotonic()))
+    for client in bad:
+        client.close()
+    malformed += len(bad)
+print(malformed)
+"""
+
+
+def hostile_clients(bundle: Bundle, seconds: float = 6.0, rounds: int = 6) -> dict[str, Any]:
+    """Labels a second, in turn without and with 500 connections to the page that say nothing, and 50 a second that send garbage.
+
+    Once with a camera of 30 frames a second, and once with one that the model cannot follow. The clients run here too.
+    """
+    frame = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    results: dict[str, Any] = {}
+    for fps in (30, 2000):
+        rates: dict[str, list[float]] = {"without": [], "with": []}
+        malformed = 0
+        with Camera(bundle, [Paced("page", fps, frame)]) as camera, PageServer("0", camera) as web:
+            labels = iter(camera)
+            web(next(labels))
+            for turn in range(2 * rounds):
+                name = "with" if turn % 4 in (1, 2) else "without"
+                command = [sys.executable, "-c", NEIGHBOURS, web.url, str(seconds + 1)]
+                crowd = subprocess.Popen(command, stdout=subprocess.PIPE, text=True) if name == "with" else None
+                start, count = time.monotonic() + 1, 0  # once the connections are open
+                while (now := time.monotonic()) < start + seconds:
+                    web(next(labels))
+                    count += now > start
+                rates[name].append(round(count / seconds, 1))
+                if crowd:
+                    malformed += int(crowd.communicate()[0])
+                    assert crowd.returncode == 0, "a connection was refused"
+        ratios = [a / b for a, b in zip(rates["with"], rates["without"], strict=True)]
+        results[f"{fps} a second"] = {
+            "labels_a_second": rates,
+            "ratio": round(median(ratios), 3),
+            "ratios": [round(ratio, 3) for ratio in ratios],
+            "malformed": malformed,
+        }
+    return results

@@ -352,6 +352,19 @@ def clients(data: Path) -> dict[str, Any]:
         return camera.clients(bundle, frames(data)[0])
 
 
+def hostile_clients(data: Path) -> dict[str, Any]:
+    """The page of a camera with a small model, without and with clients that say nothing or speak no HTTP."""
+    import camera
+    import digits
+
+    with tempfile.TemporaryDirectory() as temporary:
+        photos, out = Path(temporary) / "photos", Path(temporary) / "bundle"
+        digits.write(photos, each=30)
+        small = ("--variant", "lite0", "--resolution", 32, "--epochs", 1, "--no-flip", "--max-drop", 20, "--latency", 500)
+        edgeeff("fit", "--target", "host-cpu", *small, "--train", photos / "train", "--val", photos / "val", "--out", out)
+        return camera.hostile_clients(Bundle.open(out))
+
+
 def frames(data: Path) -> list[Path]:
     """Photos for a camera to see."""
     photos = sorted((data / "images/ilsvrc-val-1300").iterdir())
@@ -398,6 +411,7 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "v2-b0-jetson": lambda data: imagenet(data, *V2_B0, target="jetson-orin-nano-8gb"),
     "camera": camera,
     "clients": clients,
+    "hostile-clients": hostile_clients,
     "overload": overload,
     "v4l2": v4l2,
     "pick": pick,

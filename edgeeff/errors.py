@@ -15,7 +15,7 @@ def printable(text: str) -> str:
 
 
 class EdgeeffError(Exception):
-    """Base class of everything that edgeeff refuses.
+    """Base class of everything that edgeeff refuses. Its message is one printable line, whatever names it is made of.
 
     `result` is what there is to report despite the error, such as the attempts before it; None where there is nothing.
     """

@@ -1,14 +1,20 @@
 """Cameras that no test machine has, and what else the tests of cameras share."""
 
+import contextlib
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import numpy as np
 
+from edgeeff import Bundle
+from edgeeff.camera import Camera
 from edgeeff.camera.result import Result
 from edgeeff.camera.sources import Source
+from edgeeff.camera.web import PageServer
 from edgeeff.progress import Progress
 
 FFMPEG, MOSQUITTO = shutil.which("ffmpeg"), shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
@@ -63,3 +69,42 @@ def listens(number: int) -> bool:
 
 def result(probability: float, at: float = 0.0) -> Result:
     return Result("cam/1", 0, at, None, (("rose", probability),), 1.0, 0.0, 1.0, np.zeros((48, 64, 3), np.uint8))
+
+
+@contextlib.contextmanager
+def serving(bundle: Bundle, name: str = "pictures") -> Iterator[tuple[Camera, PageServer]]:
+    """A camera that runs in a thread, and its page."""
+    camera = Camera(bundle, [Fake(name, at_pace(30))])
+    with PageServer("0", camera) as web:
+
+        def loop() -> None:
+            for result in camera:
+                web(result)
+
+        thread = threading.Thread(target=loop)
+        thread.start()
+        yield camera, web
+        for capture in camera.captures:
+            capture.stop()
+        thread.join()
+
+
+def host_line(web: PageServer) -> bytes:
+    """The end of a request's first line, and its first header."""
+    return f" HTTP/1.1\r\nHost: {urlsplit(web.url).netloc}\r\n".encode()
+
+
+def spoken(web: PageServer, *pieces: bytes, end: bool = False) -> bytes:
+    """What comes back until the server closes the connection, which it must within five seconds. `end`: no more will be sent."""
+    url = urlsplit(web.url)
+    answer = b""
+    with socket.create_connection((url.hostname, url.port), timeout=5) as client, contextlib.suppress(ConnectionError):
+        for piece in pieces:
+            client.sendall(piece)
+            if len(pieces) > 1:
+                time.sleep(0.05)
+        if end:
+            client.shutdown(socket.SHUT_WR)
+        while more := client.recv(1 << 16):
+            answer += more
+    return answer

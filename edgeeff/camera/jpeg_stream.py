@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from io import FileIO
 
@@ -9,7 +10,7 @@ from ..errors import BadInput
 
 MAX_BYTES = 64 << 20  # of one JPEG
 START_OF_IMAGE = b"\xff\xd8\xff"  # with the first byte of the marker that follows
-END_OF_IMAGE = b"\xff\xd9"
+SCAN_END = re.compile(rb"\xff\xd9|\xff\xd8\xff")  # in a scan, only markers have an FF without a zero after it
 START_OF_SCAN = 0xDA
 
 
@@ -18,37 +19,61 @@ def split_jpegs(stream: FileIO) -> Iterator[bytes]:
 
     Raises BadInput where MAX_BYTES hold no end of a picture.
     """
-    data, ended = b"", False
-    while not ended:
-        chunk = stream.read(1 << 20)
-        data, ended = data + chunk, not chunk
-        while (start := data.find(START_OF_IMAGE)) >= 0:
-            data = data[start:]
-            complete, end = _first_jpeg(data)
-            if not end and not ended:
-                break
-            if complete:
-                yield data[:end]
-            data = data[end or 2 :]
-        if len(data) > MAX_BYTES:
+    splitter = _Splitter()
+    while chunk := stream.read(1 << 20):
+        splitter.data += chunk
+        yield from splitter.pictures()
+        if len(splitter.data) > MAX_BYTES:
             raise BadInput(f"-: found no end of a JPEG within {MAX_BYTES >> 20} MB.")
+    while splitter.data:  # what a truncated picture took for its own may be whole ones
+        splitter.skip(2)
+        yield from splitter.pictures()
 
 
-def _first_jpeg(data: bytes) -> tuple[bool, int]:
-    """Whether the JPEG at the start of `data` is complete, and the offset at which to look for the next one; 0 for more data first.
+class _Splitter:
+    """`data` has what is left of the stream, from the start of a picture on. No byte of a picture is looked at twice."""
 
-    The segments of the header are skipped by their lengths, as they may hold whole JPEGs themselves (thumbnails).
-    Source: ITU-T T.81, annex B.
-    """
-    at = 2
-    while at + 4 <= len(data):
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if data[at] != 0xFF or marker < 0xC0 or 0xD0 <= marker <= 0xD9:
-            return False, 2  # no segment: the picture was truncated before
-        at += 1 if marker == 0xFF else 2 + length
-        if marker == START_OF_SCAN:  # in what follows, only markers have an FF without a zero after it
-            end, next_start = data.find(END_OF_IMAGE, at), data.find(START_OF_IMAGE, at)
-            if next_start >= 0 and not 0 <= end < next_start:
-                return False, next_start
-            return end >= 0, end + 2 if end >= 0 else 0
-    return False, 0
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.skip(0)
+
+    def skip(self, count: int) -> None:
+        """Looks for the next picture after that many bytes."""
+        del self.data[:count]
+        self._at = 2  # of the next segment of the header, or of what has been searched of the scan
+        self._in_scan = False
+
+    def pictures(self) -> Iterator[bytes]:
+        """Each picture whose end has come."""
+        while self._find_scan():
+            end = SCAN_END.search(self.data, self._at)
+            if end is None:
+                self._at = max(self._at, len(self.data) - len(START_OF_IMAGE) + 1)
+                return
+            truncated = end[0] == START_OF_IMAGE
+            if not truncated:
+                yield bytes(self.data[: end.end()])
+            self.skip(end.start() if truncated else end.end())
+
+    def _find_scan(self) -> bool:
+        """Whether the data begins with a picture whose header is complete; one with a header that was truncated is skipped.
+
+        The segments are skipped by their lengths, as they may hold whole JPEGs themselves (thumbnails).
+        Source: ITU-T T.81, annex B.
+        """
+        while not self._in_scan and self._find_start() and self._at + 4 <= len(self.data):
+            prefix, marker = self.data[self._at : self._at + 2]
+            if prefix != 0xFF or marker < 0xC0 or 0xD0 <= marker <= 0xD9:
+                self.skip(2)
+                continue
+            self._at += 1 if marker == 0xFF else 2 + int.from_bytes(self.data[self._at + 2 : self._at + 4], "big")
+            self._in_scan = marker == START_OF_SCAN
+        return self._in_scan
+
+    def _find_start(self) -> bool:
+        """Whether a picture starts in the data, which then begins with it."""
+        if self.data.startswith(START_OF_IMAGE):
+            return True
+        start = self.data.find(START_OF_IMAGE)
+        self.skip(start if start >= 0 else max(0, len(self.data) - len(START_OF_IMAGE) + 1))
+        return start >= 0

@@ -157,7 +157,7 @@ class Camera:
         """Gives up a source that never gives a frame, and warns of one that stalls, or has failed while others go on."""
         for capture in self.captures:
             name, silent = capture.source.name, time.monotonic() - capture.last_frame_at
-            if silent > FIRST_FRAME_TIMEOUT and capture.source.reopens and not capture.frames and not capture.ended:
+            if silent > FIRST_FRAME_TIMEOUT and not capture.frames and not capture.ended:
                 capture.fail(
                     Unreachable(
                         f"{name}: timed out after {FIRST_FRAME_TIMEOUT:g} s while waiting for the first frame. "

@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from ..data.frames import Box, Frame
+from ..data.frames import MAX_SIDE, Box, Frame
 from ..errors import ToolMissing
 
 
 def opencv() -> Any:
-    """The module cv2, quiet, with low latency and TCP for RTSP. Raises ToolMissing where it cannot be imported."""
+    """The module cv2: quiet, with low latency and TCP for RTSP, and a limit to the size of a photo.
+
+    Raises ToolMissing where it cannot be imported.
+    """
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_SIDE**2))
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "flags;low_delay|rtsp_transport;tcp")
     try:
         import cv2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import msgspec
 
@@ -20,9 +21,9 @@ class FrameLabel:
 
     source: str
     frame: int
-    time: float
+    time: Annotated[float, msgspec.Meta(ge=0, lt=253402300800)]  # until the end of the year 9999
     label: str | None
-    top: tuple[tuple[str, float], ...]
+    top: Annotated[tuple[tuple[str, float], ...], msgspec.Meta(min_length=1)]
     age_ms: float
     waited_ms: float
     inference_ms: float

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..data.frames import Box
-from ..errors import BadInput, ToolMissing, Unreachable
+from ..errors import BadInput, ToolMissing, Unreachable, printable
 from ..files import user_path
 from ..progress import SILENT, Progress
 from .opencv import encode_jpeg
@@ -26,6 +26,9 @@ from .result import FrameLabel, Result
 
 Sink = Callable[[FrameLabel], None]
 FrameSink = Callable[[Result], None]
+
+MAX_MQTT_TEXT = 65535  # bytes
+MAX_WAITING = 1000  # labels that the broker has not taken yet
 
 
 def open_sinks(stack: contextlib.ExitStack, options: OutputOptions, *, json: bool, progress: Progress) -> list[Sink]:
@@ -66,12 +69,12 @@ class LabelChanges:
         self.labels: dict[str, str | None] = {}
 
     def __call__(self, label: FrameLabel) -> None:
-        if label.label != self.labels.get(label.source, ""):
+        if label.source not in self.labels or label.label != self.labels[label.source]:
             self.labels[label.source] = label.label
             clock = time.strftime("%H:%M:%S", time.localtime(label.time))
             name, probability = label.top[0]
             facts = f"{name} {100 * probability:.0f}%, {label.age_ms:.1f} ms"
-            print(f"{clock}  {label.source}  {label.label or '—'}  ({facts})", flush=True)
+            print(printable(f"{clock}  {label.source}  {label.label or '—'}  ({facts})"), flush=True)
 
 
 @dataclass(frozen=True)
@@ -86,15 +89,17 @@ class MqttAddress:
 
     @classmethod
     def parse(cls, text: str) -> MqttAddress:
-        parts = re.fullmatch(r"(?:mqtt://)?(?:([^:@/]+):([^/]*)@)?([\w.-]+|\[[^\]]+\])(?::(\d+))?/([^#+]+)", text)
-        if not parts or not 0 < int(parts[4] or 1883) < 65536:
-            raise BadInput("--mqtt: expected [USER:PASSWORD@]HOST[:PORT]/TOPIC, a topic without # and +.")
+        parts = re.fullmatch(r"(?:mqtt://)?(?:([^:@/]+):([^/]*)@)?([\w.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?/([^#+]+)", text)
+        if not parts or not text.isprintable() or not 0 < int(parts[4] or 1883) < 65536:
+            raise BadInput("--mqtt: expected [USER:PASSWORD@]HOST[:PORT]/TOPIC in printable characters, a topic without # and +.")
         user, password, host, port, topic = parts.groups()
+        if any(len(part.encode()) > MAX_MQTT_TEXT for part in (topic, user or "", password or "")):
+            raise BadInput(f"--mqtt: MQTT takes at most {MAX_MQTT_TEXT} bytes each of user, password and topic.")
         return cls(host.strip("[]"), int(port or 1883), topic, user, password)
 
 
 class MqttPublisher:
-    """Publishes each label at QoS 0. The labels of the time without a connection to the broker are not sent, only counted.
+    """Publishes each label at QoS 0. What the broker does not take, or is not connected for, is not sent, only counted.
 
     Raises Unreachable where no broker accepts the connection at first. Later it is made again with exponential back-off.
     """
@@ -108,12 +113,14 @@ class MqttPublisher:
         broker = MqttAddress.parse(address)
         self.topic, self.name = broker.topic, f"{broker.host}:{broker.port}"
         self.progress, self.unsent = progress, 0
+        self._published = self._written = 0  # labels given to the client, and by it to the connection
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2)
         if broker.user:
             self.client.username_pw_set(broker.user, broker.password)
         self.client.reconnect_delay_set(1, 8)
         self.client.on_connect = self._on_connect
         self.client.on_disconnect = self._on_disconnect
+        self.client.on_publish = self._on_publish
         self._was_connected, self._refusal = False, ""
         self._disconnected_at: float | None = None
         try:
@@ -124,7 +131,8 @@ class MqttPublisher:
         self._wait_until_connected(connect_timeout)
 
     def __call__(self, label: FrameLabel) -> None:
-        if self.client.is_connected():
+        if self.client.is_connected() and self._published - self._written < MAX_WAITING:
+            self._published += 1
             self.client.publish(self.topic, json.dumps(label.to_json()))
         else:
             self.unsent += 1
@@ -158,6 +166,10 @@ class MqttPublisher:
                 f"{self.name}: the broker is back after {seconds:.1f} s; at least {self.unsent} labels were not sent."
             )
         self._was_connected, self._disconnected_at = True, None
+        self._written = self._published  # what waited for the previous connection has been dropped with it
+
+    def _on_publish(self, *_: Any) -> None:
+        self._written += 1
 
     def _on_disconnect(self, *_: Any) -> None:
         if self._was_connected and self._disconnected_at is None:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..data.frames import Frame
+from ..data.frames import MAX_SIDE, Frame
 from ..data.images import SUFFIXES
 from ..errors import BadInput, EdgeeffError, ToolMissing, Unreachable
 from ..files import user_path
@@ -26,7 +26,13 @@ from .opencv import decode_photo, opencv, to_bgr
 
 STALL_TIMEOUT = 5.0  # seconds without a frame after which a live source is reported
 OPEN_TIMEOUT = 10.0  # seconds for a stream to answer
-PASSWORDS = (r"(://[^:/@]*):[^/]*@", r"\1:…@"), (r"(?i)\b((?:user-pw|pwd|pass|password|token)=)[^&\s]+", r"\1…")
+MAX_ADDRESS = 4096  # characters; Linux takes no longer path
+MAX_PHOTO_BYTES = 256 << 20  # of a file in a folder of photos
+PASSWORDS = (
+    (r"(://[^:/@\s]*):(?!\d+(?:[/?#\s]|$))\S*@", r"\1:…@"),  # in front of a host; digits and a slash are a port
+    (r"(?i)(?<![\w-])([\w-]*(?:pw|pwd|pass|passwd|password|token|secret|key|auth|signature)=)[^&\s]+", r"\1…"),
+)
+SCHEMES = ("http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp")  # FFmpeg has others, which read files
 
 Say = Callable[[str], None]
 TimedFrames = Iterator[tuple[float, Frame | None]]
@@ -66,10 +72,15 @@ class Source(ABC):
     @staticmethod
     def of(address: str, *, every: int = 1, nv12: bool = False, size: tuple[int, int] | None = None) -> Source:
         """The source at an address. Raises BadInput for an unknown address or option, Unreachable for a missing camera."""
-        for source in SOURCES:
-            if source.accepts(address):
-                return source(address, every=every, nv12=nv12, size=size)
-        raise BadInput(f"{address}: no such file, nor another source. Expected one like: {accepted_addresses()}.")
+        if len(address) > MAX_ADDRESS:
+            raise BadInput(f"--source: an address of {len(address)} characters. Expected {MAX_ADDRESS} at most.")
+        shown = without_passwords(address)
+        if address and "\0" not in address:
+            with user_path(shown, "read"):
+                for source in SOURCES:
+                    if source.accepts(address):
+                        return source(address, every=every, nv12=nv12, size=size)
+        raise BadInput(f"{shown}: no such file, nor another source. Expected one like: {accepted_addresses()}.")
 
     @classmethod
     def accepts(cls, address: str) -> bool:
@@ -140,6 +151,8 @@ class Video(Source):
 
     def _decode(self, cv2: Any, capture: Any) -> Frame | None:
         """The frame grabbed last; None for a damaged one. Raises BadInput for frames in another pixel format."""
+        if max(capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)) > MAX_SIDE:
+            return None  # before it is converted, which takes most of the memory
         got, raw = capture.retrieve()
         if not got or raw is None or raw.size == 0:
             return None
@@ -229,6 +242,11 @@ class CsiCamera(GStreamerPipeline):
     example, kind = "csi://0", "CSI camera of a Jetson"
     takes_size = True
 
+    def __init__(self, address: str, *, every: int = 1, nv12: bool = False, size: tuple[int, int] | None = None) -> None:
+        super().__init__(address, every=every, nv12=nv12, size=size)
+        if not re.fullmatch(r"csi://[0-9]{1,3}", address):
+            raise BadInput(f"{self.name}: not a CSI camera. Expected its number: {self.example}.")
+
     @classmethod
     def accepts(cls, address: str) -> bool:
         return address.startswith("csi://")
@@ -249,7 +267,8 @@ class NetworkStream(Video):
 
     @classmethod
     def accepts(cls, address: str) -> bool:
-        return bool(re.match(r"(?i)(?!file:)[a-z]+://", address))
+        scheme, separator, _ = address.partition("://")
+        return bool(separator) and scheme.lower() in SCHEMES
 
     def _open(self, cv2: Any) -> Any:
         return ffmpeg_capture(cv2, self.address)
@@ -269,7 +288,7 @@ class VideoFile(Video):
         return Path(address).exists()
 
     def _open(self, cv2: Any) -> Any:
-        return ffmpeg_capture(cv2, self.address)
+        return ffmpeg_capture(cv2, str(Path(self.address).absolute()))  # FFmpeg takes the name "tcp:…" for an address
 
     def _open_error(self) -> EdgeeffError:
         return BadInput(f"{self.name}: cannot be opened as video. Is it one, in a format that OpenCV reads here?")
@@ -306,7 +325,8 @@ class PhotoFolder(Source):
             captured_at, pixels = time.monotonic(), None
             if number % self.every == 0:
                 with contextlib.suppress(OSError):
-                    pixels = decode_photo(cv2, photo.read_bytes())
+                    if photo.is_file() and photo.stat().st_size <= MAX_PHOTO_BYTES:  # no pipe, which may never end
+                        pixels = decode_photo(cv2, photo.read_bytes())
                 if pixels is None:
                     self.skip(say, f"{photo}: cannot be read")
             yield captured_at, pixels

@@ -38,6 +38,10 @@ class SourceSummary:
     silent_s: float
     error: str | None
 
+    def __post_init__(self) -> None:
+        if tuple(self.parts_ms) != PARTS:
+            raise ValueError(f"parts_ms: expected {', '.join(PARTS)}")
+
 
 @dataclass(frozen=True)
 class CameraSummary:

@@ -2,7 +2,8 @@
 
 Nothing is pushed to the browser. One thread answers all clients, so a slow client does not hold up the camera. A frame is encoded,
 and the statistics are collected, only when a client asks, and ten times a second at most, however many clients there are. A server
-that other machines can reach answers only requests that carry its token.
+that other machines can reach answers only requests that carry its token. One that only this machine can reach answers only requests
+for a name of this machine: a page elsewhere whose own name resolves to this machine (DNS rebinding) gets nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import hmac
 import json
 import logging
+import re
 import secrets
 import socket
 import threading
@@ -29,11 +31,22 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+NAMES = ("127.0.0.1", "[::1]", "localhost")  # the same in the address of a page
 CACHE_SECONDS = 0.1  # a frame and statistics are made again after that
 MAX_WIDTH = 960  # pixels of the frame that is sent
+MAX_CONNECTIONS = 512  # the oldest one makes way for a new one; half of the descriptors that Linux usually allows
 IDLE_TIMEOUT = 10.0  # seconds until a connection without a complete request is closed
 SEND_TIMEOUT = 10.0  # seconds that a client has for reading one answer
 PAGE = Path(__file__).with_name("camera.html")
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",  # an address may hold the token
+    "Server": "edgeeff",
+    "X-Content-Type-Options": "nosniff",
+}
 LOG = logging.getLogger(__name__)  # silent unless the program configures logging
 LOG.addHandler(logging.NullHandler())
 
@@ -46,10 +59,10 @@ class PageServer:
     """
 
     def __init__(self, where: str, camera: Camera) -> None:
-        host, _, port = where.rpartition(":")
-        host = host.strip("[]") or "127.0.0.1"
-        if not port.isdecimal() or not 0 <= int(port) < 65536:
-            raise BadInput(f"--web {where}: expected PORT or HOST:PORT.")
+        given = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]:|([\w.-]*):)?([0-9]{1,5})", where)
+        if not given or int(given[3]) > 65535:
+            raise BadInput(f"--web {where}: expected PORT or HOST:PORT, with an IPv6 address as [ADDRESS]:PORT.")
+        host, port = given[1] or given[2] or "127.0.0.1", int(given[3])
         try:
             import aiohttp  # noqa: F401
         except ModuleNotFoundError as error:
@@ -61,12 +74,15 @@ class PageServer:
         self._cache: dict[str, tuple[float, float, bytes]] = {}
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            listening = socket.create_server((host, int(port)), family=family, backlog=128)
-        except OSError as error:
-            raise BadInput(f"--web {where}: cannot listen there ({error.strerror}). Give another port.") from error
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?token={self.token}" if self.token else "")
+            listening = socket.create_server((host, port), family=family, backlog=128)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise BadInput(f"--web {where}: cannot listen there ({reason}). Give another port.") from error
+        shown, port = f"[{host}]" if ":" in host else host, listening.getsockname()[1]
+        self.url = f"http://{shown}:{port}/" + (f"?token={self.token}" if self.token else "")
+        self._hosts = {f"{name}:{port}" for name in NAMES} | (set(NAMES) if port == 80 else set())
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(lambda _, context: LOG.error(context["message"], exc_info=context.get("exception")))
         self._requests, self._server = self._loop.run_until_complete(self._serve(listening))
         self._thread = threading.Thread(target=self._loop.run_forever, name="web", daemon=True)
         self._thread.start()
@@ -90,11 +106,10 @@ class PageServer:
 
         async def answer(request: web.BaseRequest) -> web.Response:
             try:
-                status, content_type, body = self._answer(request.method, request.raw_path)
+                status, content_type, body = self._answer(request.method, request.raw_path, request.headers.getall("Host", []))
             except ValueError:
                 status, content_type, body = 400, "text/plain", b"not a request"
-            headers = {"Content-Type": content_type, "Cache-Control": "no-store", "Server": "edgeeff"}
-            response = web.Response(status=status, body=body, headers=headers)
+            response = web.Response(status=status, body=body, headers={**HEADERS, "Content-Type": content_type})
             if (transport := request.transport) is None:
                 return response  # the client is gone
             timeout = self._loop.call_later(SEND_TIMEOUT, transport.abort)
@@ -107,8 +122,15 @@ class PageServer:
                 timeout.cancel()
             return response
 
+        def connect() -> asyncio.Protocol:
+            connections = requests.connections
+            for oldest in connections[: max(0, len(connections) + 1 - MAX_CONNECTIONS)]:
+                if oldest.transport is not None:
+                    oldest.transport.abort()
+            return requests()
+
         requests = web.Server(answer, access_log=None, logger=LOG, keepalive_timeout=IDLE_TIMEOUT, lingering_time=0.0)
-        return requests, await self._loop.create_server(requests, sock=listening)
+        return requests, await self._loop.create_server(connect, sock=listening)
 
     async def _stop(self) -> None:
         """Closes every connection, also where a client has not read its answers."""
@@ -119,8 +141,10 @@ class PageServer:
         await asyncio.sleep(0)
         await self._requests.shutdown(1.0)
 
-    def _answer(self, method: str, target: str) -> tuple[int, str, bytes]:
-        """Status, content type and body. Raises ValueError for a malformed target."""
+    def _answer(self, method: str, target: str, hosts: list[str]) -> tuple[int, str, bytes]:
+        """Status, content type and body. `hosts` are the request's Host headers. Raises ValueError for a malformed target."""
+        if not self.token and (len(hosts) != 1 or hosts[0].lower() not in self._hosts):
+            return 421, "text/plain", b"the address needs a name of this machine, like 127.0.0.1, and the port"
         url = urlsplit(target)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         if self.token and not hmac.compare_digest(query.get("token", "").encode(), self.token.encode()):

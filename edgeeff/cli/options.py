@@ -108,6 +108,17 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _AtLeastOne(argparse.Action):
+    """Stores a list, and refuses "--option=--", of which argparse makes an empty one."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        if not values:
+            raise argparse.ArgumentError(self, "expected at least one argument")
+        setattr(namespace, self.dest, values)
+
+
 def _add_job(p: argparse.ArgumentParser, job: type) -> None:
     """The options of a job's fields, and of its budget, if it has one."""
     for field, how in options(job):
@@ -128,6 +139,7 @@ def _add_job(p: argparse.ArgumentParser, job: type) -> None:
                 choices=how.choices,
                 type=_reader(how.parse or PARSERS.get(type(field.default), str)),
                 nargs="+" if how.many else None,
+                action=_AtLeastOne if how.many else "store",
             )
     if any(field.name == "budget" for field in fields(job)):
         for name, kind in KINDS.items():
@@ -157,6 +169,7 @@ def _add_hosts(p: argparse.ArgumentParser, what: str) -> None:
     p.add_argument(
         "--on",
         nargs="+",
+        action=_AtLeastOne,
         default=[],
         metavar="USER@HOST",
         help=f"{what}, over ssh, with nothing installed but python3 and rsync",

@@ -11,7 +11,7 @@ from .. import remote
 from ..camera.options import CameraJob, CameraOptions, OutputOptions
 from ..camera.result import FrameLabel
 from ..camera.sinks import open_sinks
-from ..errors import BadInput
+from ..errors import BadInput, printable
 from ..job import BenchmarkJob, CompileJob, EvaluateJob
 from ..progress import TerminalProgress
 from ..remote import HostAnswer
@@ -61,7 +61,8 @@ def _answers(
         show(answers)
         for answer in answers:
             if "verdict" in answer.result:
-                print(f"{answer.host}: {answer.result['verdict']}\nbundle: {answer.result['bundle']}")
+                print(printable(f"{answer.host}: {answer.result['verdict']}"))
+                print(printable(f"bundle: {answer.result['bundle']}"))
     if failed:
         failed.result = result
         raise failed

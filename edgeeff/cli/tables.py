@@ -6,10 +6,11 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import printable
 from ..precision import Precision
+from ..records import from_json
 
 if TYPE_CHECKING:
     from ..backends.tensorrt import Layer
@@ -63,7 +64,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str =
         grid.add_column(column, justify="left" if i < left else "right")
     for i, row in enumerate(rows):
         grid.add_row(*row, style="bold" if i == marked else None)
-    Console(markup=False).print(grid)  # a name may look like markup
+    Console(markup=False, emoji=False).print(grid)  # a name may look like markup
 
 
 def cameras(summary: CameraSummary) -> None:
@@ -100,14 +101,14 @@ def cameras_elsewhere(answers: Sequence[HostAnswer]) -> None:
     """One table of every host's cameras, and a line for each host that failed."""
     from ..camera.stats import CameraSummary
 
-    summaries = {a.host: CameraSummary.from_json(a.result["summary"]) for a in answers if "summary" in a.result}
+    summaries = {a.host: from_json(a.result["summary"], CameraSummary, a.host) for a in answers if "summary" in a.result}
     if summaries:
         rows = tuple(replace(row, source=f"{host} {row.source}") for host, summary in summaries.items() for row in summary.sources)
         highest = max((s.temperature for s in summaries.values() if s.temperature), default=None)
         cameras(CameraSummary(rows, max(s.seconds for s in summaries.values()), highest))
     for answer in answers:
         if answer.error is not None:
-            print(f"{answer.host}: {answer.error}")
+            print(printable(f"{answer.host}: {answer.error}"))
 
 
 def steps(reports: Sequence[StepReport], *, shipped: str, photos: str = "photos") -> None:
@@ -372,19 +373,18 @@ def fleet(answers: Sequence[HostAnswer]) -> None:
 
 
 def _host(answer: HostAnswer) -> dict[str, str]:
+    from ..remote.fleet import Figures
+
     if answer.error is not None:
         return {"host": answer.host, "note": answer.error}
-    told = answer.result
-    engine: dict[str, Any] = next((e for e in told.get("engines", []) if e["precision"] == told["precision"]), {})
-    accuracy = told if "top1" in told else engine.get("accuracy") or {}
-    latency = told.get("latency_ms") or engine.get("latency_ms")
-    row = {"host": answer.host, "form": told["precision"]}
-    if accuracy:
-        row |= {"top-1 %": f"{accuracy['top1']:.2f}", "photos": str(accuracy["images"])}
-        row |= {"drop": f"{accuracy['drop']:+.2f}"} if accuracy.get("drop") is not None else {}
-    if latency:
-        low, high = latency["ci"]
-        row |= {"p50 ms": f"{latency['p50']:.2f}", "95% interval": f"{low:.2f} … {high:.2f}", "p90": f"{latency['p90']:.2f}"}
+    figures = from_json(answer.result, Figures, answer.host)
+    row = {"host": answer.host, "form": figures.precision}
+    if accuracy := figures.accuracy:
+        row |= {"top-1 %": f"{accuracy.top1:.2f}", "photos": str(accuracy.images)}
+        row |= {} if accuracy.drop is None else {"drop": f"{accuracy.drop:+.2f}"}
+    if timing := figures.timing:
+        low, high = timing.ci
+        row |= {"p50 ms": f"{timing.p50:.2f}", "95% interval": f"{low:.2f} … {high:.2f}", "p90": f"{timing.p90:.2f}"}
     return row
 
 

@@ -25,6 +25,7 @@ from .preprocess import Preprocess
 
 Frame = NDArray[np.uint8]  # (H, W, 3), or NV12's (H · 3/2, W)
 Box = tuple[int, int, int, int]  # left, top, width, height
+MAX_SIDE = 8192  # pixels of a frame's width and height
 GRAPH = Path(__file__).with_suffix(".onnx")  # (part, rows, columns, order) → (1, R, R, 3)
 
 
@@ -38,8 +39,8 @@ class Frames:
     region: Box | None = None
 
     def __post_init__(self) -> None:
-        if min(self.width, self.height) < 32 or max(self.width, self.height) > 8192:
-            raise BadInput(f"frames of {self.width}×{self.height} pixels: expected 32 to 8192 a side.")
+        if min(self.width, self.height) < 32 or max(self.width, self.height) > MAX_SIDE:
+            raise BadInput(f"frames of {self.width}×{self.height} pixels: expected 32 to {MAX_SIDE} a side.")
         if self.colour == "NV12" and (self.width % 2 or self.height % 2):
             raise BadInput(f"NV12 frames of {self.width}×{self.height} pixels: expected even sides.")
         left, top, width, height = self.box

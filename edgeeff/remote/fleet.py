@@ -87,6 +87,60 @@ def _in_parallel(work: Callable[[S], T], items: Sequence[S], stop: threading.Eve
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """Of a file, in percent; `drop` is in percentage points."""
+
+    top1: float
+    images: int
+    drop: float | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one photo, in milliseconds; `ci` is the 95% interval of the median."""
+
+    p50: float
+    p90: float
+    ci: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class EngineFigures:
+    """What a host measured of an engine that it built."""
+
+    precision: str
+    accuracy: Accuracy | None = None
+    latency_ms: Timing | None = None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is shown of the JSON of a verb that ran on a host: the file's precision, and what was measured."""
+
+    precision: str
+    top1: float | None = None
+    images: int = 0
+    drop: float | None = None
+    latency_ms: Timing | None = None
+    engines: tuple[EngineFigures, ...] = ()
+    verdict: str = ""
+
+    @property
+    def accuracy(self) -> Accuracy | None:
+        """That of the verb, or of the engine that ships."""
+        return self._engine.accuracy if self.top1 is None else Accuracy(self.top1, self.images, self.drop)
+
+    @property
+    def timing(self) -> Timing | None:
+        """That of the verb, or of the engine that ships."""
+        return self.latency_ms or self._engine.latency_ms
+
+    @property
+    def _engine(self) -> EngineFigures:
+        return next((engine for engine in self.engines if engine.precision == self.precision), EngineFigures(self.precision))
+
+
+@dataclass(frozen=True)
 class HostAnswer:
     """The JSON of a verb that ran on a host; where it failed, what there is of it, the error and its exit code."""
 

@@ -31,7 +31,7 @@ from ..machine import MachineFacts
 from ..measurement.benchmark import BenchmarkRequest, BenchmarkResult, Metrics
 from ..measurement.system_state import SystemState
 from ..progress import SILENT, Progress, debugging
-from ..records import from_json
+from ..records import from_json, parse_json
 from . import agent, ssh, wheel
 
 T = TypeVar("T")
@@ -39,6 +39,8 @@ Json = dict[str, Any]  # what a verb prints with --json
 
 BASE = ".cache/edgeeff"
 POLL_TIMEOUT = 900.0  # seconds without a poll after which a job on the host kills itself
+MAX_LINE = 1000  # characters of one that a host reports
+MAX_DEPTH = 50  # of a host's JSON
 MACHINES = ("x86_64", "aarch64", "arm64")  # the backends' wheels exist for these
 PROBE_SCRIPT = f"""
 cd && mkdir -p {BASE}/sent {BASE}/jobs {BASE}/on || exit 1
@@ -89,10 +91,12 @@ class Probe:
             raise EdgeeffError(
                 f"{name}: answers {text!r}. Its shell's start-up files must print nothing in a non-interactive shell."
             )
-        facts = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
-        if "python" not in facts:
-            found = f"found {facts['seen']}" if facts.get("seen", "").startswith("Python") else "found none"
+        facts = dict(line[:300].split("=", 1) for line in answer.splitlines() if "=" in line)
+        if "python" not in facts and "seen" in facts:
+            found = f"found {facts['seen']}" if facts["seen"].startswith("Python") else "found none"
             raise ToolMissing(f"{name}: expected python3 from 3.10 to 3.13 there, {found}.")
+        if missing := {"python", "version", "bits", "machine", "rsync"} - set(facts):
+            raise EdgeeffError(f"{name}: its answer is cut off: it says nothing of {', '.join(sorted(missing))}. Try again.")
         if facts["machine"] not in MACHINES or facts["bits"] != "64":
             raise BadInput(
                 f"{name}: is {facts['machine']} with a {facts['bits']}-bit Python. Expected 64-bit {' or '.join(MACHINES[:2])}."
@@ -218,11 +222,14 @@ class Host:
     def _send(self, paths: Mapping[str, Path], digests: Mapping[str, str]) -> None:
         """Send what is not on the host yet, where its disk has room for it."""
         du = "; ".join(f"du -sk sent/{digest} 2>/dev/null || echo 0" for digest in digests.values())
-        lines = self.connection.run("sh", f"cd {BASE} && df -Pk . | tail -n 1 && {{ {du}; }}").splitlines()
-        free = int(lines[0].split()[3]) * 1024
-        missing = {}
-        for (name, path), line in zip(paths.items(), lines[1:], strict=True):
-            missing[name] = max(0, sum(p.stat().st_size for p in _files(path)) - int(line.split()[0]) * 1024)
+        answer = self.connection.run("sh", f"cd {BASE} && df -Pk . | tail -n 1 && {{ {du}; }}")
+        try:
+            disk, *sent = answer.splitlines()
+            free = int(disk.split()[3]) * 1024
+            there = {name: int(line.split()[0]) * 1024 for name, line in zip(paths, sent, strict=True)}
+        except (ValueError, IndexError) as error:
+            raise EdgeeffError(f"{self.name}: its df and du answer {answer[:80]!r}, expected sizes. Please report it.") from error
+        missing = {name: max(0, sum(p.stat().st_size for p in _files(path)) - there[name]) for name, path in paths.items()}
         if sum(missing.values()) > free:
             raise BadInput(
                 f"{self.name}: the disk there is full: {sum(missing.values()) / 1e6:.0f} MB to send, {free / 1e6:.0f} MB free. "
@@ -353,7 +360,9 @@ class RemoteJob:
             self._hear(self.live, answer.output)
         else:
             self.output += answer.output
-        for line in filter(str.strip, answer.lines):
+        if len(self.output) > ssh.MAX_ANSWER:
+            raise EdgeeffError(f"{self.host.name}: its answer has more than {ssh.MAX_ANSWER >> 20} MB. Please report it.")
+        for line in (line[:MAX_LINE] for line in answer.lines if line.strip()):
             self.last_line = line
             if not line.startswith("edgeeff: "):  # that line is the error, which is raised
                 self.say(f"{self.host.name}: {line}")
@@ -364,7 +373,7 @@ class RemoteJob:
         for line in output.splitlines():
             report = _parsed(line)
             if report is None:
-                self.say(f"{self.host.name}: {line}")
+                self.say(f"{self.host.name}: {line[:MAX_LINE]}")
             elif not live.hear(report):
                 self.output = line
 
@@ -374,7 +383,7 @@ class RemoteJob:
         output = self.connection.run(shlex.join([self.host.probe.python, script, command, self.id, *offsets]), text)
         try:
             return msgspec.json.decode(output, type=answer)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise self._unexpected(output) from error
 
     def _unexpected(self, text: str) -> EdgeeffError:
@@ -382,12 +391,16 @@ class RemoteJob:
 
 
 def _parsed(text: str) -> Json | None:
-    """A JSON object; None where the text is anything else."""
+    """A JSON object; None where the text is anything else, or nested more than MAX_DEPTH deep."""
     try:
-        answer = json.loads(text)
+        answer = parse_json(text)
     except ValueError:
         return None
-    return answer if isinstance(answer, dict) else None
+    level = [answer]
+    for _ in range(MAX_DEPTH):
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list))]
+        level = [value for values in inner for value in values]
+    return answer if isinstance(answer, dict) and not level else None
 
 
 def _hash(*values: object) -> str:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import IO, NoReturn, TypeVar
 
 from ..errors import BadInput, EdgeeffError, ToolMissing, Unreachable
 from ..progress import SILENT, Progress
@@ -29,6 +29,8 @@ HOST_NAME = re.compile(r"([A-Za-z0-9_+.][A-Za-z0-9_+.-]*@)?[A-Za-z0-9_][A-Za-z0-
 RECONNECT_TIMEOUT = 300.0  # seconds without a connection until a command fails: a Jetson restarts in one to two minutes
 COMMAND_TIMEOUT = 120.0  # seconds for one short command on the host
 CONNECT_TIMEOUT = 10  # seconds
+MAX_ANSWER = 64 << 20  # bytes that one command may print
+MAX_NAME = 255  # characters of a host's name with its user
 SSH_FAILED = 255  # ssh's own exit code; the commands that are run never end with it
 RSYNC_LOST = (10, 12, 30, 35)  # rsync's exit codes for socket errors, protocol errors and timeouts
 CONTINUES = "The same command goes on from there."
@@ -67,8 +69,10 @@ class ConnectionLost(Exception):
 def check(names: Sequence[str]) -> None:
     """Refuse host names that could be read as an option or a path, and this machine where ssh or rsync is missing."""
     for name in names:
-        if not HOST_NAME.fullmatch(name):
-            raise BadInput(f"--on {name!r}: not a host. Expected USER@HOST or a name of ~/.ssh/config; ports belong there too.")
+        if not HOST_NAME.fullmatch(name) or len(name) > MAX_NAME:
+            raise BadInput(
+                f"--on {name[:MAX_NAME]!r}: not a host. Expected USER@HOST or a name of ~/.ssh/config; ports belong there too."
+            )
     for tool in ("ssh", "rsync"):
         if not shutil.which(tool):
             raise ToolMissing(f"{tool} is not installed here: sudo apt install {'openssh-client' if tool == 'ssh' else tool}")
@@ -107,8 +111,12 @@ class Connection:
         self._retried(lambda: self._rsync("--copy-links", "--omit-dir-times", "--chmod=u+rwX", path, f"{self.name}:{to}/"))
 
     def fetch(self, path: str, folder: Path) -> None:
-        """Copy a file or folder from the host's home into a local folder."""
-        self._retried(lambda: self._rsync(f"{self.name}:{path}", f"{folder.absolute()}/"))
+        """Copy a file or folder from the host's home into a local folder: regular files and folders alone, readable as all here.
+
+        A link could lead to a file of this machine, and a pipe would hold up who reads it.
+        """
+        plain = ("--no-links", "--no-devices", "--no-specials", "--no-owner", "--no-group", "--no-perms")
+        self._retried(lambda: self._rsync(*plain, f"{self.name}:{path}", f"{folder.absolute()}/"))
 
     def pause(self, seconds: float) -> None:
         """Wait; raises KeyboardInterrupt as soon as `stop` is set."""
@@ -155,10 +163,18 @@ class Connection:
         if rc == SSH_FAILED:
             self._lost(err)
         if rc in RSYNC_LOST:
-            raise ConnectionLost(f"{next(iter(err.splitlines()), f'rsync ended with {rc}')}.")
+            raise ConnectionLost(f"{_first(err, f'rsync ended with {rc}')}.")
         if "protocol version mismatch" in err or "is your shell clean" in err:
             raise EdgeeffError(f"{self.name}: its shell's start-up files print text, which rsync takes for data. Make them silent.")
-        raise EdgeeffError(f"{self.name}: rsync ended with {rc}: {next(iter(err.splitlines()), 'no message')}")
+        raise EdgeeffError(f"{self.name}: rsync ended with {rc}: {_first(err, 'no message')}")
+
+    def _require_short(self, *outputs: IO[bytes]) -> None:
+        """Raise EdgeeffError where one of the files holds more than a host has to say."""
+        if any(os.fstat(file.fileno()).st_size > MAX_ANSWER for file in outputs):
+            raise EdgeeffError(
+                f"{self.name}: prints more than {MAX_ANSWER >> 20} MB, expected a short answer. Do its shell's "
+                "start-up files print?"
+            )
 
     def _require_space(self, err: str) -> None:
         """Raise BadInput where standard error reports a full disk on the host."""
@@ -197,16 +213,23 @@ class Connection:
                         raise KeyboardInterrupt
                     if time.monotonic() > end:
                         raise ConnectionLost(f"no answer within {limit:.0f} seconds.")
+                    self._require_short(out, err)
             finally:
                 if process.poll() is None:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
+            self._require_short(out, err)
             texts = []
             for file in (out, err):
                 file.seek(0)
                 texts.append(file.read().decode(errors="replace"))
         return rc, texts[0], texts[1]
+
+
+def _first(text: str, otherwise: str) -> str:
+    """The first line, of 300 characters at most."""
+    return next(iter(text.splitlines()), otherwise)[:300]
 
 
 def _last(text: str, messages: Sequence[str] = ("",)) -> str:

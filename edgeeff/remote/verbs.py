@@ -12,14 +12,16 @@ from typing import TypeVar
 from ..bundle import Bundle, publish, replaceable
 from ..camera.options import CameraJob, CameraOptions
 from ..camera.result import FrameLabel
+from ..camera.stats import CameraSummary
 from ..data.images import ImageSet
-from ..errors import BadInput
+from ..errors import BadInput, EdgeeffError
 from ..evaluation import labelled
 from ..files import user_path
 from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob
 from ..option import arguments
 from ..progress import SILENT, Progress
-from .fleet import HostAnswer, on_each
+from ..records import from_json
+from .fleet import Figures, HostAnswer, on_each
 from .host import Host, Json, LiveOutput
 from .ssh import check
 
@@ -65,7 +67,7 @@ def compile_bundle(job: CompileJob, hosts: Sequence[str], *, progress: Progress 
             result = host.run(["compile", *arguments(there)], send, bring={"bundle": made})
             Bundle.open(made)
             publish(made, out)
-        return {**result, "bundle": str(out)}
+        return _with_figures(result, out, host)
 
     return on_each(hosts, "tensorrt", work, progress)
 
@@ -97,13 +99,19 @@ def watch(asked: Watch, hosts: Sequence[str], *, progress: Progress = SILENT) ->
     def work(host: Host) -> Json:
         def hear(told: Json) -> bool:
             if "frame" in told:
-                label = FrameLabel.from_json({**told, "source": f"{host.name} {told['source']}"})
+                label = from_json(told, FrameLabel, host.name)
                 with speaking:
-                    asked.hear(label)
+                    asked.hear(replace(label, source=f"{host.name} {label.source}"))
             return "frame" in told
 
         _require_same_machine(bundle, host)
-        return host.run(words, {"bundle": bundle.path, **_keys(asked.job)}, live=LiveOutput(hear, asked.ending))
+        try:
+            sent = {"bundle": bundle.path, **_keys(asked.job)}
+            return _with_summary(host.run(words, sent, live=LiveOutput(hear, asked.ending)), host)
+        except EdgeeffError as error:
+            if isinstance(error.result, dict) and "summary" in error.result:
+                _with_summary(error.result, host)
+            raise
 
     return on_each(hosts, bundle.manifest.backend, work, progress, asked.stop)
 
@@ -118,6 +126,18 @@ def _there(job: B) -> B:
     return replace(job, bundle="bundle", trusted=tuple(_keys(job)))
 
 
+def _with_figures(answer: Json, bundle: Path, host: Host) -> Json:
+    """What a verb answers of a bundle, with the path that it has here; raises BadInput where the figures are none."""
+    from_json(answer, Figures, host.name)
+    return {**answer, "bundle": str(bundle)}
+
+
+def _with_summary(answer: Json, host: Host) -> Json:
+    """What a camera's verb answers; raises BadInput where its summary is none."""
+    from_json(answer.get("summary"), CameraSummary, host.name)
+    return answer
+
+
 def _read_bundle(
     bundle: Bundle, words: Sequence[str], send: dict[str, Path], hosts: Sequence[str], progress: Progress
 ) -> list[HostAnswer]:
@@ -125,7 +145,7 @@ def _read_bundle(
 
     def work(host: Host) -> Json:
         _require_same_machine(bundle, host)
-        return {**host.run(words, send), "bundle": str(bundle.path)}
+        return _with_figures(host.run(words, send), bundle.path, host)
 
     return on_each(hosts, bundle.manifest.backend, work, progress)
 

@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 import pytest
-from cameras import CHROMIUM, Fake, at_pace
+from cameras import CHROMIUM, Fake, at_pace, host_line, serving, spoken
 
 from edgeeff import Bundle, ToolMissing
 from edgeeff.camera import Camera
@@ -34,20 +33,8 @@ def fetched(url: str) -> tuple[int, bytes]:
 
 @pytest.fixture
 def live(bundle: Bundle) -> Iterator[tuple[Camera, PageServer]]:
-    """A camera that runs in a thread, and its page."""
-    camera = Camera(bundle, [Fake("pictures", at_pace(30))])
-    with PageServer("0", camera) as web:
-
-        def loop() -> None:
-            for result in camera:
-                web(result)
-
-        thread = threading.Thread(target=loop)
-        thread.start()
+    with serving(bundle) as (camera, web):
         yield camera, web
-        for capture in camera.captures:
-            capture.stop()
-        thread.join()
 
 
 def test_the_page_has_the_newest_frame_and_the_figures(live) -> None:
@@ -106,33 +93,16 @@ def test_a_browser_shows_moving_pictures_without_complaint(live, tmp_path: Path)
     assert done.stdout.split('points="')[1].split('"')[0].count(",") > 2
 
 
-HOST = b" HTTP/1.1\r\nHost: x\r\n"
-
-
-def spoken(web: PageServer, *pieces: bytes) -> bytes:
-    """What comes back until the server closes the connection, which it must within five seconds."""
-    _, _, where = web.url.rstrip("/").rpartition("/")
-    host, _, number = where.rpartition(":")
-    answer = b""
-    with socket.create_connection((host, int(number)), timeout=5) as client, contextlib.suppress(ConnectionError):
-        for piece in pieces:
-            client.sendall(piece)
-            time.sleep(0.05)
-        while more := client.recv(1 << 16):
-            answer += more
-    return answer
-
-
 def test_one_connection_takes_many_requests_also_in_pieces(live) -> None:
     _, web = live
-    ask = b"GET /state.json" + HOST
+    ask = b"GET /state.json" + host_line(web)
     last = ask + b"Connection: close\r\n\r\n"
     assert spoken(web, ask[:7], ask[7:30], ask[30:] + b"\r\n" + last).count(b"HTTP/1.1 200 OK") == 2
 
 
 def test_what_is_no_request_is_refused_without_a_word_on_standard_error(live, capfd) -> None:
     _, web = live
-    end = HOST + b"Connection: close\r\n\r\n"
+    end = host_line(web) + b"Connection: close\r\n\r\n"
     assert spoken(web, b"POST /" + end).startswith(b"HTTP/1.1 405 ")
     for target in (b"//[", b"/frame.jpg?source=" + b"9" * 5000):
         assert spoken(web, b"GET " + target + end).startswith(b"HTTP/1.1 400 "), target
@@ -148,13 +118,13 @@ def test_a_client_that_asks_and_never_reads_is_dropped(live, monkeypatch) -> Non
     _, web = live
     url = urlsplit(web.url)
     with socket.create_connection((url.hostname, url.port), timeout=5) as client, pytest.raises(OSError, match=r"reset|pipe"):
-        client.sendall((b"GET /" + HOST + b"\r\n") * 4_000_000)
+        client.sendall((b"GET /" + host_line(web) + b"\r\n") * 4_000_000)
 
 
 def test_a_client_that_says_nothing_is_hung_up_on(bundle: Bundle, monkeypatch) -> None:
     monkeypatch.setattr("edgeeff.camera.web.IDLE_TIMEOUT", 0.2)
     with PageServer("0", Camera(bundle, [Fake("pictures", at_pace(30))])) as web:
-        for begun_request in (b"", b"GET /", b"GET /" + HOST, b"GET /" + HOST + b"\r\n"):
+        for begun_request in (b"", b"GET /", b"GET /" + host_line(web), b"GET /" + host_line(web) + b"\r\n"):
             begun = time.monotonic()
             assert spoken(web, begun_request)[:12] in (b"", b"HTTP/1.1 200")
             assert time.monotonic() - begun < 0.9
@@ -174,7 +144,7 @@ def test_leaving_does_not_wait_for_clients(bundle: Bundle) -> None:
     """One that is idle, one in the middle of a request, one that does not read its answers."""
     with contextlib.ExitStack() as clients, PageServer("0", Camera(bundle, [Fake("pictures", at_pace(30))])) as web:
         url = urlsplit(web.url)
-        for asked in (b"", b"GET /", (b"GET /" + HOST + b"\r\n") * 2000):
+        for asked in (b"", b"GET /", (b"GET /" + host_line(web) + b"\r\n") * 2000):
             client = clients.enter_context(socket.create_connection((url.hostname, url.port), timeout=5))
             client.sendall(asked)
         assert fetched(web.url)[0] == 200

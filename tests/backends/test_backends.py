@@ -1,6 +1,7 @@
 """The contract: every backend that judges itself, so runs here, gives the torch model's logits for the exported file."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,15 @@ def test_a_library_starts_no_telemetry(library: str, tmp_path: Path) -> None:
         environment.pop(name, None)
     subprocess.run([sys.executable, "-c", f"import edgeeff, {library}"], env=environment, check=True)
     assert not list(tmp_path.rglob("*"))
+
+
+def test_equal_graphs_are_compiled_to_equal_files(exported, tmp_path: Path) -> None:
+    """OpenVINO numbers nodes without a name on and on, so in one process two files would differ."""
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+        backends.get("openvino").compile(exported[0], folder)
+    first, second = ([p.read_bytes() for p in sorted(folder.iterdir())] for folder in folders)
+    assert first == second
+    names = re.findall(r'<layer id="\d+" name="([^"]*)"', (tmp_path / "first/model.xml").read_text())
+    assert len(set(names)) == len(names)

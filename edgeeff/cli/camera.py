@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 from pathlib import Path
 
 from ..bundle import Bundle
@@ -19,9 +18,8 @@ from .options import filled
 
 
 def watch(options: argparse.Namespace) -> object:
-    """Label frames until the sources end, the time is over, or the process is asked to end by Ctrl-C or SIGTERM."""
+    """Label frames until the sources end, the time is over, or the process is asked to end by Ctrl-C, SIGTERM or SIGHUP."""
     job, asked, outputs = filled(CameraJob, options), filled(CameraOptions, options), filled(OutputOptions, options)
-    signal.signal(signal.SIGTERM, _interrupt)
     failed: Exception | None = None
     with contextlib.ExitStack() as stack:
         camera = stack.enter_context(Camera(Bundle.open(job.bundle), job.sources, asked, TerminalProgress()))
@@ -60,7 +58,3 @@ def _sinks(
         progress.say(f"watch at {page.url}")
         sinks.append(page)
     return sinks
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

@@ -11,7 +11,9 @@ import json
 import logging
 import os
 import select
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -79,7 +81,7 @@ def _run(argv: Sequence[str]) -> int:
         os.environ[DEBUG] = "1"
     _set_verbosity()
     try:
-        with _result_only(), _first_process() as first:
+        with _interruptible(), _result_only(), _first_process() as first:
             if first:
                 _print(VERBS[options.verb](options), options)
     except (Exception, KeyboardInterrupt) as error:
@@ -150,6 +152,26 @@ def _first_process() -> Iterator[bool]:
     finally:
         if first:
             distributed.leave()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Within the block, SIGTERM and a terminal that is closed (SIGHUP) interrupt as Ctrl-C does; under `nohup` the latter does not.
+
+    The processes of `torchrun` end at SIGTERM as before: they may be waiting for each other in C++, where nothing interrupts them.
+    """
+    if "WORLD_SIZE" in os.environ or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    mine = [number for number, handler in before.items() if handler is signal.SIG_DFL]
+    for number in mine:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -19,31 +19,29 @@ def test_a_finished_step_is_not_made_again(tmp_path: Path) -> None:
         calls.append(folder)
         (folder / "result").touch()
 
-    first = StageCache.open(tmp_path / "out", {"seed": 0})
-    again = StageCache.open(tmp_path / "out", {"seed": 0})
-    assert first.once("step", make) == again.once("step", make)
-    assert (again.root / "step" / "result").exists()
+    for _ in range(2):
+        with StageCache.open(tmp_path / "out", {"seed": 0}) as cache:
+            assert (cache.once("step", make) / "result").exists()
     assert len(calls) == 1
 
 
 def test_an_unfinished_step_is_made_again(tmp_path: Path) -> None:
-    workspace = StageCache.open(tmp_path / "out", {})
-
     def fail(folder: Path) -> None:
         (folder / "half").touch()
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        workspace.once("step", fail)
-    folder = workspace.once("step", lambda folder: (folder / "whole").touch())
+    with StageCache.open(tmp_path / "out", {}) as workspace:
+        with pytest.raises(KeyboardInterrupt):
+            workspace.once("step", fail)
+        folder = workspace.once("step", lambda folder: (folder / "whole").touch())
     assert [p.name for p in folder.iterdir()] == ["whole"]
 
 
 def test_other_inputs_start_anew(tmp_path: Path) -> None:
-    old = StageCache.open(tmp_path / "out", {"seed": 0}).within("b0")
-    old.once("step", lambda folder: None)
-    new = StageCache.open(tmp_path / "out", {"seed": 1}).within("b0")
-    assert not (new.root / "step").exists()
+    with StageCache.open(tmp_path / "out", {"seed": 0}) as old:
+        old.within("b0").once("step", lambda folder: None)
+    with StageCache.open(tmp_path / "out", {"seed": 1}) as new:
+        assert not (new.within("b0").root / "step").exists()
 
 
 def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from .errors import BadInput
 
 LOCK = "lock"  # in the hidden folder in which an output is made
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+OF_DISK = (*NO_SPACE, errno.EIO, errno.EROFS)  # EROFS: Linux lets nothing more be written where a disk failed
 REASONS = {
     errno.ENOENT: "no such file or folder. Check the path.",
     errno.EISDIR: "it is a folder, expected a file. Give a file's path.",
@@ -24,6 +25,7 @@ REASONS = {
     errno.EACCES: "permission denied. Change the permissions (chmod, chown), or give another path.",
     errno.EPERM: "permission denied. Change the permissions (chmod, chown), or give another path.",
     errno.EROFS: "its file system is read-only. Mount it for writing, or give another path.",
+    errno.EIO: "the disk, or the connection to it, fails (input/output error). Check it, or give another path.",
     **dict.fromkeys(NO_SPACE, "no space left on its disk, or over a quota or size limit. Free some space, or give another path."),
 }
 
@@ -45,23 +47,23 @@ def user_path(path: str | Path, use: Literal["read", "written"]) -> Iterator[Non
 
 @contextlib.contextmanager
 def space_in(folder: Path) -> Iterator[None]:
-    """Within the block, which writes into `folder`, a full disk becomes BadInput. Any other OSError stays what it is."""
+    """Within the block, which writes into `folder`, a full or broken disk becomes BadInput. Any other OSError stays what it is."""
     try:
         yield
     except OSError as error:
-        if full := full_disk(error, folder):
-            raise full from error
+        if refusal := failed_disk(error, folder):
+            raise refusal from error
         raise
 
 
-def full_disk(error: OSError, folder: Path | None = None) -> BadInput | None:
-    """A full disk as BadInput that names the file, or `folder` where the error names none; None for any other error.
+def failed_disk(error: OSError, folder: Path | None = None) -> BadInput | None:
+    """A full or broken disk as BadInput that names the file, or `folder` where the error names none; None for any other error.
 
     A failed write names no file; without a `folder` it was one to standard output or to a temporary file.
     """
     if isinstance(error, FileNotFoundError) and str(error.strerror).startswith("No usable temporary directory"):
         return BadInput(f"{error.strerror}. Free some space there, or set TMPDIR to a folder that can be written.")
-    if error.errno not in NO_SPACE:
+    if error.errno not in OF_DISK:
         return None
     where = error.filename or folder or f"standard output or {os.environ.get('TMPDIR', '/tmp')}"
     return BadInput(f"{where}: cannot be written: {REASONS[error.errno]}")

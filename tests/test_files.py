@@ -62,7 +62,7 @@ def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
         (errno.ENOSPC, "no space left"),
         (errno.EDQUOT, "no space left"),
         (errno.EFBIG, "no space left"),
-        (errno.EIO, "Input/output error"),
+        (errno.EIO, "the disk, or the connection to it, fails (input/output error)"),
     ],
 )
 @pytest.mark.parametrize("file", [None, "photos/a/b.jpg", "photos", "/tmp/elsewhere"])
@@ -92,6 +92,14 @@ def test_a_full_disk_names_the_folder_that_was_written_to() -> None:
         file.write("x")
     with pytest.raises(BadInput, match="^/dev/x: cannot be written: no space left"), space_in(Path("folder")):
         raise OSError(errno.ENOSPC, "No space left on device", "/dev/x")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.EIO, "the disk, or the connection to it, fails"), (errno.EROFS, "its file system")]
+)
+def test_a_disk_that_fails_is_no_internal_error(number: int, words: str) -> None:
+    with pytest.raises(BadInput, match=f"^folder: cannot be written: {words}"), space_in(Path("folder")):
+        raise OSError(number, os.strerror(number))
 
 
 def _labels(path: Path) -> None:

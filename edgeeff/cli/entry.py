@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import INTERNAL_ERROR, EdgeeffError, ToolMissing, exit_code
-from ..files import full_disk
+from ..files import failed_disk
 from ..progress import DEBUG, debugging
 from ..records import to_json
 from .commands import VERBS
@@ -118,7 +118,7 @@ def _refusal(error: Exception) -> EdgeeffError | None:
         return error
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return ToolMissing(f"{error.name} is not installed: pip install 'edgeeff[{EXTRAS[error.name]}]'")
-    return full_disk(error) if isinstance(error, OSError) else None
+    return failed_disk(error) if isinstance(error, OSError) else None
 
 
 def _summary(error: Exception) -> str:

@@ -7,6 +7,7 @@ equal files.
 from __future__ import annotations
 
 import re
+import site
 from importlib.metadata import Distribution, distributions
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ NAME = "sbom.json"
 
 def bill() -> dict[str, object]:
     """The bill as a JSON object; packages in the order of their names."""
-    found = {_normalized(each.metadata["Name"]): each for each in distributions()}
+    found = {_normalized(each.name): each for each in reversed(_installed()) if each.name}  # the first of a name is imported
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -23,6 +24,12 @@ def bill() -> dict[str, object]:
         "version": 1,
         "components": [_component(name, found[name]) for name in sorted(found)],
     }
+
+
+def _installed() -> list[Distribution]:
+    """What is installed, and not what a package brings for itself: setuptools adds its own folder of those to sys.path."""
+    users = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
+    return list(distributions(path=[*users, *site.getsitepackages()]))
 
 
 def _component(name: str, package: Distribution) -> dict[str, object]:

@@ -4,11 +4,14 @@
     predict = edgeeff.fit(job).bundle.load()
 
 `fit`, `pick` and `compile` take a job; `Bundle` runs what they make, `edgeeff.camera.Camera` on live frames, and `edgeeff.remote`
-does the same on other machines. Importing edgeeff loads no torch, onnx or nncf: what needs them imports them.
+does the same on other machines. Importing edgeeff loads no torch, onnx or nncf: what needs them imports them. It also turns off
+the telemetry of the libraries it uses, in this process and those it starts, so import it before them.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 from .budget import Budget
@@ -21,6 +24,12 @@ from .machine import LOCAL, Machine
 from .precision import Precision
 from .progress import SILENT, Progress
 from .target import Target
+
+# Nothing is sent anywhere. ONNX Runtime 1.29 and newer looks up a host at the first session, and the Hugging Face hub is told which
+# other libraries are installed: https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md
+os.environ.update(ORT_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_TELEMETRY="1")
+# Through this package, without which both work, OpenVINO tells Google Analytics that it was imported, and NNCF what it quantizes.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # the import system's way to say that a module is missing
 
 if TYPE_CHECKING:
     from .pipeline import Fit

@@ -9,6 +9,7 @@
     golden.npz      a few photos as pixels, and the logits the compiled file gave for them, and for frames that shrink to them
     diagnostics.json  layers by time and error, confusions, mistakes and candidates, which the report shows beside the manifest
     report.html     what the fit measured, as a page for people
+    sbom.json       the packages of the environment that made it, with their licences (CycloneDX)
     manifest.sig    the signature of the manifest, by `edgeeff sign`: the one file that the manifest has no hash of
 
 Nothing in a bundle is executed, and nothing is loaded before its hash is checked. Anyone can compute a hash: only where a bundle is
@@ -38,7 +39,7 @@ from .data.frames import Frame, Frames, View
 from .data.images import Logits, Pixels, Predict, class_names
 from .data.preprocess import Preprocess
 from .errors import BadInput, ToolMissing
-from .files import open_file, read_file, user_path
+from .files import open_file, read_file, to_disk, user_path
 from .manifest import NAME, SCHEMA, Manifest, digest, written
 from .records import dump_json
 
@@ -288,6 +289,7 @@ def publish(folder: Path, out: Path) -> Bundle:
     """Move a finished bundle to its place; an older bundle there is replaced."""
     old = out.with_name(f".{out.name}.old")
     with user_path(out, "written"):
+        to_disk(folder)
         if out.exists():
             shutil.rmtree(old, ignore_errors=True)
             os.replace(out, old)

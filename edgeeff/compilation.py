@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import datetime
 import math
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from . import backends, bundle
+from . import backends, bundle, sbom
 from .backends import tensorrt
 from .bundle import DIAGNOSTICS, REPORT, Bundle, Golden
 from .data.images import ImageSet, PixelFile, Predict
 from .errors import AccuracyGateFailed, BadInput, BuildFailed, Disturbed, EdgeeffError, ToolMissing
-from .files import space_in, user_path
+from .files import working_folder
 from .job import CompileJob
 from .manifest import EngineRecord
 from .measurement.accuracy import Gate, StepReport
@@ -91,7 +89,7 @@ def compile_bundle(
             max_class_drop=facts.max_class_drop,
             progress=progress,
         )
-    with _working_folder(source.path.resolve()) as work:
+    with working_folder(source.path.resolve()) as work:
         engines = _built(source, work, gate, job.dla, progress)
         golden = source.golden()
         runs = {str(e.record.precision): partial(e.run, golden["images"][:1]) for e in engines if e.run}
@@ -111,19 +109,6 @@ def compile_bundle(
         written.verify()
         published = bundle.publish(written.path, source.path.resolve())
     return Compilation(published, shipped.record, tuple(e.record for e in engines), verdict)
-
-
-@contextmanager
-def _working_folder(path: Path) -> Iterator[Path]:
-    work = path.with_name(f".{path.name}.compiling")
-    shutil.rmtree(work, ignore_errors=True)
-    with user_path(path, "written"):
-        work.mkdir()
-    try:
-        with space_in(work):
-            yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _graphs(source: Bundle) -> dict[Precision, str]:
@@ -186,7 +171,7 @@ def _write(source: Bundle, folder: Path, shipped: Engine, engines: list[Engine],
     folder.mkdir()
     layers = shipped.file.with_name(tensorrt.LAYERS)
     files = [*backends.get("tensorrt").files(shipped.file), *([layers] if layers.exists() else [])]
-    files += [source.path / name for name in (*_graphs(source).values(), REPORT, DIAGNOSTICS) if name in facts.files]
+    files += [source.path / name for name in (*_graphs(source).values(), REPORT, DIAGNOSTICS, sbom.NAME) if name in facts.files]
     answers: Mapping[str, object] = {**golden, "logits": shipped.run(golden["images"])}
     manifest = replace(
         facts,

@@ -71,7 +71,7 @@ EXIT_CODES = (
     ExitCode(6, Unreachable, "the hub or a device does not answer, or refuses the login"),
     ExitCode(7, BuildFailed, "TensorRT built no engine from a graph; the message has its reason"),
     ExitCode(8, Disturbed, "the device slowed down while it was measured, twice"),
-    ExitCode(130, KeyboardInterrupt, "interrupted: the same command continues from what was done"),
+    ExitCode(130, KeyboardInterrupt, "interrupted, by Ctrl-C, SIGTERM or SIGHUP: the same command continues from what was done"),
 )
 """Every exit code. A subclass that is not listed has the code of its nearest listed ancestor."""
 

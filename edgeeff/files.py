@@ -1,23 +1,25 @@
-"""Files: those that a user gave, read within bounds; atomic writes; and the folders that keep a fit's finished stages."""
+"""Files: those that a user gave, read within bounds; locks, atomic writes, and the folders that keep a fit's finished stages."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from .errors import BadInput
 
+LOCK = "lock"  # in the hidden folder in which an output is made
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+OF_DISK = (*NO_SPACE, errno.EIO, errno.EROFS)  # EROFS: Linux lets nothing more be written where a disk failed
 REASONS = {
     errno.ENOENT: "no such file or folder. Check the path.",
     errno.EISDIR: "it is a folder, expected a file. Give a file's path.",
@@ -26,6 +28,7 @@ REASONS = {
     errno.EACCES: "permission denied. Change the permissions (chmod, chown), or give another path.",
     errno.EPERM: "permission denied. Change the permissions (chmod, chown), or give another path.",
     errno.EROFS: "its file system is read-only. Mount it for writing, or give another path.",
+    errno.EIO: "the disk, or the connection to it, fails (input/output error). Check it, or give another path.",
     **dict.fromkeys(NO_SPACE, "no space left on its disk, or over a quota or size limit. Free some space, or give another path."),
 }
 
@@ -82,49 +85,116 @@ def read_lines(path: str | Path, limit: int) -> list[str]:
 
 @contextlib.contextmanager
 def space_in(folder: Path) -> Iterator[None]:
-    """Within the block, which writes into `folder`, a full disk becomes BadInput. Any other OSError stays what it is."""
+    """Within the block, which writes into `folder`, a full or broken disk becomes BadInput. Any other OSError stays what it is."""
     try:
         yield
     except OSError as error:
-        if full := full_disk(error, folder):
-            raise full from error
+        if refusal := failed_disk(error, folder):
+            raise refusal from error
         raise
 
 
-def full_disk(error: OSError, folder: Path | None = None) -> BadInput | None:
-    """A full disk as BadInput that names the file, or `folder` where the error names none; None for any other error.
+def failed_disk(error: OSError, folder: Path | None = None) -> BadInput | None:
+    """A full or broken disk as BadInput that names the file, or `folder` where the error names none; None for any other error.
 
     A failed write names no file; without a `folder` it was one to standard output or to a temporary file.
     """
     if isinstance(error, FileNotFoundError) and str(error.strerror).startswith("No usable temporary directory"):
         return BadInput(f"{error.strerror}. Free some space there, or set TMPDIR to a folder that can be written.")
-    if error.errno not in NO_SPACE:
+    if error.errno not in OF_DISK:
         return None
     where = error.filename or folder or f"standard output or {os.environ.get('TMPDIR', '/tmp')}"
     return BadInput(f"{where}: cannot be written: {REASONS[error.errno]}")
+
+
+def locked(path: Path, *, wait: bool) -> BinaryIO:
+    """The file at `path`, made where there is none, and locked until it is closed or its process ends, however it ends.
+
+    Raises BlockingIOError where another holds the lock, unless it is to `wait`.
+    """
+    while True:
+        file = path.open("a+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # the file was moved or removed before it was locked
+
+
+def claim(folder: Path, out: Path) -> BinaryIO:
+    """The lock on a hidden folder in which `out` is made, and which is made where there is none; close it when that is done.
+
+    Raises BadInput where another process makes `out`, or where the folder cannot be written to.
+    """
+    file = folder / LOCK
+    with user_path(out, "written"):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = locked(file, wait=False)
+        except BlockingIOError as error:
+            maker = file.read_text(encoding="utf-8")
+            raise BadInput(f"{out}: process {maker} is writing it. Wait until that has ended, or give another path.") from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()).encode())
+        lock.flush()
+    return lock
+
+
+def empty(folder: Path) -> None:
+    """Remove everything in a claimed folder but its lock."""
+    for path in set(folder.iterdir()) - {folder / LOCK}:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextlib.contextmanager
+def working_folder(out: Path) -> Iterator[Path]:
+    """An empty hidden folder beside `out`, to change `out` in one process at a time; what a killed one left there is removed.
+
+    Raises BadInput where another process changes `out`, where the folder cannot be written to, or where its disk becomes full.
+    """
+    folder = out.with_name(f".{out.name}.unfinished")
+    with claim(folder, out):
+        try:
+            with user_path(out, "written"):
+                empty(folder)
+            with space_in(folder):
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class StageCache:
     """Folders under `root`, each made once: what a stage of a fit has finished.
 
     A hidden folder beside the output. It belongs to one set of inputs: other inputs start it anew. Removed when the fit succeeded.
+    A fit leaves it as a context, so that another may use it.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, lock: BinaryIO | None = None) -> None:
+        self.root, self.lock = root, lock
 
     @classmethod
     def open(cls, out: Path, inputs: Mapping[str, object]) -> StageCache:
-        """The cache beside `out`, empty unless its earlier contents came of the same inputs."""
+        """The cache beside `out`, empty unless its earlier contents came of the same inputs; BadInput where another fit uses it."""
         root = out.parent / f".{out.name}.partial"
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
-        marker = root / "inputs.sha256"
+        cache = cls(root, claim(root, out))
         with user_path(out, "written"):
-            if not (marker.is_file() and marker.read_text() == key):
-                shutil.rmtree(root, ignore_errors=True)
-                root.mkdir(parents=True)
-                marker.write_text(key)
-        return cls(root)
+            if not (cache._inputs.is_file() and cache._inputs.read_text() == key):
+                cache._inputs.unlink(missing_ok=True)
+                empty(root)
+                write_whole(cache._inputs, key.encode())
+        return cache
+
+    def __enter__(self) -> StageCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.lock:
+            self.lock.close()
 
     def within(self, name: str) -> StageCache:
         """A part of it, kept apart from the others."""
@@ -148,22 +218,38 @@ class StageCache:
         return folder
 
     def remove(self) -> None:
+        self._inputs.unlink(missing_ok=True)
         shutil.rmtree(self.root, ignore_errors=True)
+
+    @property
+    def _inputs(self) -> Path:
+        """What all the folders came of. It goes before them, so that a cache that was half removed is not taken for a whole one."""
+        return self.root / "inputs.sha256"
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write to a temporary name beside the target, then rename."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    """Write to a temporary name beside the target, then rename; what another process or an earlier one began there is replaced."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with locked(unfinished, wait=True) as file:
+        try:
+            file.truncate(0)
             file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)  # mkstemp's files are readable by their owner alone
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+            file.flush()
+            os.fsync(file.fileno())  # so that after a power failure, too, the name leads to all of the data
+            os.replace(unfinished, path)
+        except BaseException:
+            unfinished.unlink()
+            raise
+
+
+def to_disk(folder: Path) -> None:
+    """Wait until the files of a folder are on its disk, so that they are whole after a power failure."""
+    for path in (*folder.iterdir(), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def cache_folder() -> Path:

@@ -55,19 +55,20 @@ def fit(job: Job, *, machine: Machine = LOCAL, progress: Progress = SILENT) -> F
     `machine` is where latency is measured. Where the largest variant that should fit misses the budget, the next smaller is tried.
     """
     context = Context.of(job, machine, progress)
-    candidates, refusals = grid(job.variants, job.resolution), list[str]()
-    ranked = ranking(context, candidates)
-    while True:
-        variant, choice = choose(context, candidates, ranked)
-        try:
-            with space_in(context.cache.root):
-                return fit_variant(context, variant, choice, refusals)
-        except BudgetNotMet as refusal:
-            candidates = [c for c in candidates if not grows(variant, c)]
-            if not candidates or isinstance(refusal, OutOfTime):
-                raise
-            progress.say(f"{refusal} Trying a smaller one.")
-            refusals.append(str(refusal))
+    with context.cache:
+        candidates, refusals = grid(job.variants, job.resolution), list[str]()
+        ranked = ranking(context, candidates)
+        while True:
+            variant, choice = choose(context, candidates, ranked)
+            try:
+                with space_in(context.cache.root):
+                    return fit_variant(context, variant, choice, refusals)
+            except BudgetNotMet as refusal:
+                candidates = [c for c in candidates if not grows(variant, c)]
+                if not candidates or isinstance(refusal, OutOfTime):
+                    raise
+                progress.say(f"{refusal} Trying a smaller one.")
+                refusals.append(str(refusal))
 
 
 def fit_variant(context: Context, variant: Variant, choice: Choice | None, refusals: list[str]) -> Fit:

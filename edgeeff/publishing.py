@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import backends, bundle
+from . import backends, bundle, sbom
 from .bundle import DIAGNOSTICS, REPORT, Bundle
 from .compilation import Compilation, compile_bundle
 from .context import Context, NetworkContext, versions
@@ -42,6 +42,7 @@ def write(context: NetworkContext, made: Made) -> Bundle:
     folder = context.cache.scratch("bundle")
     (folder / DIAGNOSTICS).write_text(dump_json(diagnostics), encoding="utf-8")
     (folder / REPORT).write_text(html.render(manifest, diagnostics), encoding="utf-8")
+    (folder / sbom.NAME).write_text(dump_json(sbom.bill()), encoding="utf-8")
     return bundle.write(folder, made.outcome.files, made.weights.class_names, made.outcome.golden, manifest)
 
 

@@ -19,31 +19,29 @@ def test_a_finished_step_is_not_made_again(tmp_path: Path) -> None:
         calls.append(folder)
         (folder / "result").touch()
 
-    first = StageCache.open(tmp_path / "out", {"seed": 0})
-    again = StageCache.open(tmp_path / "out", {"seed": 0})
-    assert first.once("step", make) == again.once("step", make)
-    assert (again.root / "step" / "result").exists()
+    for _ in range(2):
+        with StageCache.open(tmp_path / "out", {"seed": 0}) as cache:
+            assert (cache.once("step", make) / "result").exists()
     assert len(calls) == 1
 
 
 def test_an_unfinished_step_is_made_again(tmp_path: Path) -> None:
-    workspace = StageCache.open(tmp_path / "out", {})
-
     def fail(folder: Path) -> None:
         (folder / "half").touch()
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        workspace.once("step", fail)
-    folder = workspace.once("step", lambda folder: (folder / "whole").touch())
+    with StageCache.open(tmp_path / "out", {}) as workspace:
+        with pytest.raises(KeyboardInterrupt):
+            workspace.once("step", fail)
+        folder = workspace.once("step", lambda folder: (folder / "whole").touch())
     assert [p.name for p in folder.iterdir()] == ["whole"]
 
 
 def test_other_inputs_start_anew(tmp_path: Path) -> None:
-    old = StageCache.open(tmp_path / "out", {"seed": 0}).within("b0")
-    old.once("step", lambda folder: None)
-    new = StageCache.open(tmp_path / "out", {"seed": 1}).within("b0")
-    assert not (new.root / "step").exists()
+    with StageCache.open(tmp_path / "out", {"seed": 0}) as old:
+        old.within("b0").once("step", lambda folder: None)
+    with StageCache.open(tmp_path / "out", {"seed": 1}) as new:
+        assert not (new.within("b0").root / "step").exists()
 
 
 def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
@@ -64,7 +62,7 @@ def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
         (errno.ENOSPC, "no space left"),
         (errno.EDQUOT, "no space left"),
         (errno.EFBIG, "no space left"),
-        (errno.EIO, "Input/output error"),
+        (errno.EIO, "the disk, or the connection to it, fails (input/output error)"),
     ],
 )
 @pytest.mark.parametrize("file", [None, "photos/a/b.jpg", "photos", "/tmp/elsewhere"])
@@ -94,6 +92,14 @@ def test_a_full_disk_names_the_folder_that_was_written_to() -> None:
         file.write("x")
     with pytest.raises(BadInput, match="^/dev/x: cannot be written: no space left"), space_in(Path("folder")):
         raise OSError(errno.ENOSPC, "No space left on device", "/dev/x")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.EIO, "the disk, or the connection to it, fails"), (errno.EROFS, "its file system")]
+)
+def test_a_disk_that_fails_is_no_internal_error(number: int, words: str) -> None:
+    with pytest.raises(BadInput, match=f"^folder: cannot be written: {words}"), space_in(Path("folder")):
+        raise OSError(number, os.strerror(number))
 
 
 def _labels(path: Path) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import statistics
 import tempfile
 from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -30,18 +28,9 @@ def available() -> str | None:
 
 
 def version() -> str:
-    return str(library().__version__)
-
-
-def library() -> ModuleType:
-    """ONNX Runtime without its telemetry client, which from 1.29 on looks up hosts at the first session.
-
-    https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md; the variable is read at import.
-    """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
-    return cast(ModuleType, onnxruntime)
+    return str(onnxruntime.__version__)
 
 
 def supported(precision: Precision) -> bool:
@@ -91,7 +80,8 @@ def layer_times(model: Path, image: Pixels, *, precision: Precision, threads: in
 
 def _session(model: Path, threads: int, profile: str = "") -> Any:
     """`profile`: where to write the time of each node, as the beginning of a path."""
-    onnxruntime = library()
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads

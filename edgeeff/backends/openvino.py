@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import statistics
 import threading
 from collections import defaultdict
@@ -24,6 +26,7 @@ from . import LayerTime, Watch, profiled_runs, refusal
 PRECISIONS = (Precision.FLOAT32, Precision.BF16, Precision.INT8, Precision.INT8_BF16)
 MODEL = "model.xml"
 JUDGE = "openvino"
+MADE_NAME = re.compile(r"([A-Z][A-Za-z0-9]*)_\d+")  # of a node without one: its type, and a number
 
 
 def available() -> str | None:
@@ -59,15 +62,24 @@ def compile(onnx: Path, folder: Path) -> Path:
 
 
 def save(model: Any, folder: Path) -> Path:
-    """Write an openvino.Model as the IR that `load` reads."""
+    """Write an openvino.Model as the IR that `load` reads; equal models give equal files."""
     import openvino
 
     path = folder / MODEL
+    _number_unnamed(model)
     try:
         openvino.save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:
         raise BadInput(f"{path}: cannot be written ({str(error).strip()}). Is the disk full?") from error
     return path
+
+
+def _number_unnamed(model: Any) -> None:
+    """Number the nodes that have no name in the graph in their order: OpenVINO counts all that were ever made in the process."""
+    numbers = itertools.count()
+    for node in model.get_ordered_ops():
+        if made := MADE_NAME.fullmatch(node.get_friendly_name()):
+            node.set_friendly_name(f"{made[1]}_{next(numbers)}")
 
 
 def files(model: Path) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 from pathlib import Path
 
 from ..camera.loop import Camera
@@ -18,9 +17,8 @@ from .options import filled
 
 
 def watch(options: argparse.Namespace) -> object:
-    """Label frames until the sources end, the time is over, or the process is asked to end by Ctrl-C or SIGTERM."""
+    """Label frames until the sources end, the time is over, or the process is asked to end by Ctrl-C, SIGTERM or SIGHUP."""
     job, asked, outputs = filled(CameraJob, options), filled(CameraOptions, options), filled(OutputOptions, options)
-    signal.signal(signal.SIGTERM, _interrupt)
     failed: Exception | None = None
     with contextlib.ExitStack() as stack:
         camera = stack.enter_context(Camera(job.open(), job.sources, asked, TerminalProgress()))
@@ -59,7 +57,3 @@ def _sinks(
         progress.say(f"watch at {page.url}")
         sinks.append(page)
     return sinks
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

@@ -12,14 +12,16 @@ import logging
 import os
 import re
 import select
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import INTERNAL_ERROR, BadInput, EdgeeffError, ToolMissing, exit_code, printable
-from ..files import full_disk
+from ..files import failed_disk
 from ..progress import DEBUG, debugging
 from ..records import to_json
 from .commands import VERBS
@@ -81,7 +83,7 @@ def _run(argv: Sequence[str]) -> int:
         os.environ[DEBUG] = "1"
     _set_verbosity()
     try:
-        with _result_only(), _first_process() as first:
+        with _interruptible(), _result_only(), _first_process() as first:
             if first:
                 _print(VERBS[options.verb](options), options)
     except (Exception, KeyboardInterrupt) as error:
@@ -118,7 +120,7 @@ def _refusal(error: Exception) -> EdgeeffError | None:
         return error
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return ToolMissing(f"{error.name} is not installed: pip install 'edgeeff[{EXTRAS[error.name]}]'")
-    return full_disk(error) if isinstance(error, OSError) else None
+    return failed_disk(error) if isinstance(error, OSError) else None
 
 
 def _summary(error: Exception) -> str:
@@ -155,6 +157,26 @@ def _first_process() -> Iterator[bool]:
     finally:
         if first:
             distributed.leave()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Within the block, SIGTERM and a terminal that is closed (SIGHUP) interrupt as Ctrl-C does; under `nohup` the latter does not.
+
+    The processes of `torchrun` end at SIGTERM as before: they may be waiting for each other in C++, where nothing interrupts them.
+    """
+    if "WORLD_SIZE" in os.environ or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    mine = [number for number, handler in before.items() if handler is signal.SIG_DFL]
+    for number in mine:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

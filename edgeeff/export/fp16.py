@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..backends.onnxruntime import library
 from ..data.images import PixelFile
 from ..files import write_whole
 from ..progress import SILENT, Progress
@@ -29,11 +28,12 @@ LOOKED_AT = 32  # photos
 
 def overflowing(model: Path, photos: PixelFile, progress: Progress = SILENT) -> dict[str, float]:
     """Nodes of a float graph whose outputs come within a factor of 4 of FP16's largest number, and how far they reach."""
+    import onnxruntime
+
     graph = onnx.load(model)
     floats = [o for n in graph.graph.node if n.op_type != "Constant" for o in n.output]
     known = {o.name for o in graph.graph.output}
     graph.graph.output.extend(helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in floats if o not in known)
-    onnxruntime = library()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])

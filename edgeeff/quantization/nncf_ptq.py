@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -149,11 +148,7 @@ def _from_int8(node: Any) -> bool:
 
 @contextlib.contextmanager
 def quiet_nncf() -> Iterator[ModuleType]:
-    """NNCF without its telemetry (NNCF_CI is its own switch, read at import), and without progress bars and log unless debugging.
-
-    What it prints never reaches standard output.
-    """
-    os.environ["NNCF_CI"] = "1"
+    """NNCF without progress bars and log unless debugging. What it prints never reaches standard output."""
     output = sys.stderr if debugging() else io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         import nncf

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from ..budget import KINDS
 from ..bundle import DIAGNOSTICS, REPORT, Bundle
 from ..diagnostics import CandidateRow, Diagnostics
 from ..errors import BadInput
+from ..files import working_folder
 from ..manifest import FormRecord, Manifest
 from ..measurement.by_class import LEAST_PHOTOS
 from ..measurement.latency import Latency, ratio
@@ -100,8 +100,8 @@ def redraw(path: Path) -> Path:
     if DIAGNOSTICS not in source.manifest.files:
         raise BadInput(f"{path}: holds no {DIAGNOSTICS}: it was made by an edgeeff before 0.2. Fit again.")
     text = render(source.manifest, read_json(source.path / DIAGNOSTICS, Diagnostics))
-    with tempfile.TemporaryDirectory(dir=source.path.resolve().parent, prefix=f".{source.path.name}.") as folder:
-        copy = Path(shutil.copytree(source.path, Path(folder) / "bundle"))
+    with working_folder(source.path.resolve()) as folder:
+        copy = Path(shutil.copytree(source.path, folder / "bundle"))
         (copy / REPORT).write_text(text, encoding="utf-8")
         bundle.seal(copy, source.manifest)
         return bundle.publish(copy, source.path.resolve()).path / REPORT

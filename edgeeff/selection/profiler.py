@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..budget import KINDS
 from ..errors import BadInput
-from ..files import write_whole
+from ..files import locked, write_whole
 from ..machine import Machine, MachineFacts
 from ..measurement.benchmark import BenchmarkRequest, CompiledModel
 from ..network.architecture import Variant
@@ -120,8 +120,7 @@ class Profiler:
     def _remember(self, v: Variant, candidate: Candidate) -> None:
         entry = Remembered(v.name, v.resolution, candidate.forms, candidate.yardstick, self.conditions)
         try:
-            self.memory.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.memory, dump_json({**_read(self.memory), self._key(v): entry}).encode())
+            _add(self.memory, self._key(v), entry)
         except OSError as error:
             self.progress.say(f"{self.memory}: cannot be written ({error.strerror}): the measurement is not remembered.")
 
@@ -132,3 +131,10 @@ def _read(memory: Path) -> Mapping[str, object]:
     except (OSError, ValueError):
         return {}  # nothing is remembered, or nothing usable: measured again
     return entries if isinstance(entries, dict) else {}
+
+
+def _add(memory: Path, key: str, entry: Remembered) -> None:
+    """Add to what is remembered, one process after the other."""
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    with locked(memory.with_suffix(".lock"), wait=True):
+        write_whole(memory, dump_json({**_read(memory), key: entry}).encode())

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -102,6 +103,24 @@ def test_an_interruption_ends_with_130(verb: Verb, capfd) -> None:
     verb(raising(KeyboardInterrupt()))
     assert main(["targets"]) == 130
     assert capfd.readouterr().err == "edgeeff: interrupted; the same command continues from what was done.\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_is_asked_to_end_does_so_as_at_ctrl_c(verb: Verb, capfd, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    verb(lambda: signal.raise_signal(number))
+    assert main(["targets"]) == 130
+    assert capfd.readouterr().err == "edgeeff: interrupted; the same command continues from what was done.\n"
+    assert signal.getsignal(number) == before
+
+
+def test_under_nohup_it_goes_on_when_the_terminal_is_closed(verb: Verb) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        verb(lambda: signal.raise_signal(signal.SIGHUP))
+        assert main(["targets"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -1,6 +1,6 @@
-"""Write the numbers of docs/benchmarks.md and README.md from results/*.json: `python benchmarks/readme.py`.
+"""Write the numbers of docs/benchmarks.md, docs/reliability.md and README.md from results/*.json: `python benchmarks/readme.py`.
 
-A test compares both files with the results.
+A test compares the files with the results.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from edgeeff.precision import Precision
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 BENCHMARKS = HERE.parent / "docs" / "benchmarks.md"
+RELIABILITY = HERE.parent / "docs" / "reliability.md"
 BEGIN, END = "<!-- numbers: written by benchmarks/readme.py -->", "<!-- end of numbers -->"
 
 
@@ -353,7 +354,32 @@ def updated(text: str, numbers: str) -> str:
     return f"{before}{BEGIN}\n\n{numbers}\n\n{END}{after}"
 
 
-PAGES = {README: summary, BENCHMARKS: render}
+def reliability() -> str:
+    """The table of docs/reliability.md."""
+    inputs, faults, clients = (load(name) for name in ("hostile", "faults", "hostile-clients"))
+    tried, failing = (sum(inputs["measured"][name].values()) for name in ("tried", "failing"))
+    by_file = ", ".join(f"{name.removeprefix('test_')} {n}" for name, n in sorted(inputs["measured"]["tried"].items()))
+    rate = clients["measured"]["30 a second"]
+    rows = [
+        ("hostile inputs", "run.py hostile", f"{tried:,} tried, {tried - failing:,} clean, {failing} failing ({by_file})"),
+        (
+            f"a fit of {len(faults['steps'])} steps that is killed at one, or whose disk is full or fails from there on, or that "
+            "is killed at any moment; then the same command again",
+            "faults.py --only 110",
+            f"{faults['points']} points: {faults['same']} times the same bundle, {faults['leftovers']} times something left over",
+        ),
+        (
+            "500 silent and 50 malformed connections at the page of a camera of 30 frames a second",
+            "run.py hostile-clients",
+            f"{100 * rate['ratio']:.0f}% of the labels (turns from {100 * min(rate['ratios']):.0f} to "
+            f"{100 * max(rate['ratios']):.0f}%)",
+        ),
+    ]
+    lines = [f"| {what} | `python benchmarks/{command}` | {result} |" for what, command, result in rows]
+    return "\n".join(["| what | command | result |", "|---|---|---|", *lines])
+
+
+PAGES = {README: summary, BENCHMARKS: render, RELIABILITY: reliability}
 """What is written into each file."""
 
 

@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -365,6 +367,19 @@ def hostile_clients(data: Path) -> dict[str, Any]:
         return camera.hostile_clients(Bundle.open(out))
 
 
+def hostile(data: Path) -> dict[str, Any]:
+    """The inputs that the tests of tests/faults try, by file, and how many of them are not handled cleanly."""
+    counts: dict[str, Counter[str]] = {"tried": Counter(), "failing": Counter()}
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "tests.xml"
+        command = [sys.executable, "-m", "pytest", "tests/faults", "-n", "2", "--dist", "loadfile", f"--junitxml={report}"]
+        subprocess.run(command, cwd=HERE.parent, stdout=sys.stderr, check=True)
+        for test in ElementTree.parse(report).iter("testcase"):
+            for each in test.iter("property"):
+                counts[each.attrib["name"].split()[-1]][test.attrib["classname"].split(".")[-1]] += int(each.attrib["value"])
+    return {name: dict(found) for name, found in counts.items()}
+
+
 def frames(data: Path) -> list[Path]:
     """Photos for a camera to see."""
     photos = sorted((data / "images/ilsvrc-val-1300").iterdir())
@@ -411,6 +426,7 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "v2-b0-jetson": lambda data: imagenet(data, *V2_B0, target="jetson-orin-nano-8gb"),
     "camera": camera,
     "clients": clients,
+    "hostile": hostile,
     "hostile-clients": hostile_clients,
     "overload": overload,
     "v4l2": v4l2,

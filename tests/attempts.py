@@ -19,7 +19,7 @@ from edgeeff.cli import main
 from edgeeff.errors import EdgeeffError
 
 SECONDS = 10.0
-PROPERTY = "hostile inputs"
+TRIED, FAILING = "hostile inputs tried", "hostile inputs failing"  # properties of a test, also in a JUnit file
 
 
 class TooSlow(BaseException):
@@ -116,7 +116,7 @@ class Hostile:
 def hostile(request: pytest.FixtureRequest) -> Iterator[Hostile]:
     tries = Hostile()
     yield tries
-    request.node.user_properties.append((PROPERTY, (tries.tried, len(tries.failing))))
+    request.node.user_properties.extend(((TRIED, tries.tried), (FAILING, len(tries.failing))))
     assert tries.tried, "nothing was tried"
     assert not tries.failing, f"{len(tries.failing)} of {tries.tried} failing:\n" + "\n".join(tries.failing[:20])
 
@@ -124,7 +124,7 @@ def hostile(request: pytest.FixtureRequest) -> Iterator[Hostile]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How many were tried in all, and how many of them were not handled cleanly."""
     reports = (report for reports in terminalreporter.stats.values() for report in reports)
-    found = [value for each in reports for name, value in getattr(each, "user_properties", ()) if name == PROPERTY]
-    if found:
-        tried, failing = (sum(each) for each in zip(*found, strict=True))
+    found = [each for report in reports for each in getattr(report, "user_properties", ())]
+    tried, failing = (sum(value for name, value in found if name == wanted) for wanted in (TRIED, FAILING))
+    if tried:
         terminalreporter.line(f"hostile inputs: {tried} tried, {tried - failing} clean, {failing} failing")

@@ -35,9 +35,9 @@ class Hostile:
 
     def refused(self, *arguments: object, code: int = 2, words: tuple[str, ...] = (), name: object = None) -> None:
         """The command line ends with `code` and one line, which has the `words`."""
-        what = repr(name if name is not None else arguments)[:200]
-        out, err = io.StringIO(), io.StringIO()
-        with self._attempt(what), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        what = name if name is not None else arguments
+        out, err, ended = io.StringIO(), io.StringIO(), -1
+        with self._attempt() as slow, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 ended = main([str(a) for a in arguments])
             except SystemExit as end:  # argparse
@@ -52,64 +52,67 @@ class Hostile:
             *(["control characters"] if any(not c.isprintable() for line in lines for c in line) else []),
             *(f"no {word!r}" for word in words if word not in last),
         ]
-        self._note(what, wrong, last)
+        self._note(what, slow or wrong, last)
 
     @contextlib.contextmanager
     def raises(self, kind: type[EdgeeffError], name: object) -> Iterator[None]:
         """Within the block, `kind` is raised, with a message of one printable line."""
-        message, wrong = "", []
+        message, wrong, slow = "", [], list[str]()
         try:
-            with self._attempt(repr(name)[:200]):
+            with self._attempt() as slow:
                 yield
             wrong = ["nothing was raised"]
         except kind as error:
-            message = str(error)
-            wrong = [] if message.isprintable() else ["more than one printable line"]
+            message, wrong = str(error), _of_message(error)
         except Exception as error:
             message, wrong = str(error), [f"raised {type(error).__name__}"]
-        self._note(repr(name)[:200], wrong, message)
+        self._note(name, slow or wrong, message)
 
     @contextlib.contextmanager
     def harmless(self, name: object) -> Iterator[None]:
         """Within the block, nothing is raised but an EdgeeffError: an input that may be good enough to use."""
-        message, wrong = "", []
+        message, wrong, slow = "", list[str](), list[str]()
         try:
-            with self._attempt(repr(name)[:200]):
+            with self._attempt() as slow:
                 yield
         except EdgeeffError as error:
-            message = str(error)
-            wrong = [] if message.isprintable() else ["more than one printable line"]
+            message, wrong = str(error), _of_message(error)
         except Exception as error:
             message, wrong = str(error), [f"raised {type(error).__name__}"]
-        self._note(repr(name)[:200], wrong, message)
+        self._note(name, slow or wrong, message)
 
     def expect(self, condition: bool, name: object, message: str = "") -> None:
         """One more input, judged by the caller."""
-        self._note(repr(name)[:200], [] if condition else ["not as expected"], message)
+        self._note(name, [] if condition else ["not as expected"], message)
 
-    def _note(self, what: str, wrong: list[str], message: str) -> None:
+    def _note(self, what: object, wrong: list[str], message: str) -> None:
         self.tried += 1
         if wrong:
-            self.failing.append(f"{what}: {', '.join(wrong)} ({message[:300]!r})")
+            self.failing.append(f"{what!r:.200}: {', '.join(wrong)} ({message[:300]!r})")
 
     @contextlib.contextmanager
-    def _attempt(self, what: str) -> Iterator[None]:
-        """Within the block, SECONDS may pass. The alarm that was set before, pytest-timeout's, is set again afterwards."""
+    def _attempt(self) -> Iterator[list[str]]:
+        """Within the block, SECONDS may pass; gives a list that says so afterwards. The alarm that was set before is set again."""
+        slow: list[str] = []
 
         def stop(signum: int, frame: FrameType | None) -> None:
-            raise TooSlow(what)
+            raise TooSlow
 
         handler, start = signal.signal(signal.SIGALRM, stop), time.monotonic()
         before, _ = signal.setitimer(signal.ITIMER_REAL, SECONDS)
         try:
-            yield
+            yield slow
         except TooSlow:
-            self.failing.append(f"{what}: longer than {SECONDS:g} seconds")
+            slow.append(f"longer than {SECONDS:g} seconds")
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, handler)
             if before:
                 signal.setitimer(signal.ITIMER_REAL, max(0.1, before - (time.monotonic() - start)))
+
+
+def _of_message(error: EdgeeffError) -> list[str]:
+    return [] if str(error).isprintable() else ["more than one printable line"]
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ def refused(done, code: int, *words: str) -> None:
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("edgeeff: ")
+    assert last.startswith("edgeeff")
     for word in words:
         assert word in last
 

@@ -22,7 +22,7 @@ from .random_weights import kept_for_timing
 from .reduction import Plan, plan, recovered_as
 from .strategies import MIXED, STRATEGIES, Network, Quantized, Strategy, first_strategy, recovered
 
-HALF_RANGE = "INT8 weights have 7 bits: without VNNI instructions sums of 8-bit products overflow."
+HALF_RANGE = "INT8 weights have 7 bits, but for depthwise convolutions: without VNNI instructions sums of 8-bit products overflow."
 WORTH = 1.05  # times faster: what a swap of the activation has to gain, at the interval's lower end
 
 

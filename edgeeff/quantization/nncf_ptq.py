@@ -37,15 +37,22 @@ def quantize(
     """Write the INT8 version of a float IR into `folder`; returns its main file.
 
     Fast bias correction takes each layer's inputs from the float network, full bias correction those that arrive in the quantized
-    one. Ranges of activations are minima and maxima, or mean quantiles. With `half_range` weights are -64 to 63.
+    one. Ranges of activations are minima and maxima, or mean quantiles. With `half_range` weights are -63 to 64,
+    but for those of depthwise convolutions.
     """
     with quiet_nncf() as nncf:
         data = _Calibration(nncf, model, calibration, half_range)
         if quantile_ranges:
             ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MEAN_QUANTILE
-            data.options["advanced_parameters"].activations_range_estimator_params = ranges
+            data.advanced.activations_range_estimator_params = ranges
         progress.say(f"quantize: {len(data.images)} calibration photos")
-        quantized = nncf.quantize(data.model, data.dataset, fast_bias_correction=fast_bias_correction, **data.options)
+        quantized = nncf.quantize(
+            data.model,
+            data.dataset,
+            fast_bias_correction=fast_bias_correction,
+            advanced_parameters=data.advanced,
+            **data.options,
+        )
     return save(quantized, folder)
 
 
@@ -84,6 +91,7 @@ def quantize_with_accuracy_control(
             validation_dataset=nncf.Dataset(list(enumerate(data.images))),
             validation_fn=agreement,
             max_drop=max_drop / 100,
+            advanced_quantization_parameters=data.advanced,
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
                 ranking_subset_size=min(RANKING, len(data.images))
             ),
@@ -102,8 +110,8 @@ class _Calibration:
         self.images = list(calibration.batches(1))
         self.dataset = nncf.Dataset(self.images)
         fix = nncf.OverflowFix.ENABLE if half_range else nncf.OverflowFix.FIRST_LAYER
-        advanced = nncf.AdvancedQuantizationParameters(overflow_fix=fix)
-        self.options: dict[str, Any] = {"subset_size": len(self.images), "advanced_parameters": advanced, **_scheme(nncf)}
+        self.advanced = nncf.AdvancedQuantizationParameters(overflow_fix=fix)
+        self.options: dict[str, Any] = {"subset_size": len(self.images), **_scheme(nncf)}
 
 
 def quantize_for_timing(model: Path, image: Pixels, folder: Path) -> Path:

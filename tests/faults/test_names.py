@@ -6,7 +6,6 @@ import sys
 import urllib.request
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from attempts import Hostile
 from cameras import Fake, at_pace, result
@@ -209,11 +208,3 @@ def test_what_opens_a_camera_is_never_shown(hostile: Hostile) -> None:
 def test_a_broker_s_password_is_never_shown(hostile: Hostile, bundle: Bundle, word: str) -> None:
     arguments = ("camera", bundle.path, "--source", "/dev/null", "--mqtt", word)
     hostile.refused(*arguments, code=6, words=("no broker answers",))
-
-
-def test_a_model_of_other_classes_names_none(hostile: Hostile, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = np.zeros((1, 10), np.float32)
-    for logits in (whole * np.nan, whole + np.inf, whole[:, :9], np.zeros((1, 11), np.float32), whole[:, :0]):
-        monkeypatch.setattr("edgeeff.camera.models.ModelCache.get", lambda self, shape, logits=logits: lambda pixels: logits)
-        with hostile.raises(BadInput, logits.tolist()):
-            list(Camera(bundle, [Fake("pictures", at_pace(30, count=2))]))

@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import os
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +38,7 @@ from .data.frames import Frame, Frames, View
 from .data.images import Logits, Pixels, Predict, class_names
 from .data.preprocess import Preprocess
 from .errors import BadInput, ToolMissing
-from .files import open_file, read_file, to_disk, user_path
+from .files import open_file, put_folder, read_file, to_disk, user_path
 from .manifest import NAME, SCHEMA, Manifest, digest, written
 from .records import dump_json
 
@@ -287,12 +286,7 @@ def replaceable(path: Path) -> None:
 
 def publish(folder: Path, out: Path) -> Bundle:
     """Move a finished bundle to its place; an older bundle there is replaced."""
-    old = out.with_name(f".{out.name}.old")
     with user_path(out, "written"):
         to_disk(folder)
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(out, old)
-        os.replace(folder, out)
-        shutil.rmtree(old, ignore_errors=True)
+        put_folder(folder, out)
     return Bundle.open(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -164,6 +165,27 @@ def working_folder(out: Path) -> Iterator[Path]:
                 yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def put_folder(folder: Path, out: Path) -> None:
+    """Move a folder to `out`, in place of what is there: in one step where the file system can exchange two names."""
+    if not out.exists():
+        os.replace(folder, out)
+    elif _exchanged(folder, out):
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        old = out.with_name(f".{out.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(out, old)
+        os.replace(folder, out)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether two names were exchanged, by Linux' renameat2: https://man7.org/linux/man-pages/man2/rename.2.html"""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 class StageCache:

@@ -212,8 +212,9 @@ class FrameCollector:
             self.progress.say(f"{self.folder}: is full; collecting no more frames. --collect-mb raises the limit.")
             return
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(result.time)) + f"-{int(result.time % 1 * 1000):03d}"
-        path = self.folder / f"{stamp}-{re.sub(r'[^A-Za-z0-9]+', '-', result.source).strip('-')[:40]}.jpg"
-        unfinished = path.with_name(f".{path.name}")
+        source = re.sub(r"[^A-Za-z0-9]+", "-", result.source).strip("-")[:40]
+        path = self.folder / f"{stamp}-{source}.jpg"
+        unfinished = self.folder / f".{source}.unfinished"  # one name, so that what a killed process left there is replaced
         try:
             unfinished.write_bytes(jpeg)
             os.replace(unfinished, path)

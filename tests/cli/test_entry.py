@@ -47,7 +47,7 @@ def python(code: str, **options: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.EIO, "Input/output error", "/sys/x"), "OSError: [Errno 5] Input/output error: '/sys/x'"),
+        (OSError(errno.EBUSY, "Device or resource busy", "/sys/x"), "OSError: [Errno 16] Device or resource busy: '/sys/x'"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a"), "FileNotFoundError: "),
         (KeyError("steps"), "KeyError: 'steps'"),
         (AssertionError(), "AssertionError ("),

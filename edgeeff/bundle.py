@@ -182,8 +182,9 @@ class Bundle:
                 with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                     golden = dict(arrays)
         except Exception as error:  # zipfile, zlib and numpy raise a dozen of kinds for what is cut off or made up
-            said = "".join(filter(str.isprintable, str(error)))[:200]
-            raise BadInput(f"{file}: cannot be read ({type(error).__name__}: {said}). Fit or copy the bundle again.") from error
+            raise BadInput(
+                f"{file}: cannot be read ({type(error).__name__}: {error!s:.200}). Fit or copy the bundle again."
+            ) from error
         if size > MAX_GOLDEN:
             raise BadInput(f"{file}: unpacks to {size:,} bytes, expected {MAX_GOLDEN:,} at most. Fit or copy the bundle again.")
         if missing := {"images", "logits"} - set(golden):

@@ -37,10 +37,9 @@ def profiled_runs() -> Iterator[None]:
 
 
 def refusal(runtime: str, use: Literal["load", "run"], model: Path, error: Exception) -> BadInput:
-    """What a runtime raised of a model, as BadInput: its last line, which may quote names in the file, so that only what can be
-    printed is kept."""
+    """What a runtime raised of a model, as BadInput: its last line."""
     said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-    return BadInput(f"{model}: {runtime} cannot {use} it ({''.join(filter(str.isprintable, said))[:200]}).")
+    return BadInput(f"{model}: {runtime} cannot {use} it ({said[:200]}).")
 
 
 class Backend(Protocol):

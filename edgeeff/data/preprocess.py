@@ -122,7 +122,7 @@ def _refuse_oversized(image: Image.Image, contents: bytes) -> None:
         raise BadInput(f"{width} × {height} pixels, expected at most {MOST_PIXELS // 1_000_000} million")
     if max(width, height) > LONGEST * min(width, height):
         raise BadInput(f"{width} × {height} pixels, expected a side at most {LONGEST} times the other")
-    if contents.count(b"\xff\xda") > MOST_SCANS and image.format in ("JPEG", "MPO"):
+    if image.format in ("JPEG", "MPO") and contents.count(b"\xff\xda") > MOST_SCANS:
         raise BadInput(f"over {MOST_SCANS} scans, expected a JPEG file of fewer")
 
 

@@ -15,13 +15,8 @@ from pathlib import Path
 from .. import config as settings
 from ..errors import ToolMissing
 
-EXTRAS = (
-    "camera",
-    "openvino",
-    "onnxruntime",
-    "signature",
-    "tensorrt",
-)  # those that run bundles; making them takes torch, onnx and nncf
+# Those that run bundles; making them takes torch, onnx and nncf.
+EXTRAS = ("camera", "openvino", "onnxruntime", "signature", "tensorrt")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip file can hold
 
 

@@ -118,6 +118,7 @@ class Host:
         self.backend = backend
         self.probe = probe
         self.machine = probe.machine
+        self._facts: dict[str, MachineFacts] = {}  # by runtime
 
     @classmethod
     def connect(cls, name: str, backend: str, progress: Progress = SILENT, stop: threading.Event | None = None) -> Host:
@@ -168,8 +169,10 @@ class Host:
         return result
 
     def facts(self, runtime: str) -> MachineFacts:
-        """As `machine.LOCAL.facts`, of the host."""
-        return from_json(self.run(["measure", runtime]), MachineFacts, self.name)
+        """As `machine.LOCAL.facts`, of the host, which is asked once for each runtime."""
+        if runtime not in self._facts:
+            self._facts[runtime] = from_json(self.run(["measure", runtime]), MachineFacts, self.name)
+        return self._facts[runtime]
 
     def can_run(self, runtime: str) -> bool:
         """Whether files of that runtime can be measured there."""

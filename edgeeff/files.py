@@ -12,13 +12,15 @@ import math
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from .errors import BadInput
 
-LOCK = "lock"  # in the hidden folder in which an output is made
+LOCK = "lock"  # in the hidden folder in which an output is made, and in each temporary one
+TEMPORARY, FILES = "edgeeff-", "files"  # a temporary folder's name begins so; in it, beside the lock, are the files
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OF_DISK = (*NO_SPACE, errno.EIO, errno.EROFS)  # EROFS: Linux lets nothing more be written where a disk failed
 REASONS = {
@@ -163,6 +165,31 @@ def working_folder(out: Path) -> Iterator[Path]:
                 empty(folder)
             with space_in(folder):
                 yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def temporary_folder(root: Path | None = None) -> Iterator[Path]:
+    """An empty folder below `root`, by default the system's temporary folder, removed at the end.
+
+    A killed process leaves its folder there, and the next call removes it: a folder is locked as long as its process lives.
+    """
+    place = root or Path(tempfile.gettempdir())
+    for left in place.glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError):  # another user's, in use, or removed by now
+            if not left.is_symlink() and sorted(p.name for p in left.iterdir()) in ([], [LOCK], [FILES, LOCK]):
+                with locked(left / LOCK, wait=False):
+                    shutil.rmtree(left)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=place))
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):  # another call took it for a left one
+            lock = locked(folder / LOCK, wait=False)
+            break
+    with lock:
+        try:
+            (folder / FILES).mkdir()
+            yield folder / FILES
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

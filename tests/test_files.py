@@ -1,6 +1,8 @@
 import contextlib
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from edgeeff import BadInput, Bundle
 from edgeeff.bundle import publish, replaceable
 from edgeeff.data.images import ImageSet
-from edgeeff.files import StageCache, space_in, user_path, write_whole
+from edgeeff.files import StageCache, space_in, temporary_folder, user_path, write_whole
 
 
 def test_a_finished_step_is_not_made_again(tmp_path: Path) -> None:
@@ -221,3 +223,27 @@ def test_a_pipeline_longer_than_a_path_may_be_is_no_path() -> None:
     from edgeeff.camera.sources import PhotoFolder, Source
 
     assert not isinstance(Source.of(f"videotestsrc ! {'identity ! ' * 50}appsink"), PhotoFolder)
+
+
+def test_what_a_killed_process_left_in_the_temporary_folder_is_removed_by_the_next(tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib, sys\n"
+        "from edgeeff.files import temporary_folder\n"
+        "with temporary_folder(pathlib.Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'weights.bin').write_bytes(b'x')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    place = tmp_path / "temporary"
+    place.mkdir()
+    (place / "edgeeff-link").symlink_to(elsewhere)
+    (place / "edgeeff-models/v2-b0").mkdir(parents=True)
+    with temporary_folder(place) as used:
+        subprocess.run([sys.executable, "-c", script, place], check=False)
+        assert len(list(place.glob("edgeeff-*"))) == 4
+        with temporary_folder(place) as folder:
+            assert list(folder.iterdir()) == []
+            assert {p.name for p in place.iterdir()} == {"edgeeff-link", "edgeeff-models", used.parent.name, folder.parent.name}
+    assert {p.name for p in place.iterdir()} == {"edgeeff-link", "edgeeff-models"}
+    assert list(elsewhere.iterdir()) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
-import tempfile
 from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from ..data.frames import GRAPH, View
 from ..data.images import Logits, Pixels, Predict
+from ..files import temporary_folder
 from ..precision import Precision
 from . import LayerTime, Watch, profiled_runs, refusal
 
@@ -65,8 +65,8 @@ def watch(model: Path, view: View, *, precision: Precision, threads: int = 0) ->
 
 
 def layer_times(model: Path, image: Pixels, *, precision: Precision, threads: int = 0) -> list[LayerTime]:
-    with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
-        session = _session(model, threads, profile=f"{folder}/profile")
+    with temporary_folder() as folder:
+        session = _session(model, threads, profile=str(folder / "profile"))
         for _ in profiled_runs():
             session.run(None, {session.get_inputs()[0].name: image})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -17,7 +17,6 @@ import platform
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -28,7 +27,7 @@ from typing import Any
 from ..data.frames import GRAPH, View
 from ..data.images import Pixels, Predict
 from ..errors import BadInput, BuildFailed, ToolMissing
-from ..files import cache_folder, write_whole
+from ..files import cache_folder, temporary_folder, write_whole
 from ..precision import Precision
 from ..progress import SILENT, Progress
 from ..records import from_json, parse_json, read_json, to_json
@@ -175,10 +174,10 @@ def _shrinking(trt: Any, cuda: Any, view: View) -> bytes:
     plan = cache_folder() / f"frames-{_sha256(json.dumps(facts).encode())[:16]}.engine"
     if not plan.exists():
         plan.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=plan.parent, prefix=".frames-") as folder:
-            request = BuildRequest(GRAPH, 64 * MIB, Path(folder) / MODEL, shapes)
+        with temporary_folder(plan.parent) as folder:
+            request = BuildRequest(GRAPH, 64 * MIB, folder / MODEL, shapes)
             run_build(request.command, GRAPH.name, SILENT)
-            os.replace(Path(folder) / MODEL, plan)
+            os.replace(folder / MODEL, plan)
     return plan.read_bytes()
 
 

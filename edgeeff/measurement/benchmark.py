@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from .. import backends
 from ..budget import KINDS, Budget
 from ..data.images import Pixels, Predict, noise
 from ..errors import BadInput, EdgeeffError
+from ..files import temporary_folder
 from ..precision import Precision
 from ..progress import SILENT, Progress
 from ..records import dump_json, from_json, read_json, to_json
@@ -170,8 +170,8 @@ def benchmark(request: BenchmarkRequest, progress: Progress = SILENT) -> Benchma
         raise BadInput(
             "a budget in mJ needs a power sensor: a Jetson's rails, or RAPL, which only root may read. None can be read here."
         )
-    with tempfile.TemporaryDirectory(prefix="edgeeff-") as temporary:
-        ready = {name: model.compiled(Path(temporary) / str(i)) for i, (name, model) in enumerate(request.models.items())}
+    with temporary_folder() as folder:
+        ready = {name: model.compiled(folder / str(i)) for i, (name, model) in enumerate(request.models.items())}
         runs = {name: partial(model.load(threads=request.threads), model.photo) for name, model in ready.items()}
         timed = measure(runs, rounds=request.rounds, progress=progress)
         asked = [name for name, kind in KINDS.items() if kind.known == "file" or name in request.budget.limits]

@@ -15,7 +15,6 @@ import json
 import os
 import shlex
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..errors import BadInput, EdgeeffError, ToolMissing, Unreachable, error_for
-from ..files import user_path
+from ..files import temporary_folder, user_path, working_folder
 from ..machine import MachineFacts
 from ..measurement.benchmark import BenchmarkRequest, BenchmarkResult, Metrics
 from ..measurement.system_state import SystemState
@@ -180,9 +179,9 @@ class Host:
 
     def benchmark(self, request: BenchmarkRequest, progress: Progress = SILENT) -> BenchmarkResult:
         """As `machine.LOCAL.benchmark`, measured on the host: the request and its files are sent, metrics come back."""
-        with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
-            request.write(Path(folder))
-            answer = self.run(["measure", self.backend, "request"], {"request": Path(folder)})
+        with temporary_folder() as folder:
+            request.write(folder)
+            answer = self.run(["measure", self.backend, "request"], {"request": folder})
         return BenchmarkResult(
             metrics=from_json(answer.get("figures"), dict[str, Metrics], self.name),
             states=from_json(answer.get("conditions"), tuple[SystemState, ...], self.name),
@@ -195,8 +194,7 @@ class Host:
 
     def _upload(self, arguments: Sequence[str], send: Mapping[str, Path], bring: Mapping[str, Path]) -> agent.Job:
         """Send edgeeff itself, the agent and the files; returns the job that uses them."""
-        with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
-            kit = Path(folder)
+        with temporary_folder() as kit:
             built = wheel.build(kit)
             shutil.copy(agent.__file__, kit)
             for file in kit.iterdir():
@@ -313,11 +311,9 @@ class RemoteJob:
         if result is None:
             raise self._unexpected(output)
         for name, path in bring.items():
-            with user_path(path, "written"):
-                landing = tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".edgeeff-")
-            with landing as folder:
-                self.connection.fetch(f"{BASE}/jobs/{self.id}/work/{name}", Path(folder))
-                os.replace(Path(folder) / name, path)
+            with working_folder(path.absolute()) as folder:
+                self.connection.fetch(f"{BASE}/jobs/{self.id}/work/{name}", folder)
+                os.replace(folder / name, path)
         return result
 
     def remove(self) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, NoReturn, TypeVar
 
 from ..errors import BadInput, EdgeeffError, ToolMissing, Unreachable
+from ..files import temporary_folder
 from ..progress import SILENT, Progress
 from .agent import NO_SPACE_MESSAGES
 
@@ -92,13 +93,14 @@ class Connection:
         self.stop = stop or threading.Event()
         self.answered = False
         # A socket's path may have 104 bytes at most, and TMPDIR can be long.
-        self._folder = Path(tempfile.mkdtemp(prefix="edgeeff-", dir="/tmp"))
+        self._place = contextlib.ExitStack()
+        self._folder = self._place.enter_context(temporary_folder(Path("/tmp")))
         options = OPTIONS | {"ControlPath": self._folder / "socket"}
         self._ssh = ["ssh", "-T", *(f"-o{key}={value}" for key, value in options.items())]
 
     def close(self) -> None:
         subprocess.run([*self._ssh, "-Oexit", "--", self.name], capture_output=True, check=False)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._place.close()
 
     def run(self, command: str, text: str = "") -> str:
         """Standard output of a shell command on the host, which gets `text` on standard input."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from ..camera.stats import CameraSummary
 from ..data.images import ImageSet
 from ..errors import BadInput, EdgeeffError
 from ..evaluation import labelled
-from ..files import user_path
+from ..files import working_folder
 from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob
 from ..option import arguments
 from ..progress import SILENT, Progress
@@ -60,10 +59,8 @@ def compile_bundle(job: CompileJob, hosts: Sequence[str], *, progress: Progress 
 
     def work(host: Host) -> Json:
         out = outs[host.name]
-        with user_path(out, "written"):
-            temporary = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
-        with temporary as folder:
-            made = Path(folder) / "bundle"
+        with working_folder(out) as folder:
+            made = folder / "bundle"
             result = host.run(["compile", *arguments(there)], send, bring={"bundle": made})
             Bundle.open(made)
             publish(made, out)

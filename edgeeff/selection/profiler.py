@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from ..budget import KINDS
 from ..errors import BadInput
-from ..files import locked, write_whole
+from ..files import locked, temporary_folder, write_whole
 from ..machine import Machine, MachineFacts
 from ..measurement.benchmark import BenchmarkRequest, CompiledModel
 from ..network.architecture import Variant
@@ -86,8 +85,8 @@ class Profiler:
 
     def _measured(self, v: Variant) -> Candidate:
         self.progress.say(f"measure {v.name} at {v.resolution} px")
-        with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
-            forms = self.built(v, Path(folder))
+        with temporary_folder() as folder:
+            forms = self.built(v, folder)
             models = {str(i): model for i, model in enumerate([*forms.values(), *([self.yardstick] if self.yardstick else [])])}
             request = BenchmarkRequest(models, self.search.budget, self.search.target.threads)
             result = self.machine.benchmark(request, self.progress)

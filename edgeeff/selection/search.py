@@ -8,7 +8,6 @@ less, what does not fit all that are larger. The answer is that of measuring eve
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Protocol
 
 from ..budget import Budget
 from ..errors import BudgetNotMet, Disturbed
-from ..files import cache_folder
+from ..files import cache_folder, temporary_folder
 from ..machine import LOCAL, Machine
 from ..network.architecture import Variant
 from ..network.variants import expected_top1, variant
@@ -117,8 +116,8 @@ def profile(search: Search, path: Path, *, machine: Machine = LOCAL, progress: P
 def _beside_yardstick(profiler: Profiler, variants: Sequence[Variant]) -> list[Candidate]:
     """Each variant measured in turn with the yardstick; raises Disturbed where one cannot be relied on."""
     measured = []
-    with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
-        profiler.yardstick = next(iter(profiler.built(variant(YARDSTICK), Path(folder)).values()))
+    with temporary_folder() as folder:
+        profiler.yardstick = next(iter(profiler.built(variant(YARDSTICK), folder).values()))
         for v in variants:
             candidate = profiler.time(v)
             if candidate.noise or not candidate.yardstick:

@@ -32,6 +32,7 @@ ROUNDS = 20
 # An engine fuses and rounds otherwise than ONNX Runtime does, so a value now and then falls on the other side of a rounding: the
 # root mean square of the difference, in standard deviations of the logits, not the largest one, tells a wrong engine from that.
 TOLERANCE = 0.15
+ON_DLA = "On the DLA there is no INT8: it takes implicit quantization only, and edgeeff's scales are Q/DQ pairs in the graph."
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def compile_bundle(
         raise BadInput(f"{job.bundle}: nothing to compile: the bundle holds a finished {facts.backend} file.")
     if missing := tensorrt.available():
         raise ToolMissing(missing)
+    if job.dla is not None:
+        _require_dla(source, job.dla)
     gate = None
     if job.val is not None:
         images = ImageSet.open(job.val).labelled_for(facts.classes, source.labels)
@@ -102,7 +105,7 @@ def compile_bundle(
         engines = [replace(e, record=_with_latency(e.record, timed)) for e in engines]
         shipped = engines[_decide(engines, source)]
         verdict = _explain(shipped.record, [e.record for e in engines], source)
-        verdict = " ".join((verdict, *(gate.remarks if gate else ())))
+        verdict = " ".join((verdict, *(gate.remarks if gate else ()), *([ON_DLA] if job.dla is not None else [])))
         if timed.noise:
             verdict += f" Not a sound measurement: {'; '.join(timed.noise)}."
         written = _write(source, work / "bundle", shipped, engines, timed, verdict)
@@ -116,10 +119,20 @@ def _graphs(source: Bundle) -> dict[Precision, str]:
     return {Precision.FLOAT32: "model.onnx", **{form.precision: form.file for form in source.manifest.forms}}
 
 
+def _require_dla(source: Bundle, core: int) -> None:
+    """Refuse, before anything is built, a DLA core that is not there, and a bundle without a form that it takes."""
+    tensorrt.require_dla(core)
+    if all(form.precision.quantized for form in source.manifest.forms):
+        forms = ", ".join(str(form.precision) for form in source.manifest.forms)
+        raise BadInput(f"{source.path}: --dla {core} takes the fp16 form, expected one; the bundle has {forms}. {ON_DLA}")
+
+
 def _built(source: Bundle, work: Path, gate: Gate | None, dla: int | None, progress: Progress) -> list[Engine]:
-    """An engine of every graph, checked; raises where there is none of the float32 one."""
+    """An engine of every graph that its device takes, checked; raises where there is none of the float32 one."""
     golden, engines = source.golden(), []
     for precision, name in _graphs(source).items():
+        if dla is not None and precision.quantized:
+            continue
         folder = work / str(precision)
         folder.mkdir()
         reference = precision is Precision.FLOAT32

@@ -231,7 +231,7 @@ class CompileJob(BundleJob):
         None, help="labelled photos to judge the engines on (default: the bundle's golden ones)", metavar="DIR"
     )
     dla: int | None = option(
-        None, help="build for a DLA core; refused where it runs under 90%% of the layers", metavar="CORE", parse=parse_whole
+        None, help="fp16 on a DLA core; refused where it runs under 90%% of the layers", metavar="CORE", parse=parse_whole
     )
     max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE")
 

@@ -137,13 +137,57 @@ def test_on_the_device_every_form_is_built_checked_and_timed_and_the_fastest_shi
     assert run("compile", copy, env=FAKES).returncode == 0  # after an upgrade, say: the graphs are still there
 
 
+def test_for_a_dla_core_fp16_alone_is_built_and_runs_on_that_core_without_a_cuda_graph(copy: Path, digits: Path, run) -> None:
+    graphs = {p.name for p in copy.glob("*.onnx")}
+    done = run("compile", copy, "--dla", 1, "--val", digits / "val", "--json", env=FAKES)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [e["precision"] for e in result["engines"]] == ["float32", "fp16"]
+    assert result["precision"] == "fp16"
+    assert "On the DLA there is no INT8: it takes implicit quantization only" in result["verdict"]
+    assert json.loads((copy / "model.engine.json").read_text())["dla"] == 1
+    assert {p.name for p in copy.glob("*.onnx")} == graphs  # a later compile for the GPU has them all
+    done = run("camera", copy, "--source", digits / "val/3", "--json", env=FAKES)
+    assert done.returncode == 0, done.stderr
+
+
+def with_tensorrt(version: str, folder: Path, **changes: str) -> dict[str, str]:
+    """An environment whose fake TensorRT is of another version, with lines of it changed."""
+    shutil.copytree(ROOT / "tests/fakes", folder)
+    module = folder / "tensorrt/__init__.py"
+    text = module.read_text()
+    for old, new in {'__version__ = "10.3.0"': f'__version__ = "{version}"', **changes}.items():
+        assert old in text
+        text = text.replace(old, new)
+    module.write_text(text)
+    return {**os.environ, "PYTHONPATH": python_path(folder)}
+
+
+def test_a_dla_that_is_not_there_is_refused_before_anything_is_built(copy: Path, run, tmp_path: Path) -> None:
+    def refusal(version: str, core: int, **changes: str) -> str:
+        done = run("compile", copy, "--dla", core, env=with_tensorrt(version, tmp_path / f"fakes-{version}-{core}", **changes))
+        assert done.returncode == 5
+        assert done.stderr.count("\n") == 1
+        return done.stderr
+
+    for version in ("10.16.1", "11.4.0"):
+        assert f"TensorRT {version} does not support the DLA. 10.3 to 10.7 do" in refusal(version, 0)
+    assert "this device has 2 DLA cores, numbered from 0" in refusal("10.3.0", 2)
+    assert "this device has no DLA: Orin NX and AGX Orin" in refusal("10.7.0", 0, **{"num_DLA_cores = 2": "num_DLA_cores = 0"})
+    assert "model.engine" not in {p.name for p in copy.iterdir()}
+
+
+def test_a_bundle_without_an_fp16_form_is_refused_for_the_dla(copy: Path, run) -> None:
+    forms = json.loads((copy / "manifest.json").read_text())["forms"]
+    edited(copy, forms=[f for f in forms if f["precision"] != "fp16"])
+    done = run("compile", copy, "--dla", 0, env=FAKES)
+    assert done.returncode == 2
+    assert "--dla 0 takes the fp16 form, expected one; the bundle has int8-fp16, int8-mixed. On the DLA there is no" in done.stderr
+
+
 def test_a_plan_from_elsewhere_is_refused_in_plain_words(copy: Path, run, tmp_path: Path) -> None:
     assert run("compile", copy, env=FAKES).returncode == 0
-    newer = tmp_path / "fakes"
-    shutil.copytree(ROOT / "tests/fakes", newer)
-    module = newer / "tensorrt/__init__.py"
-    module.write_text(module.read_text().replace('__version__ = "10.3.0"', '__version__ = "10.13.3"'))
-    done = run("verify", copy, env={**os.environ, "PYTHONPATH": python_path(newer)})
+    done = run("verify", copy, env=with_tensorrt("10.13.3", tmp_path / "fakes"))
     assert done.returncode == 2
     assert "built for TensorRT 10.3.0, compute capability 8.7" in done.stderr
     assert "here is TensorRT 10.13.3" in done.stderr

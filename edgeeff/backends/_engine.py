@@ -15,11 +15,11 @@ from ..errors import BadInput
 
 
 class Stage:
-    """A plan that is ready to run once each of its tensors, whose `shapes` are known, has an address."""
+    """A plan that is ready to run once each of its tensors, whose `shapes` are known, has an address. `dla`: its core, if any."""
 
-    def __init__(self, trt: Any, plan: bytes, log: Any) -> None:
+    def __init__(self, trt: Any, plan: bytes, log: Any, dla: int | None = None) -> None:
         self.log = log
-        self.runtime = trt.Runtime(log)
+        self.runtime = runtime(trt, log, dla)
         engine = self.runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BadInput(f"TensorRT cannot read the plan: {log.last()}. Run `edgeeff compile` on this device again.")
@@ -55,15 +55,22 @@ class Engine:
     """`(N, H, W, 3)` uint8 → `(N, classes)`, an image at a time: copies and kernels are one CUDA graph, launched once an image.
 
     With a plan `before` the model's, which takes `constants` too, images are of that one's shape: `(N, h, w, 3)`. Threads use it in
-    turn: there is one buffer for the image, and one for the logits.
+    turn: there is one buffer for the image, and one for the logits. A model's plan for the core `dla` runs without a CUDA graph:
+    NVIDIA does not support one there.
     """
 
     def __init__(
-        self, trt: Any, cuda: Any, plan: bytes, before: bytes = b"", constants: Mapping[str, NDArray[Any]] | None = None
+        self,
+        trt: Any,
+        cuda: Any,
+        plan: bytes,
+        dla: int | None = None,
+        before: bytes = b"",
+        constants: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         self.cuda, self.stream, self.free = cuda, cuda.stream(), threading.Lock()
         log, constants = logger(trt), constants or {}
-        self.stages = [Stage(trt, each, log) for each in (before, plan) if each]
+        self.stages = [*([Stage(trt, before, log)] if before else []), Stage(trt, plan, log, dla)]
         self.kept = {}
         for i, stage in enumerate(self.stages):
             given = [name for name in stage.inputs if name not in constants]
@@ -86,7 +93,7 @@ class Engine:
         self.logits = cuda.pinned(self.stages[-1].shapes[self.stages[-1].output], np.float32)
         self._enqueue()  # the first run allocates, which no graph can hold
         cuda.synchronize(self.stream)
-        self.graph = cuda.capture(self.stream, self._enqueue)
+        self.graph = cuda.capture(self.stream, self._enqueue) if dla is None else None
 
     def _enqueue(self) -> None:
         self.cuda.copy_in(self.first, self.image, self.stream)
@@ -94,15 +101,29 @@ class Engine:
             stage.run(self.stream)
         self.cuda.copy_out(self.logits, self.last, self.stream)
 
+    def _launch(self) -> None:
+        if self.graph is None:
+            self._enqueue()
+        else:
+            self.cuda.launch(self.graph, self.stream)
+
     def __call__(self, images: Pixels) -> Logits:
         logits = np.empty((len(images), self.logits.shape[1]), np.float32)
         with self.free:
             for i, image in enumerate(images):
                 self.image[...] = image
-                self.cuda.launch(self.graph, self.stream)
+                self._launch()
                 self.cuda.synchronize(self.stream)
                 logits[i] = self.logits[0]
         return logits
+
+
+def runtime(trt: Any, log: Any, dla: int | None) -> Any:
+    """What reads plans, for the GPU or for a DLA core, whose number a plan does not hold."""
+    runtime = trt.Runtime(log)
+    if dla is not None:
+        runtime.DLA_core = dla
+    return runtime
 
 
 def logger(trt: Any) -> Any:

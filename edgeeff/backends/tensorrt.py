@@ -33,7 +33,7 @@ from ..progress import SILENT, Progress
 from ..records import from_json, parse_json, read_json, to_json
 from ..sysfs import jetson_linux
 from . import LayerTime, Watch, _cuda
-from ._engine import Engine, logger
+from ._engine import Engine, logger, runtime
 
 PRECISIONS = (Precision.FLOAT32, Precision.FP16, Precision.INT8_FP16, Precision.INT8_MIXED)
 MODEL = "model.engine"
@@ -139,9 +139,9 @@ def load(model: Path, *, precision: Precision, threads: int = 0, throughput: boo
 
 
 def watch(model: Path, view: View, *, precision: Precision, threads: int = 0) -> Watch:
-    """Frames are shrunk on the GPU as well, by a plan of its own in front of the model's, in the same CUDA graph."""
-    trt, cuda, plan = _opened(model)
-    engine = Engine(trt, cuda, plan, _shrinking(trt, cuda, view), view.constants)
+    """Frames are shrunk on the GPU as well, by a plan of its own in front of the model's."""
+    trt, cuda, plan, dla = _opened(model)
+    engine = Engine(trt, cuda, plan, dla, _shrinking(trt, cuda, view), view.constants)
     return lambda frame: engine(view.part(frame)[None])
 
 
@@ -236,7 +236,8 @@ def run_build(command: list[str], name: str, progress: Progress) -> list[str]:
 def build_plan(trt: Any, request: BuildRequest, *, log: Any, monitor: Any) -> tuple[Any, Any]:
     """The serialized plan and the timing cache; raises BuildFailed with TensorRT's own words."""
     builder = trt.Builder(log)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    weak = request.dla is not None and _numbers(trt) < (11,)  # for the DLA, TensorRT 10 documents no strongly typed networks
+    network = builder.create_network(0 if weak else 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(request.graph.read_bytes()):
         found = [parser.get_error(i) for i in range(parser.num_errors)]
@@ -256,7 +257,9 @@ def build_plan(trt: Any, request: BuildRequest, *, log: Any, monitor: Any) -> tu
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = request.dla
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
-        _require_dla(network, config)
+        if weak:
+            config.set_flag(trt.BuilderFlag.FP16)
+        _require_coverage(network, config)
     if not builder.is_network_supported(network, config):
         raise BuildFailed(f"TensorRT does not support this network here: {log.last()}")
     plan = builder.build_serialized_network(network, config)
@@ -265,10 +268,27 @@ def build_plan(trt: Any, request: BuildRequest, *, log: Any, monitor: Any) -> tu
     return plan, config.get_timing_cache().serialize()
 
 
+def require_dla(core: int) -> None:
+    """Raise ToolMissing where NVIDIA supports no DLA in this version of TensorRT, or this device has no such core.
+
+    https://docs.nvidia.com/deeplearning/tensorrt/11.4.1/inference-library/work-with-dla.html
+    """
+    trt = _tensorrt()
+    if (10, 8) <= _numbers(trt) < (11, 4, 1):
+        raise ToolMissing(
+            f"--dla {core}: TensorRT {trt.__version__} does not support the DLA. 10.3 to 10.7 do (JetPack 6: Orin NX, AGX Orin), "
+            "and 11.4.1 or newer (JetPack 7.2.2 or newer: AGX Orin). Leave --dla out: the GPU runs every form."
+        )
+    cores = trt.Builder(logger(trt)).num_DLA_cores
+    if core >= cores:
+        found = f"{cores} DLA cores, numbered from 0" if cores else "no DLA: Orin NX and AGX Orin have one or two cores"
+        raise ToolMissing(f"--dla {core}: this device has {found}. Leave --dla out: the GPU runs every form.")
+
+
 DLA_COVERAGE = 0.9  # of the layers; what falls back to the GPU costs two copies each time
 
 
-def _require_dla(network: Any, config: Any) -> None:
+def _require_coverage(network: Any, config: Any) -> None:
     """Refuse a network of which too little runs on the DLA: TensorRT would let the GPU do the rest and not say so."""
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     outside = [layer.name for layer in layers if not config.can_run_on_DLA(layer)]
@@ -276,7 +296,7 @@ def _require_dla(network: Any, config: Any) -> None:
     if coverage < DLA_COVERAGE:
         raise BuildFailed(
             f"the DLA can run {coverage:.0%} of {len(layers)} layers, expected {DLA_COVERAGE:.0%}; not {', '.join(outside[:5])} … "
-            "Use the GPU, or a Lite variant: it has neither Swish nor squeeze-and-excitation."
+            "Use the GPU, or a Lite variant: it has no squeeze-and-excitation, whose pools the DLA does not run."
         )
 
 
@@ -331,7 +351,7 @@ def _build_process(request: BuildRequest) -> int:
     tell(warnings=sorted({message for _, message in log.messages}))
     if request.plan:
         request.plan.write_bytes(memoryview(serialized))
-        engine = trt.Runtime(log).deserialize_cuda_engine(serialized)
+        engine = runtime(trt, log, request.dla).deserialize_cuda_engine(serialized)
         if engine is not None:
             inspector = engine.create_engine_inspector()
             text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
@@ -342,14 +362,14 @@ def _build_process(request: BuildRequest) -> int:
     return 0
 
 
-def _opened(model: Path) -> tuple[Any, Any, bytes]:
-    """TensorRT, CUDA and a plan that is theirs."""
+def _opened(model: Path) -> tuple[Any, Any, bytes, int | None]:
+    """TensorRT, CUDA, a plan that is theirs, and the DLA core it is for."""
     trt, cuda, plan = _tensorrt(), _cuda.runtime(), model.read_bytes()
-    _refuse_foreign(model, plan, trt, cuda)
-    return trt, cuda, plan
+    return trt, cuda, plan, _own(model, plan, trt, cuda).dla
 
 
-def _refuse_foreign(model: Path, plan: bytes, trt: Any, cuda: Any) -> None:
+def _own(model: Path, plan: bytes, trt: Any, cuda: Any) -> Origin:
+    """The origin of a plan that was made here; raises BadInput for any other."""
     try:
         origin = read_json(_origin_file(model), Origin)
     except BadInput as error:
@@ -360,6 +380,7 @@ def _refuse_foreign(model: Path, plan: bytes, trt: Any, cuda: Any) -> None:
     if any(getattr(origin, key) != here[key] for key in ("tensorrt", "compute_capability", "machine")):
         now = f"TensorRT {here['tensorrt']}, compute capability {here['compute_capability']}, {here['machine']}"
         raise BadInput(f"{model}: built for {origin.place}; here is {now}. Plans do not travel: run `edgeeff compile` here.")
+    return origin
 
 
 def _here(trt: Any, cuda: Any) -> dict[str, str]:
@@ -377,10 +398,14 @@ def _tensorrt() -> Any:
         import tensorrt as trt
     except ImportError as error:
         raise ToolMissing(f"TensorRT cannot be loaded: {error}") from error
-    numbers = tuple(int(n) for n in re.findall(r"\d+", trt.__version__)[:2])
-    if not OLDEST <= numbers < UNKNOWN:
+    if not OLDEST <= _numbers(trt) < UNKNOWN:
         raise ToolMissing(f"TensorRT {trt.__version__}: expected 10.3 or newer, below 12. JetPack 6.1 and later bring it.")
     return trt
+
+
+def _numbers(trt: Any) -> tuple[int, ...]:
+    """The version as three numbers."""
+    return tuple(int(n) for n in re.findall(r"\d+", trt.__version__)[:3])
 
 
 def _workspace(meminfo: Path) -> int:

@@ -208,15 +208,18 @@ def _compile(options: argparse.Namespace) -> object:
 
 
 def _lint(options: argparse.Namespace) -> object:
+    from ..export.dla_lint import fallbacks
     from ..export.tensorrt_lint import RULES, lint
 
-    findings = lint(Path(options.model), options.tensorrt)
+    more = [fallbacks] if options.dla else []
+    findings = lint(Path(options.model), options.tensorrt, more)
     errors = sum(f.error for f in findings)
     version = ".".join(map(str, options.tensorrt))
     if not options.json:
         if findings:
             tables.findings(findings)
-        print(f"{options.model}: {len(RULES)} rules for TensorRT {version}, {errors} errors, {len(findings) - errors} warnings.")
+        rules, warnings = len(RULES) + len(more), len(findings) - errors
+        print(f"{options.model}: {rules} rules for TensorRT {version}, {errors} errors, {warnings} warnings.")
     result = {"model": options.model, "tensorrt": version, "findings": findings}
     if errors:
         raise BadInput(f"{options.model}: TensorRT {version} would refuse or misread it: {errors} errors.", result)

@@ -189,6 +189,7 @@ def _add_inspection(verb: Callable[[str, str], argparse.ArgumentParser]) -> None
     p.add_argument(
         "--tensorrt", type=_tensorrt, default=(10, 3), metavar="VERSION", help="the version to build with (default 10.3)"
     )
+    p.add_argument("--dla", action="store_true", help="also name the layers that a Jetson's DLA leaves to the GPU")
     p = verb("inspect", "which layers of a bundle lose most in INT8: float against INT8 on the same photos")
     p.add_argument("bundle", metavar="BUNDLE", help=bundle)
     p.add_argument("--images", metavar="DIR", help="photos to compare on (default: the bundle's golden ones)")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,16 @@ class Finding:
 
 
 Findings = Iterator[Finding]
+Rule = Callable[["Graph"], Findings]
 MODEL_BYTES = 10_000_000_000
 
 
-def lint(path: Path, tensorrt: tuple[int, ...] = (10, 3)) -> list[Finding]:
-    """What in a graph that version of TensorRT would refuse, misread or run slowly, errors first."""
+def lint(path: Path, tensorrt: tuple[int, ...] = (10, 3), more: Sequence[Rule] = ()) -> list[Finding]:
+    """What in a graph that version of TensorRT would refuse, misread or run slowly, errors first. `more`: rules beside these."""
     with open_file(path, MODEL_BYTES):
         try:
             graph = Graph(onnx.load(path), tensorrt)
-            return sorted((f for rule in RULES for f in rule(graph)), key=lambda f: not f.error)
+            return sorted((f for rule in (*RULES, *more) for f in rule(graph)), key=lambda f: not f.error)
         except OSError:
             raise
         except Exception as error:  # protobuf, onnx and the rules raise a dozen kinds over a damaged file

@@ -131,7 +131,9 @@ def test_every_call_exists_in_nvidias_bindings(version: str, stubs: dict[str, Pa
     names, members = used()
     assert {"Builder", "BuilderFlag.GPU_FALLBACK", "NetworkDefinitionCreationFlag.STRONGLY_TYPED"} <= names
     assert members["IExecutionContext.execute_async_v3"] == 1
-    assert ask(version, stubs, set(), members)["missing"] == []
+    if not version.startswith("10."):
+        names.remove("BuilderFlag.FP16")  # set for networks that are not strongly typed, which TensorRT 10 alone has
+    assert ask(version, stubs, names, members)["missing"] == []
 
 
 rtx = pytest.mark.skipif(not tensorrt.can_rehearse(), reason="TensorRT-RTX is not installed here: pip install 'edgeeff[rtx]'")
@@ -264,12 +266,13 @@ def fake_trt(**changes: object) -> SimpleNamespace:
         Severity = SimpleNamespace(WARNING=2)
 
     return SimpleNamespace(
+        __version__="10.3.0",
         ILogger=Logger,
         NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
         MemoryPoolType=SimpleNamespace(WORKSPACE=0),
         ProfilingVerbosity=SimpleNamespace(DETAILED=2),
         DeviceType=SimpleNamespace(DLA=1),
-        BuilderFlag=SimpleNamespace(GPU_FALLBACK=3),
+        BuilderFlag=SimpleNamespace(FP16=0, GPU_FALLBACK=3),
         TensorIOMode=SimpleNamespace(INPUT=1),
         Builder=lambda log: builder,
         OnnxParser=lambda network, log: parser,
@@ -315,6 +318,19 @@ def test_a_failed_build_says_why(tmp_path: Path, changes: dict, reason: str) -> 
     trt = fake_trt(**changes)
     with pytest.raises(BuildFailed, match=reason):
         tensorrt.build_plan(trt, request(tmp_path), log=tensorrt.logger(trt), monitor=None)
+
+
+@pytest.mark.parametrize(("version", "typed", "flags"), [("10.3.0", 0, [3, 0]), ("11.4.1", 2, [3])])
+def test_for_the_dla_types_are_weak_in_tensorrt_10_and_strong_in_11(version: str, typed: int, flags: list[int], tmp_path) -> None:
+    asked, set_flags = [], []
+    trt = fake_trt()
+    trt.__version__ = version
+    builder = trt.Builder(None)
+    create, config = builder.create_network, builder.create_builder_config()
+    builder.create_network = lambda kind: asked.append(kind) or create(kind)
+    config.set_flag = set_flags.append
+    tensorrt.build_plan(trt, request(tmp_path, dla=0), log=tensorrt.logger(trt), monitor=None)
+    assert (asked, set_flags) == ([typed], flags)
 
 
 def test_too_little_on_the_dla_is_refused_and_enough_is_not(tmp_path: Path) -> None:

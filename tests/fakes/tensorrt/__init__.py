@@ -40,6 +40,7 @@ class DeviceType(enum.IntEnum):
 
 
 class BuilderFlag(enum.IntEnum):
+    FP16 = 0
     GPU_FALLBACK = 3
 
 
@@ -60,6 +61,9 @@ class Network:
     onnx = b""
     num_layers = 10
     inputs = ()
+
+    def __init__(self, flags):
+        self.strongly_typed = flags == 1 << int(NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
     @property
     def num_inputs(self):
@@ -118,6 +122,9 @@ class Config:
     DLA_core = 0
     default_device_type = DeviceType.GPU
 
+    def __init__(self):
+        self.flags = set()
+
     def set_memory_pool_limit(self, pool, pool_size):
         assert pool == MemoryPoolType.WORKSPACE
         assert pool_size >= 64 << 20
@@ -132,19 +139,21 @@ class Config:
     def get_timing_cache(self):
         return self.cache
 
-    def set_flag(self, flag): ...
+    def set_flag(self, flag):
+        self.flags.add(flag)
 
     def can_run_on_DLA(self, layer):
-        return layer.index < 4
+        return layer.index > 0
 
 
 class Builder:
+    num_DLA_cores = 2
+
     def __init__(self, logger):
         self.logger = logger
 
     def create_network(self, flags):
-        assert flags == 1 << int(NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        return Network()
+        return Network(flags)
 
     def create_builder_config(self):
         return Config()
@@ -157,8 +166,13 @@ class Builder:
         if b"no kernel" in network.onnx:
             self.logger.log(ILogger.Severity.ERROR, "could not find any implementation for node /conv/Conv")
             return None
-        shapes = json.dumps({tensor.name: list(tensor.shape) for tensor in network.inputs})
-        return MARKER + shapes.encode() + b"\n" + network.onnx
+        on_dla = config.default_device_type == DeviceType.DLA
+        assert network.strongly_typed != on_dla
+        assert config.flags == ({BuilderFlag.FP16, BuilderFlag.GPU_FALLBACK} if on_dla else set())
+        assert not (on_dla and b"QuantizeLinear" in network.onnx)
+        shapes = {tensor.name: list(tensor.shape) for tensor in network.inputs}
+        core = {"DLA core": config.DLA_core} if on_dla else {}
+        return MARKER + json.dumps({**shapes, **core}).encode() + b"\n" + network.onnx
 
 
 def session(onnx):
@@ -170,14 +184,19 @@ def session(onnx):
 
 
 class Runtime:
+    DLA_core = -1
+
     def __init__(self, logger): ...
 
     def deserialize_cuda_engine(self, serialized_engine):
         data = bytes(serialized_engine)
         if not data.startswith(MARKER):
             return None
-        shapes, onnx = data[len(MARKER) :].split(b"\n", 1)
-        return Engine(onnx, json.loads(shapes))
+        facts, onnx = data[len(MARKER) :].split(b"\n", 1)
+        shapes = json.loads(facts)
+        core = shapes.pop("DLA core", -1)
+        assert self.DLA_core == core
+        return Engine(onnx, shapes, core >= 0)
 
 
 class Inspector:
@@ -189,8 +208,8 @@ class Inspector:
 
 
 class Engine:
-    def __init__(self, onnx, shapes):
-        self.session, self.inputs = session(onnx), shapes
+    def __init__(self, onnx, shapes, on_dla):
+        self.session, self.inputs, self.on_dla = session(onnx), shapes, on_dla
         self.types = {end.name: TYPES[end.type] for end in self.session.get_inputs()}
         self.output = self.session.get_outputs()[0].name
         zeros = {name: np.zeros(shape, self.types[name]) for name, shape in shapes.items()}
@@ -233,6 +252,9 @@ class Context:
         return True
 
     def execute_async_v3(self, stream_handle):
+        if self.engine.on_dla and cudart.captured.get(stream_handle) is not None:
+            return False
+
         def run():
             answer = self.engine.session.run(None, {name: self.read(name) for name in self.engine.inputs})[0]
             ctypes.memmove(self.addresses[self.engine.output], answer.ctypes.data, answer.nbytes)

@@ -1,7 +1,11 @@
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,3 +22,30 @@ def test_the_wheel_holds_the_targets_and_no_photos(tmp_path: Path) -> None:
         "edgeeff/report/report.html.j2",
     } <= set(names)
     assert not [n for n in names if n.endswith((".png", ".jpg", ".pth", ".pyc"))]
+
+
+def of(machine: str, python: str) -> dict[str, str]:
+    return {"platform_machine": machine, "python_version": python, "sys_platform": "linux"}
+
+
+def cuda_bindings(text: str, environment: dict[str, str]) -> Requirement:
+    """What a file asks of cuda-bindings in that environment."""
+    lines = re.findall(r"""^\s*"?(cuda-bindings.*?)(?:", #.*)?$""", text, re.M)
+    found = [r for r in map(Requirement, lines) if not r.marker or r.marker.evaluate(environment)]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("machine", "python"), [*[("x86_64", f"3.{minor}") for minor in range(10, 14)], ("aarch64", "3.12"), ("aarch64", "3.13")]
+)
+def test_the_extra_for_tensorrt_goes_with_the_versions_of_constraints(machine: str, python: str) -> None:
+    extra = cuda_bindings((ROOT / "pyproject.toml").read_text(), of(machine, python))
+    pinned = cuda_bindings((ROOT / "constraints.txt").read_text(), of(machine, python))
+    assert next(iter(pinned.specifier)).version in extra.specifier
+
+
+def test_on_jetpack_6_the_bindings_are_of_cuda_12() -> None:
+    extra = cuda_bindings((ROOT / "pyproject.toml").read_text(), of("aarch64", "3.10"))
+    assert "12.9.10" in extra.specifier
+    assert "13.0.0" not in extra.specifier  # CUDA 13 needs a driver of version 580, JetPack 6 has 540

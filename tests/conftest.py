@@ -33,6 +33,7 @@ def python_path(*folders: Path) -> str:
 
 
 os.environ["PYTHONPATH"] = python_path(ROOT / "tests/startup")
+FAKES = {**os.environ, "PYTHONPATH": python_path(ROOT / "tests/fakes")}  # a TensorRT and a CUDA over ONNX Runtime
 
 
 def pytest_configure() -> None:
@@ -164,6 +165,35 @@ def fitted(
 
     folder = shared("fitted", fit)
     return folder / "fit/bundle", json.loads((folder / "fit.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def portable(
+    shared: Callable[[str, Fill], Path], digits: Path, run: Callable[..., subprocess.CompletedProcess[str]]
+) -> tuple[Path, dict]:
+    """(bundle for a Jetson, its JSON): less than B0 at 32 px, trained for one epoch, behind a wide gate."""
+
+    def fit(folder: Path) -> None:
+        options = [
+            "--variant",
+            "phi-4",
+            "--resolution",
+            32,
+            "--epochs",
+            1,
+            "--no-flip",
+            "--max-drop",
+            20,
+            "--out",
+            folder / "bundle",
+        ]
+        photos = ["--train", digits / "train", "--val", digits / "val"]
+        done = run("fit", "--target", "jetson-orin-nano-8gb", *photos, *options, "--json")
+        assert done.returncode == 0, done.stderr
+        (folder / "fit.json").write_text(done.stdout)
+
+    folder = shared("portable", fit)
+    return folder / "bundle", json.loads((folder / "fit.json").read_text())
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, python_path
+from conftest import FAKES, ROOT, python_path
 from jetsons import ORIN, tree
 
 from edgeeff import BadInput, Bundle, EdgeeffError, Precision, backends
@@ -20,35 +20,7 @@ from edgeeff.job import CompileJob
 from edgeeff.measurement import jetson
 from edgeeff.measurement.system_state import snapshot
 
-FAKES = {**os.environ, "PYTHONPATH": python_path(ROOT / "tests/fakes")}
 pytestmark = pytest.mark.usefixtures("brief")  # latencies of a stand-in are worth no time
-
-
-@pytest.fixture(scope="session")
-def portable(shared, digits: Path, run) -> tuple[Path, dict]:
-    """(bundle for a Jetson, its JSON): less than B0 at 32 px, trained for one epoch, behind a wide gate."""
-
-    def fit(folder: Path) -> None:
-        options = [
-            "--variant",
-            "phi-4",
-            "--resolution",
-            32,
-            "--epochs",
-            1,
-            "--no-flip",
-            "--max-drop",
-            20,
-            "--out",
-            folder / "bundle",
-        ]
-        photos = ["--train", digits / "train", "--val", digits / "val"]
-        done = run("fit", "--target", "jetson-orin-nano-8gb", *photos, *options, "--json")
-        assert done.returncode == 0, done.stderr
-        (folder / "fit.json").write_text(done.stdout)
-
-    folder = shared("portable", fit)
-    return folder / "bundle", json.loads((folder / "fit.json").read_text())
 
 
 @pytest.fixture

@@ -3,12 +3,13 @@
 `python benchmarks/faults.py` tries every step; here are a few. All are forks of one process, which imports the libraries once.
 """
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import FAKES, ROOT
 
 CHAIN = """
 import random
@@ -36,7 +37,8 @@ assert [name for name in whole if whole[name] != again[name]] == []
 assert fits.leftovers("disturbed") == []
 """
 
-REPORTS = """
+REPLACING = """
+import json
 import os
 import shutil
 import sys
@@ -47,22 +49,21 @@ import faults
 from edgeeff import Bundle
 from edgeeff.cli import main
 
-place = Path(sys.argv[2])
+place, apart, words, anew = Path(sys.argv[2]), int(sys.argv[4]), json.loads(sys.argv[5]), set(json.loads(sys.argv[6]))
 shutil.copytree(sys.argv[3], place / "bundle")
-main(["report", str(place / "bundle")])
-anew = {"manifest.json", "report.html"}  # a report shows the manifest, with the hash of the report before
 whole = {p.name: p.read_bytes() for p in (place / "bundle").iterdir() if p.name not in anew}
-code, step = -9, 0
+code, step = -9, 1
 while code == -9:
-    step += 1
     child = os.fork()
     if not child:
         sys.addaudithook(faults.counted(place, faults.killed_at(step)))
-        os._exit(main(["report", str(place / "bundle")]))
+        os._exit(main([words[0], str(place / "bundle"), *words[1:]]))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    Bundle.open(place / "bundle")
-    assert {p.name: p.read_bytes() for p in (place / "bundle").iterdir() if p.name not in anew} == whole, step
+    bundle = Bundle.open(place / "bundle")
+    assert {p.name: p.read_bytes() for p in bundle.path.iterdir() if p.name not in anew} == whole, step
+    step += apart
 assert (code, [p.name for p in place.iterdir()]) == (0, ["bundle"])
+bundle.verify()
 assert step > 20, step
 """
 COLLECTING = """
@@ -90,12 +91,23 @@ assert {p.suffix for p in frames.iterdir()} == {".jpg"}
 """
 
 
+def replacing(bundle: Path, place: Path, apart: int, words: list[str], anew: list[str], **options: object) -> None:
+    """Kill a verb that replaces a bundle at steps so many `apart`, until it ends; only the files in `anew` may change."""
+    arguments = [ROOT / "benchmarks", place, bundle, str(apart), json.dumps(words), json.dumps(anew)]
+    done = subprocess.run([sys.executable, "-c", REPLACING, *arguments], capture_output=True, text=True, timeout=500, **options)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_a_bundle_is_whole_wherever_its_report_is_killed(fitted, tmp_path: Path) -> None:
-    """`compile` puts its bundle in place in the same way."""
-    command = [sys.executable, "-c", REPORTS, str(ROOT / "benchmarks"), str(tmp_path), str(fitted[0])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    replacing(fitted[0], tmp_path, 1, ["report"], ["manifest.json", "report.html"])  # a report shows the hash of the report before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
+def test_a_bundle_is_whole_wherever_its_compilation_is_killed(portable, tmp_path: Path) -> None:
+    anew = ["manifest.json", "golden.npz", "model.engine", "model.engine.json", "layers.json"]
+    replacing(portable[0], tmp_path, 11, ["compile"], anew, env=FAKES)
 
 
 @pytest.mark.slow

@@ -7,9 +7,8 @@ https://github.com/NVIDIA/Deep-Learning-Accelerator-SW/blob/main/operators/READM
 
 from __future__ import annotations
 
-import onnx
-
-from .tensorrt_lint import DQ, Finding, Findings, Graph, Q, attribute
+from .graph_view import DQ, Graph, Node, Q
+from .tensorrt_lint import Finding, Findings
 
 # Operators that TensorRT maps to the DLA of an Orin. Not among them: global means, hard sigmoid and swish, casts, flatten.
 OPERATORS = {
@@ -28,19 +27,19 @@ def fallbacks(g: Graph) -> Findings:
         found = f"{len(g.pairs)} Q/DQ nodes: the DLA takes implicit quantization only"
         yield Finding("DLA", True, g.pairs[0].name, found, "Lint the fp16 form: `compile --dla` builds no other")
     for n in g.nodes:
-        if n.op_type not in ("Constant", Q, DQ) and (reason := _reason(g, n)):
-            yield Finding("DLA", False, n.name, f"{n.op_type} runs on the GPU: {reason}", "Each such layer costs two copies")
+        if n.kind not in ("Constant", Q, DQ) and (reason := _reason(g, n)):
+            yield Finding("DLA", False, n.name, f"{n.kind} runs on the GPU: {reason}", "Each such layer costs two copies")
 
 
-def _reason(g: Graph, n: onnx.NodeProto) -> str:
+def _reason(g: Graph, n: Node) -> str:
     """Why the DLA does not run a layer; empty where nothing documented speaks against it."""
-    if n.op_type not in OPERATORS:
+    if n.kind not in OPERATORS:
         return "an operator that the DLA does not have"
-    if n.op_type in ("Gemm", "MatMul") and n.input[1] not in g.constants:
+    if n.kind in ("Gemm", "MatMul") and g.constant(n.inputs[1]) is None:
         return "its second input is not constant"
-    weight = g.constants.get(n.input[1]) if n.op_type in ("Conv", "ConvTranspose") else None
+    weight = g.constant(n.inputs[1]) if n.kind in ("Conv", "ConvTranspose") else None
     if weight is not None:
-        kernel, strides = weight.shape[2:], attribute(n, "strides", [1, 1])
+        kernel, strides = weight.shape[2:], n.attribute("strides", [1, 1])
         if len(kernel) != 2 or max(kernel) > KERNEL or max(strides) > STRIDE or max(weight.shape[:2]) > CHANNELS:
             found = f"kernel {'×'.join(map(str, kernel))}, strides {'×'.join(map(str, strides))}, {max(weight.shape[:2])} channels"
             return f"{found}; the DLA has two dimensions, kernels up to {KERNEL}, strides up to {STRIDE}, {CHANNELS} channels"

@@ -1,13 +1,13 @@
 """Will TensorRT build this graph, and run it in INT8 where it says so? A small function a rule, over an ONNX file.
 
-Most are from NVIDIA's documentation on explicit quantization and strongly typed networks, some from reports of builds that failed;
-R7 is this project's own. Nothing is repaired here.
-https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html
+Most are from NVIDIA's documents, some from reports of builds that failed; R7 and R24 are this project's own. Nothing is repaired.
+Quantization: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/quantized-types-explicit-quantization.html
+Operators and types: https://github.com/onnx/onnx-tensorrt/blob/release/10.15-GA/docs/operators.md
+What is read of a pair: QuantDequantLinearHelper in https://github.com/onnx/onnx-tensorrt/blob/10.1-GA/onnxOpImporters.cpp
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,17 +17,41 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from ..errors import BadInput
 from ..files import open_file
+from .graph_view import DQ, Graph, Node, Q
 
-Q, DQ = "QuantizeLinear", "DequantizeLinear"
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 GATES = ("Sigmoid", "HardSigmoid")
-FUSED = {"Conv": ("Sigmoid", "Mul", "Relu", "Clip", "HardSwish", "HardSigmoid"), "Pad": ("Conv",)}
-INTEGER_OPS = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
-FLOATS = (np.float32, np.float16)
+ACTIVATIONS = (
+    *("Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip", "Elu", "Selu", "Celu", "Gelu", "Mish", "Swish", "HardSwish"),
+    *("Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Softsign", "Erf", "Mul"),  # Mul: the product of Swish
+)
+UNREAD = (  # "N" in operators.md
+    *("AffineGrid", "Bernoulli", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Col2Im"),
+    *("Compress", "ConvInteger", "DFT", "Det", "DynamicQuantizeLinear", "ImageDecoder", "MatMulInteger", "MaxRoiPool", "MaxUnpool"),
+    *("MelWeightMatrix", "Multinomial", "NegativeLogLikelihoodLoss", "Optional", "OptionalGetElement", "OptionalHasElement"),
+    *("QLinearConv", "QLinearMatMul", "RegexFullMatch", "SoftmaxCrossEntropyLoss", "StringConcat", "StringNormalizer"),
+    *("StringSplit", "TfIdfVectorizer", "Unique", "ConcatFromSequence", "SplitToSequence", "SequenceAt", "SequenceConstruct"),
+    *("SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap"),
+)
+BOUNDS = (
+    "Clip",
+    "Min",
+    "Max",
+    "Pad",
+    "Where",
+    "Less",
+    "LessOrEqual",
+    "Greater",
+    "GreaterOrEqual",
+    "Equal",
+    "IsInf",
+)  # may be infinite
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+COMPUTED = (*FLOATS, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL)  # types that TensorRT computes in
 
 
 @dataclass(frozen=True)
@@ -42,17 +66,17 @@ class Finding:
 
 
 Findings = Iterator[Finding]
-Rule = Callable[["Graph"], Findings]
-MODEL_BYTES = 10_000_000_000
+Rule = Callable[[Graph], Findings]
+MODEL_BYTES = 2**31 - 1  # of protobuf; weights may lie in files beside it
 
 
 def lint(path: Path, tensorrt: tuple[int, ...] = (10, 3), more: Sequence[Rule] = ()) -> list[Finding]:
     """What in a graph that version of TensorRT would refuse, misread or run slowly, errors first. `more`: rules beside these."""
     with open_file(path, MODEL_BYTES):
         try:
-            graph = Graph(onnx.load(path), tensorrt)
+            graph = Graph(path, tensorrt)
             return sorted((f for rule in (*RULES, *more) for f in rule(graph)), key=lambda f: not f.error)
-        except OSError:
+        except (OSError, BadInput):
             raise
         except Exception as error:  # protobuf, onnx and the rules raise a dozen kinds over a damaged file
             raise BadInput(f"{path}: not an ONNX model ({str(error) or type(error).__name__:.120}).") from error
@@ -65,105 +89,36 @@ def require(path: Path, tensorrt: tuple[int, ...] = (10, 3)) -> None:
         raise BadInput(f"{path}: {len(errors)} errors, the first: {first.rule}, {first.node}: {first.message}. {first.remedy}.")
 
 
-class Graph:
-    """An ONNX model with what the rules look up in it: constants, producers, consumers, types."""
-
-    def __init__(self, model: onnx.ModelProto, tensorrt: tuple[int, ...]) -> None:
-        self.model, self.tensorrt = model, tensorrt
-        self.nodes = list(model.graph.node)
-        self.constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
-        for n in self.nodes:
-            if n.op_type == "Constant":
-                value = helper.get_node_attr_value(n, n.attribute[0].name)
-                self.constants[n.output[0]] = (
-                    numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
-                )
-        self.producer = {o: n for n in self.nodes for o in n.output}
-        self.consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-        for n in self.nodes:
-            for i in n.input:
-                self.consumers[i].append(n)
-        self.pairs = [n for n in self.nodes if n.op_type in (Q, DQ)]
-        self.layers = [n for n in self.nodes if n.op_type in LAYERS]
-        self.types = _types(model)
-
-    @property
-    def opset(self) -> int:
-        return next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 0)
-
-    def made_by(self, tensor: str, *kinds: str) -> bool:
-        return tensor in self.producer and self.producer[tensor].op_type in kinds
-
-    def scale(self, n: onnx.NodeProto) -> NDArray[Any] | None:
-        return self.constants.get(n.input[1])
-
-    def weight(self, n: onnx.NodeProto) -> NDArray[Any] | None:
-        """The integers that a DequantizeLinear reads, if they are constant."""
-        return self.constants.get(n.input[0])
-
-    def quantized_weight(self, layer: onnx.NodeProto) -> NDArray[Any] | None:
-        """A layer's integer weights, if it computes in INT8."""
-        if not all(self.made_by(i, DQ) for i in layer.input[:2]):
-            return None
-        return self.weight(self.producer[layer.input[1]])
-
-    def unquantized(self, tensor: str) -> str:
-        """The tensor before any Q/DQ pairs."""
-        seen = set[str]()
-        while self.made_by(tensor, Q, DQ) and tensor not in seen:  # a damaged graph may go round in a circle
-            seen.add(tensor)
-            tensor = self.producer[tensor].input[0]
-        return tensor
-
-    def comes_from(self, tensor: str, source: str) -> bool:
-        """Whether `tensor` is computed from `source`."""
-        seen, waiting = set(), [tensor]
-        while waiting:
-            if (name := waiting.pop()) == source:
-                return True
-            if name not in seen and name in self.producer:
-                waiting.extend(self.producer[name].input)
-            seen.add(name)
-        return False
-
-
-def attribute(n: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    return next((helper.get_attribute_value(a) for a in n.attribute if a.name == name), default)
-
-
-def _types(model: onnx.ModelProto) -> dict[str, int]:
-    with contextlib.suppress(onnx.shape_inference.InferenceError):  # R19 says so
-        model = onnx.shape_inference.infer_shapes(model)
-    values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
-    types = {v.name: v.type.tensor_type.elem_type for v in values}
-    return types | {i.name: i.data_type for i in model.graph.initializer}
-
-
 def r1(g: Graph) -> Findings:
-    """Operators TensorRT's parser knows: ONNX's own, of an opset it reads; fp16 scales came with opset 19."""
-    newest = 20 if g.tensorrt < (11,) else 25
-    if foreign := sorted({o.domain for o in g.model.opset_import} - {"", "ai.onnx"}):
-        yield Finding("R1", True, "", f"operators of {', '.join(foreign)}", "Export with ONNX's own operators")
-    if not 13 <= g.opset <= newest:
+    """Operators TensorRT's parser knows: ONNX's own, of an opset it reads; fp16 scales came with 19, scales per channel with 13."""
+    newest = 25 if g.tensorrt >= (11,) else 24 if g.tensorrt >= (10, 15) else 20
+    oldest = 13 if g.pairs else 9
+    for n in g.nodes:
+        if n.domain not in ("", "ai.onnx"):
+            yield Finding("R1", True, n.name, f"{n.domain}.{n.kind} is not ONNX's own", "Export with ONNX's own operators")
+    if not oldest <= g.opset <= newest:
         yield Finding(
-            "R1", True, "", f"opset {g.opset}: this TensorRT reads 13 to {newest}", f"Export with opset {min(newest, 20)}"
+            "R1", True, "", f"opset {g.opset}: this TensorRT reads {oldest} to {newest}", f"Export with opset {min(newest, 20)}"
         )
-    halves = any((s := g.scale(n)) is not None and s.dtype == np.float16 for n in g.pairs)
+    halves = any(g.types.get(n.inputs[1]) == TensorProto.FLOAT16 for n in g.pairs if n.has(1))
     if halves and g.opset < 19:
         yield Finding("R1", True, "", f"fp16 scales in opset {g.opset}: they came with 19", "Export with opset 20")
 
 
 def r2(g: Graph) -> Findings:
-    """A zero point that is there, and int8 zero: omitted, it means uint8 to ONNX and int8 to TensorRT."""
+    """A zero point is int8 zero. Without one a Q makes uint8 by ONNX and int8 by TensorRT; a DQ reads what it is given by both."""
     for n in g.pairs:
-        if len(n.input) != 3 or not n.input[2]:
-            yield Finding("R2", True, n.name, "no zero point: ONNX then means uint8, TensorRT int8", "Add int8 zeros")
+        if not n.has(2):
+            if n.kind == Q and n.attribute("output_dtype") != TensorProto.INT8:
+                yield Finding("R2", True, n.name, "no zero point: ONNX then means uint8, TensorRT int8", "Add int8 zeros")
             continue
-        scale, zero = g.scale(n), g.constants.get(n.input[2])
+        scale, zero = g.scale(n), g.constant(n.inputs[2])
         if zero is None:
             yield Finding("R2", True, n.name, "the zero point is computed, not constant", "Add int8 zeros")
-        elif zero.dtype != np.int8 or zero.any() or (scale is not None and zero.shape != scale.shape):
-            found = f"zero point {zero.dtype} {zero.shape}{', not 0' if zero.any() else ''}"
+            continue
+        shifted = zero.astype(np.float32).any()
+        if zero.dtype != np.int8 or shifted or (scale is not None and zero.size != scale.size):
+            found = f"zero point {zero.dtype} {zero.shape}{', not 0' if shifted else ''}"
             yield Finding("R2", True, n.name, found, "Quantize symmetrically, with int8 zeros in the scale's shape")
 
 
@@ -173,49 +128,65 @@ def r3(g: Graph) -> Findings:
         scale = g.scale(n)
         if scale is None:
             yield Finding("R3", True, n.name, "the scale is computed, not constant", "Quantize statically")
-        elif not (np.isfinite(scale).all() and (scale > 0).all()):
+        elif not (scale.size and np.isfinite(scale).all() and (scale > 0).all()):
             yield Finding("R3", True, n.name, "a scale that is not a finite number above 0", "Calibrate on real photos")
         elif scale.dtype == np.float16 and (scale < np.finfo(np.float16).tiny).any():
             yield Finding("R3", False, n.name, "an fp16 scale is subnormal: it has few digits", "Keep this layer in float32")
 
 
 def r4(g: Graph) -> Findings:
-    """One float type through a pair: of the tensor, the scale, and what reads it."""
+    """One float type through a pair: of the tensor, the scale, and what reads it; `output_dtype` says nothing else."""
     for n in g.pairs:
-        scale = g.types.get(n.input[1])
-        outer = g.types.get(n.input[0] if n.op_type == Q else n.output[0])
-        if attribute(n, "output_dtype"):
-            yield Finding("R4", True, n.name, "output_dtype is set", "Let the zero point and the scale say the types")
-        elif scale and outer and scale != outer:
-            names = TensorProto.DataType.Name(scale), TensorProto.DataType.Name(outer)
+        scale = g.types.get(n.inputs[1]) if n.has(1) else None
+        outer = g.types.get(n.inputs[0] if n.kind == Q else n.outputs[0])
+        if n.attribute("output_dtype", 0) not in (0, TensorProto.INT8 if n.kind == Q else scale):
+            yield Finding("R4", True, n.name, "output_dtype is another type", "Let the zero point and the scale say the types")
+        elif scale and (scale not in FLOATS or (outer and scale != outer)):
+            names = TensorProto.DataType.Name(scale), TensorProto.DataType.Name(outer or 0)
             yield Finding("R4", True, n.name, f"a scale in {names[0]} for a tensor in {names[1]}", "Store the scale in its type")
 
 
 def r5(g: Graph) -> Findings:
-    """TensorRT quantizes activations per tensor."""
+    """TensorRT quantizes activations per tensor; in blocks it quantizes weights to 4 bits only."""
     for n in g.pairs:
         scale = g.scale(n)
         if scale is not None and scale.size > 1 and g.weight(n) is None:
             yield Finding("R5", True, n.name, "a scale per channel on an activation", "Use one scale for the tensor")
+        elif scale is not None and scale.ndim > 1 and scale.size > 1:
+            yield Finding("R5", True, n.name, f"scales of shape {scale.shape}", "Use a scale for each output channel")
 
 
 def r6(g: Graph) -> Findings:
-    """Scales per channel name the axis of the output channels: omitted, it means 1, which goes unseen where Cin = Cout."""
+    """Scales per channel name the axis of the output channels: omitted, it means 1 to ONNX and 0 to TensorRT."""
     for n in g.pairs:
         scale, weight = g.scale(n), g.weight(n)
         if scale is None or weight is None or scale.size == 1:
             continue
-        axis, expected = attribute(n, "axis"), _channel_axis(g, n)
-        if axis != expected or weight.shape[expected] != scale.size:
+        axis, expected = n.attribute("axis"), _channel_axes(g, n, weight.ndim)
+        counted = None if axis is None or not -weight.ndim <= axis < weight.ndim else axis % weight.ndim
+        if counted is None or weight.shape[counted] != scale.size or expected - {counted}:
             found = f"axis {axis} with {scale.size} scales for weights {weight.shape}"
-            yield Finding("R6", True, n.name, found, f"Set axis to {expected}, with a scale for each output channel")
+            wanted = "the axis of the output channels" if len(expected) != 1 else f"{min(expected)}"
+            yield Finding("R6", True, n.name, found, f"Set axis to {wanted}, with a scale for each output channel")
 
 
-def _channel_axis(g: Graph, n: onnx.NodeProto) -> int:
-    for c in g.consumers[n.output[0]]:
-        if c.op_type == "ConvTranspose" or (c.op_type == "Gemm" and not attribute(c, "transB", 0)):
-            return 1
-    return 0
+def _channel_axes(g: Graph, pair: Node, rank: int) -> set[int]:
+    """Which axes of weights are the output channels of the layers that read them, directly or transposed."""
+    found, waiting = set[int](), [(pair.outputs[0], list(range(rank)))]
+    for tensor, axes in waiting:
+        for n in g.readers(tensor):
+            position = 1 if len(n.inputs) > 1 and g.unquantized(n.inputs[1]) == g.unquantized(tensor) else 0
+            if n.kind == "Transpose" and len(waiting) < len(g.nodes):
+                waiting.append((n.outputs[0], [axes[i] for i in n.attribute("perm", range(rank)[::-1])]))
+            elif n.kind == "Identity" and len(waiting) < len(g.nodes):
+                waiting.append((n.outputs[0], axes))
+            elif n.kind in ("Conv", "ConvTranspose") and position == 1:
+                found.add(axes[0 if n.kind == "Conv" else 1])
+            elif n.kind == "MatMul" and rank > 1:
+                found.add(axes[-1 if position else -2])
+            elif n.kind == "Gemm":
+                found.add(axes[bool(n.attribute("transB", 0)) ^ 1 if position else bool(n.attribute("transA", 0))])
+    return found
 
 
 def r7(g: Graph) -> Findings:
@@ -226,69 +197,111 @@ def r7(g: Graph) -> Findings:
             yield Finding("R7", True, n.name, "a weight of −128", "Clip weights to −127…127")
 
 
+def _int8(g: Graph) -> Iterator[tuple[Node, Node, Node]]:
+    """Every layer that computes in INT8, with the DequantizeLinear of its data and that of its weights."""
+    for n in g.of(*LAYERS):
+        data, weights = (g.dequantizer(i) for i in n.inputs[:2])
+        if data is not None and weights is not None:
+            yield n, data, weights
+
+
 def r8(g: Graph) -> Findings:
     """Only int8 is dequantized; biases stay constant floats."""
     for n in g.pairs:
-        weight = g.weight(n)
-        if n.op_type == DQ and weight is not None and weight.dtype != np.int8:
-            yield Finding("R8", True, n.name, f"dequantizes {weight.dtype}", "Store weights as int8, biases as float")
-    for n in g.layers:
-        if len(n.input) > 2 and n.input[2]:
-            bias = g.constants.get(n.input[2])
-            if bias is None or bias.dtype not in FLOATS:
-                yield Finding("R8", True, n.name, "the bias is not a float constant", "Store it as a float initializer")
+        stored = g.constant(n.inputs[0]) if n.kind == DQ else None
+        if stored is not None and stored.dtype != np.int8:
+            yield Finding("R8", True, n.name, f"dequantizes {stored.dtype}", "Store weights as int8, biases as float")
+    for n, _, _ in _int8(g):
+        if n.has(2) and (g.constant(n.inputs[2]) is None or g.types.get(n.inputs[2]) not in FLOATS):
+            yield Finding("R8", True, n.name, "the bias is not a float constant", "Store it as a float initializer")
 
 
 def r9(g: Graph) -> Findings:
     """A layer computes in INT8 when data and weights both are dequantized; one alone is neither."""
-    for n in g.layers:
-        if len({g.made_by(i, DQ) for i in n.input[:2]}) == 2:
+    for n in g.of(*LAYERS):
+        if len({g.dequantizer(i) is None for i in n.inputs[:2]}) == 2:
             yield Finding("R9", True, n.name, "of data and weights only one is quantized", "Quantize both, or neither")
 
 
 def r10(g: Graph) -> Findings:
-    """Q and DQ come in pairs: a Q feeds DQs alone, a DQ reads a Q or constant int8, and none is quantized again at once."""
+    """Q and DQ come in pairs of one scale: a Q feeds DQs alone, a DQ reads a Q or constant int8, and no Q reads a DQ."""
     for n in g.pairs:
-        if n.op_type == DQ:
-            if g.weight(n) is None and not g.made_by(n.input[0], Q):
+        if n.kind == DQ:
+            if g.made_by(n.inputs[0], Q):
+                if not _same_scale(g, n, g.producer[n.inputs[0]]):
+                    yield Finding("R10", True, n.name, "its scale is not that of the QuantizeLinear", "Give both the same scale")
+            elif g.constant(n.inputs[0]) is None:
                 yield Finding("R10", True, n.name, "reads neither a QuantizeLinear nor constant int8", "Restore the pair")
             continue
-        if not g.consumers[n.output[0]] or any(c.op_type != DQ for c in g.consumers[n.output[0]]):
+        if not g.consumers[n.outputs[0]] or any(c.kind != DQ for c in g.consumers[n.outputs[0]]):
             yield Finding("R10", True, n.name, "feeds something else than DequantizeLinear", "Restore the pair")
-        if g.made_by(n.input[0], DQ):
-            yield Finding("R10", True, n.name, "quantizes what was only just dequantized", "Remove one of the two pairs")
+        if g.made_by(n.inputs[0], DQ):
+            error = not _same_scale(g, n, g.producer[n.inputs[0]])
+            yield Finding("R10", error, n.name, "quantizes what was only just dequantized", "Remove one of the two pairs")
+
+
+def _same_scale(g: Graph, n: Node, other: Node) -> bool:
+    """Whether two nodes have equal scales along one axis, as far as their types can tell; unknown ones are R3's."""
+    one, two = g.scale(n), g.scale(other)
+    if one is None or two is None:
+        return True
+    close = 1e-3 if one.dtype != two.dtype else 0  # a pair may stand where FP16 begins
+    same = one.size == two.size and np.allclose(one.ravel().astype(np.float32), two.ravel().astype(np.float32), rtol=close, atol=0)
+    rank = len(g.shapes.get(n.inputs[0], ())) or 1
+    return bool(same) and (one.size == 1 or n.attribute("axis", 1) % rank == other.attribute("axis", 1) % rank)
 
 
 def r11(g: Graph) -> Findings:
-    """Integer operators are not read: INT8 is Q/DQ pairs around float ones. Swish and Gelu nodes came with TensorRT 11."""
+    """Operators that the parser reads: INT8 is Q/DQ pairs around float ones, no sequences. Swish came with TensorRT 11."""
     for n in g.nodes:
-        if n.op_type in INTEGER_OPS or n.op_type.startswith("QLinear"):
-            yield Finding("R11", True, n.name, f"{n.op_type} is not read", "Export Q/DQ pairs around float operators")
-        if n.op_type in ("Swish", "Gelu") and g.tensorrt < (11,):
-            yield Finding("R11", True, n.name, f"{n.op_type} is read from TensorRT 11 on", "Export it as Sigmoid and Mul")
+        if n.kind in UNREAD:
+            yield Finding("R11", True, n.name, f"{n.kind} is not read", "Export Q/DQ pairs around float operators on tensors")
+        if n.kind == "Swish" and g.tensorrt < (11,):
+            yield Finding("R11", True, n.name, "Swish is read from TensorRT 11 on", "Export it as Sigmoid and Mul")
 
 
 def r12(g: Graph) -> Findings:
-    """Nothing between a convolution and what fuses with it: no batch norm, no pair."""
-    for n in g.nodes:
-        if n.op_type == "BatchNormalization":
-            yield Finding("R12", True, n.name, "a batch norm is left", "Fold it into its convolution")
-        before = g.producer.get(n.input[0]) if n.op_type == Q else None
-        if before is not None:
-            readers = [c for dq in g.consumers[n.output[0]] for c in g.consumers[dq.output[0]]]
-            if any(c.op_type in FUSED.get(before.op_type, ()) for c in readers):
-                found = f"a pair between {before.op_type} and what fuses with it"
-                yield Finding("R12", True, n.name, found, "Quantize after the activation")
+    """Nothing between a layer and what fuses with it: no batch norm, in whatever form, and no pair."""
+    for n in g.of("BatchNormalization"):
+        yield Finding("R12", True, n.name, "a batch norm is left", "Fold it into its convolution")
+    for n in g.of(*LAYERS):
+        kinds = "".join("*" if c.kind in ("Mul", "Div") else "+" for c in _by_channel(g, n.outputs[0]))
+        if "*" in kinds:
+            found = "a batch norm is left as product and sum" if "*+" in kinds else "a factor per channel is left"
+            yield Finding("R12", "*+" in kinds, n.name, found, "Fold it into the weights")
+    for n in g.of(Q):
+        maker = g.producer.get(n.inputs[0])
+        if maker is not None and any(_fuses(g, maker, c) for c in g.readers(n.outputs[0])):
+            yield Finding("R12", True, n.name, f"a pair between {maker.kind} and what fuses with it", "Quantize after it")
 
 
-def _gated(g: Graph) -> Iterator[tuple[onnx.NodeProto, str, str, str]]:
+def _by_channel(g: Graph, tensor: str) -> list[Node]:
+    """The sums and products with a constant per channel that follow a layer, one after the other."""
+    found: list[Node] = []
+    while len(readers := g.readers(tensor)) == 1 and readers[0] not in found:
+        n = readers[0]
+        factors = [c for i in n.inputs if (c := g.constant(i)) is not None]
+        if n.kind not in ("Add", "Sub", "Mul", "Div") or not any(c.size > 1 for c in factors):
+            break
+        found.append(n)
+        tensor = n.outputs[0]
+    return found
+
+
+def _fuses(g: Graph, maker: Node, reader: Node) -> bool:
+    if maker.kind in LAYERS:
+        bias = reader.kind == "Add" and any(g.constant(i) is not None for i in reader.inputs)
+        return bias or reader.kind in ACTIVATIONS
+    return maker.kind == "Pad" and reader.kind == "Conv"
+
+
+def _gated(g: Graph) -> Iterator[tuple[Node, str, str, str]]:
     """Every product with a gate: node, the gate, the gate's input, what it multiplies."""
-    for n in g.nodes:
-        if n.op_type == "Mul":
-            gate = next((i for i in n.input if g.made_by(g.unquantized(i), *GATES)), None)
-            if gate is not None:
-                other = next((i for i in n.input if i != gate), gate)
-                yield n, gate, g.producer[g.unquantized(gate)].input[0], other
+    for n in g.of("Mul"):
+        gate = next((i for i in n.inputs if g.made_by(g.unquantized(i), *GATES)), None)
+        if gate is not None:
+            other = next((i for i in n.inputs if i != gate), gate)
+            yield n, gate, g.producer[g.unquantized(gate)].inputs[0], other
 
 
 def r13(g: Graph) -> Findings:
@@ -300,23 +313,25 @@ def r13(g: Graph) -> Findings:
 
 
 def r14(g: Graph) -> Findings:
-    """Of a residual addition the skip is quantized, so that it fuses with the convolution that feeds it directly."""
-    for n in g.nodes:
-        through = [g.made_by(i, DQ) for i in n.input] if n.op_type == "Add" else []
-        if len(through) == 2 and all(through):
-            yield Finding("R14", True, n.name, "both inputs of an addition are quantized", "Quantize the skip alone")
-        elif any(through):
-            skip, branch = n.input if through[0] else reversed(n.input)
-            if not g.comes_from(branch, skip):
-                yield Finding("R14", True, n.name, "the quantized input of an addition is not the skip", "Quantize the skip alone")
+    """Of a residual addition the skip is quantized, so that it fuses with the layer that feeds it directly."""
+    for n in g.of("Add", "Sum"):
+        through = [i for i in n.inputs if g.made_by(i, DQ)]
+        if len(n.inputs) != 2 or not through:
+            continue
+        one, two = (g.unquantized(i) for i in (n.inputs if n.inputs[0] in through else n.inputs[::-1]))
+        if len(through) == 2:
+            if any(g.made_by(i, *LAYERS) for i in (one, two)) or g.comes_from(one, two) or g.comes_from(two, one):
+                yield Finding("R14", True, n.name, "both inputs of an addition are quantized", "Quantize the skip alone")
+        elif g.comes_from(one, two) or (g.made_by(one, *LAYERS) and not g.made_by(two, *LAYERS)):
+            yield Finding("R14", True, n.name, "the quantized input of an addition is not the skip", "Quantize the skip alone")
 
 
 def r15(g: Graph) -> Findings:
     """A tensor is quantized once: with two scales it is written twice."""
     steps: dict[str, set[bytes]] = defaultdict(set)
-    for n in g.pairs:
-        if n.op_type == Q and (scale := g.scale(n)) is not None:
-            steps[n.input[0]].add(scale.tobytes())
+    for n in g.of(Q):
+        if (scale := g.scale(n)) is not None:
+            steps[n.inputs[0]].add(scale.tobytes())
     for tensor, different in steps.items():
         if len(different) > 1:
             yield Finding("R15", False, tensor, f"quantized with {len(different)} different scales", "Share one scale")
@@ -327,24 +342,23 @@ def r16(g: Graph) -> Findings:
     for n, gate, source, other in _gated(g):
         if g.unquantized(source) != g.unquantized(other) and g.made_by(gate, DQ) != g.made_by(other, DQ):
             yield Finding("R16", False, n.name, "one input of a gate's product is quantized", "Quantize both, or neither")
-    for n in g.nodes:
-        pool = n.op_type in ("GlobalAveragePool", "ReduceMean") and g.made_by(n.input[0], DQ)
-        if pool and not any(c.op_type == Q for c in g.consumers[n.output[0]]):
+    for n in g.of("GlobalAveragePool", "ReduceMean"):
+        if g.made_by(n.inputs[0], DQ) and not any(c.kind == Q for c in g.consumers[n.outputs[0]]):
             yield Finding("R16", False, n.name, "a pool with a quantized input and a float output", "Quantize both, or neither")
 
 
 def r17(g: Graph) -> Findings:
     """INT8 kernels want 16 channels or more, in multiples of 8; depthwise ones kernels of 3 or more. The stem stays float."""
-    for n in g.layers:
-        weight = g.quantized_weight(n)
-        if weight is None or n.op_type not in ("Conv", "Gemm"):
-            continue
-        if n.op_type == "Gemm":
-            outputs, inputs = weight.shape if attribute(n, "transB", 0) else weight.shape[::-1]
+    for n, _, _ in _int8(g):
+        shape = [d or 0 for d in g.shapes.get(n.inputs[1], ())]
+        if n.kind == "Gemm" and len(shape) == 2:
+            outputs, inputs = shape if n.attribute("transB", 0) else shape[::-1]
             group, kernel = 1, 1
+        elif n.kind == "Conv" and len(shape) > 2:
+            group = n.attribute("group", 1)
+            outputs, inputs, kernel = shape[0], shape[1] * group, shape[2]
         else:
-            group = attribute(n, "group", 1)
-            outputs, inputs, kernel = weight.shape[0], weight.shape[1] * group, weight.shape[2]
+            continue
         if group == 1 and (min(inputs, outputs) < 16 or inputs % 8 or outputs % 8):
             yield Finding("R17", False, n.name, f"{inputs} → {outputs} channels in INT8", "Leave the layer in float")
         if group > 1 and (outputs % 8 or kernel < 3):
@@ -383,7 +397,7 @@ def r21(g: Graph) -> Findings:
 def r22(g: Graph) -> Findings:
     """What onnx.checker wants. (That the graph computes what the network does, the fit measures.)"""
     try:
-        onnx.checker.check_model(g.model, full_check=True)
+        onnx.checker.check_model(g.path, full_check=True)  # of a path: values may lie outside the file
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         yield Finding("R22", True, "", f"onnx.checker: {_last_line(error)}", "Export again")
 
@@ -392,4 +406,68 @@ def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1][:160]
 
 
-RULES = (r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15, r16, r17, r18, r19, r20, r21, r22)
+def r23(g: Graph) -> Findings:
+    """Weights, biases and factors are finite: FP16 ends at 65504. Bounds may be infinite, and so may a mask before Softmax."""
+    for n in g.nodes:
+        mask = n.kind == "Add" and any(c.kind == "Softmax" for c in g.readers(n.outputs[0]))
+        for i in n.inputs[:1] if n.kind in (Q, DQ) else n.inputs:
+            value = g.constant(i) if g.types.get(i) in (*FLOATS, TensorProto.DOUBLE) else None
+            if value is not None and (np.isnan(value).any() or not (mask or n.kind in BOUNDS or np.isfinite(value).all())):
+                yield Finding("R23", True, n.name, f"{i} is infinite or not a number", "Keep this layer in float32")
+
+
+def r24(g: Graph) -> Findings:
+    """A bias in steps of (data scale × weight scale), in which INT8 layers sum, fits into int32, and that product into float32.
+
+    ONNX Runtime and DLA store biases so; TensorRT's GPU kernels add floats, and the layer's sums then vanish beside such a bias.
+    """
+    for n, data, weights in _int8(g):
+        of_data, of_weights, bias = g.scale(data), g.scale(weights), _bias(g, n)
+        if of_data is None or of_weights is None or of_data.size != 1:
+            continue
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            steps = of_data.astype(np.float32).item() * of_weights.astype(np.float32).ravel()
+        if not np.isfinite(steps).all() or not steps.all():
+            yield Finding("R24", True, n.name, "the product of its scales is 0 or infinite", "Calibrate on real photos")
+        elif (bias is not None and bias.size in (1, steps.size)) or steps.size == 1:
+            reach = np.abs(np.asarray(0 if bias is None else bias, np.float64)).ravel() / steps
+            if (reach > np.iinfo(np.int32).max).any():
+                yield Finding("R24", True, n.name, "the bias overflows int32 in steps of its scales", "Raise the scales")
+
+
+def _bias(g: Graph, layer: Node) -> NDArray[Any] | None:
+    """What is added to each channel: an input of the layer, or of the addition behind it."""
+    if layer.has(2):
+        return g.constant(layer.inputs[2])
+    sums = [n for n in g.consumers[layer.outputs[0]] if n.kind == "Add"]
+    return next((c for n in sums for i in n.inputs if (c := g.constant(i)) is not None), None)
+
+
+def r25(g: Graph) -> Findings:
+    """Types TensorRT computes in. uint8 is read or made by a Cast, at the graph's ends alone; int8 is made by Q; no float64.
+
+    operators.md: "UINT8 is only supported as network input or output"; quantized types "only through quantization".
+    """
+    ends = {v.name for v in (*g.model.graph.input, *g.model.graph.output)}
+    for v in (*g.model.graph.input, *g.model.graph.output):
+        if v.type.WhichOneof("value") not in (None, "tensor_type"):
+            yield Finding("R25", True, v.name, "is not a tensor", "Export one tensor in, one out")
+    for v in g.model.graph.input:
+        if (kind := g.types[v.name]) not in (*COMPUTED, TensorProto.UINT8, 0):
+            yield Finding("R25", True, v.name, f"{TensorProto.DataType.Name(kind)} is not a type of inputs", "Cast before export")
+    for n in g.nodes:
+        for name in (*n.inputs, *n.outputs):
+            kind = g.types.get(name, 0)
+            computed = g.constant(name) is None
+            bytes_inside = kind == TensorProto.UINT8 and computed and (n.kind != "Cast" or name not in ends)
+            made = name in n.outputs and kind not in (0, *COMPUTED, TensorProto.UINT8) and computed
+            if n.kind not in (Q, DQ) and (bytes_inside or made):
+                found = f"{TensorProto.DataType.Name(kind)} inside the graph"
+                yield Finding("R25", True, n.name, found, "Cast to float first, and compute in float32 or float16")
+                break
+
+
+RULES = (
+    *(r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15, r16, r17, r18, r19, r20, r21, r22),
+    *(r23, r24, r25),
+)

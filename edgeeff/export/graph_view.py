@@ -1,0 +1,181 @@
+"""An ONNX model as the linter looks at it: one list of nodes, and by name of a tensor its constant, producer, readers, type, shape.
+
+Local functions are inlined. The bodies of If, Loop and Scan stand in the same list as what surrounds them, since they see its
+tensors; a name that two bodies share is made two. Values are read from the file, or from those beside it, when they are asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import AttributeProto, helper, inliner, numpy_helper
+
+from ..errors import BadInput
+
+Q, DQ = "QuantizeLinear", "DequantizeLinear"
+RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+FOLDED = ("Identity", "Cast", "Transpose", *RESHAPING)
+MOVING = ("Identity", "Transpose", *RESHAPING, "MaxPool", "Slice")
+
+
+class Node:
+    """An operator, with the names of its tensors as the view knows them."""
+
+    def __init__(self, proto: onnx.NodeProto, names: Mapping[str, str]) -> None:
+        self.proto, self.name, self.kind, self.domain = proto, proto.name, proto.op_type, proto.domain
+        self.inputs = [names.get(i, i) for i in proto.input]
+        self.outputs = [names.get(o, o) for o in proto.output]
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        return next((helper.get_attribute_value(a) for a in self.proto.attribute if a.name == name), default)
+
+    def has(self, position: int) -> bool:
+        """Whether an optional input is there."""
+        return len(self.inputs) > position and bool(self.inputs[position])
+
+
+class Graph:
+    """A model, and the version of TensorRT that it is for.
+
+    Types are TensorProto.DataType, shapes have None for a dimension that is not known before the graph runs.
+    """
+
+    def __init__(self, path: Path, tensorrt: tuple[int, ...]) -> None:
+        self.path, self.tensorrt = path, tensorrt
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+        if model.functions:
+            model = inliner.inline_local_functions(model)
+        with contextlib.suppress(onnx.shape_inference.InferenceError):  # R19 says so
+            model = onnx.shape_inference.infer_shapes(model)
+        self.model = model
+        self.nodes: list[Node] = []
+        self.types: dict[str, int] = {}
+        self.shapes: dict[str, list[int | None]] = {}
+        self._stored: dict[str, onnx.TensorProto] = {}
+        self._taken = set[str]()
+        self._add(model.graph, {})
+        self.producer = {o: n for n in self.nodes for o in n.outputs if o}
+        self.consumers: dict[str, list[Node]] = defaultdict(list)
+        for n in self.nodes:
+            for i in n.inputs:
+                self.consumers[i].append(n)
+        self.pairs = [n for n in self.nodes if n.kind in (Q, DQ)]
+        self.constant = lru_cache(64)(self._constant)  # not all of them: weights outside the file may exceed the memory
+
+    def _add(self, graph: onnx.GraphProto, outer: Mapping[str, str]) -> None:
+        own = {*(i.name for i in (*graph.initializer, *graph.input)), *(o for n in graph.node for o in n.output)} - {""}
+        names = {**outer, **{name: f"{graph.name}/{len(self.nodes)}/{name}" if name in self._taken else name for name in own}}
+        self._taken |= own
+        for v in (*graph.input, *graph.output, *graph.value_info):
+            name, tensor = names.get(v.name, v.name), v.type.tensor_type
+            self.types[name] = tensor.elem_type
+            if tensor.HasField("shape"):
+                self.shapes[name] = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+        for i in graph.initializer:
+            name = names[i.name]
+            self._stored[name], self.types[name], self.shapes[name] = i, i.data_type, list(i.dims)
+        for proto in graph.node:
+            self.nodes.append(Node(proto, names))
+            for a in proto.attribute:
+                for body in (*((a.g,) if a.type == AttributeProto.GRAPH else ()), *a.graphs):
+                    self._add(body, names)
+
+    @property
+    def opset(self) -> int:
+        return next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+    def of(self, *kinds: str) -> Iterator[Node]:
+        return (n for n in self.nodes if n.kind in kinds)
+
+    def made_by(self, tensor: str, *kinds: str) -> bool:
+        return tensor in self.producer and self.producer[tensor].kind in kinds
+
+    def before(self, tensor: str, *kinds: str) -> str:
+        """The tensor before any nodes of these kinds, that is, what these make of their first input."""
+        seen = set[str]()
+        while (
+            self.made_by(tensor, *kinds) and self.producer[tensor].inputs and tensor not in seen
+        ):  # a damaged graph may be a circle
+            seen.add(tensor)
+            tensor = self.producer[tensor].inputs[0]
+        return tensor
+
+    def unquantized(self, tensor: str) -> str:
+        """The tensor before any Q/DQ pairs."""
+        return self.before(tensor, Q, DQ)
+
+    def dequantizer(self, tensor: str) -> Node | None:
+        """The DequantizeLinear that a tensor comes from, through nothing that computes: TensorRT moves it behind those."""
+        maker = self.producer.get(self.before(tensor, *MOVING))
+        return maker if maker is not None and maker.kind == DQ else None
+
+    def scale(self, pair: Node) -> NDArray[Any] | None:
+        return self.constant(pair.inputs[1]) if pair.has(1) else None
+
+    def weight(self, pair: Node) -> NDArray[Any] | None:
+        """The constant that a pair is of: integers that only a DequantizeLinear reads, or floats in front of both."""
+        return self.constant(self.unquantized(pair.inputs[0])) if pair.inputs else None
+
+    def readers(self, tensor: str) -> list[Node]:
+        """What reads a tensor, directly or behind Q/DQ pairs."""
+        found, waiting = list[Node](), [tensor]
+        for name in waiting:
+            for n in self.consumers[name]:
+                if n.kind not in (Q, DQ):
+                    found.append(n)
+                elif n.inputs[0] == name:
+                    waiting.extend(o for o in n.outputs if o not in waiting)
+        return found
+
+    def comes_from(self, tensor: str, source: str) -> bool:
+        """Whether `tensor` is computed from `source`."""
+        seen, waiting = set[str](), [tensor]
+        while waiting:
+            if (name := waiting.pop()) == source:
+                return True
+            if name not in seen and name in self.producer:
+                waiting.extend(self.producer[name].inputs)
+            seen.add(name)
+        return False
+
+    def _constant(self, tensor: str) -> NDArray[Any] | None:
+        source = self.before(tensor, *FOLDED)
+        if source in self._stored:
+            value = self._read(source)
+        elif self.made_by(source, "Constant") and (attributes := self.producer[source].proto.attribute):
+            stored = helper.get_attribute_value(attributes[0])
+            value = numpy_helper.to_array(stored) if isinstance(stored, onnx.TensorProto) else np.asarray(stored)
+        else:
+            return None
+        for n in reversed(list(self._path(tensor, source))):
+            value = self._folded(n, value)
+        return value
+
+    def _read(self, name: str) -> NDArray[Any]:
+        try:
+            return numpy_helper.to_array(self._stored[name], str(self.path.parent))
+        except (onnx.checker.ValidationError, ValueError) as error:  # missing, cut, or outside of the folder
+            reason = f"the values of {name} cannot be read ({str(error).strip():.160})"
+            raise BadInput(f"{self.path}: {reason}. Put the files with its external data beside it, whole.") from error
+
+    def _path(self, tensor: str, source: str) -> Iterable[Node]:
+        while tensor != source:
+            yield self.producer[tensor]
+            tensor = self.producer[tensor].inputs[0]
+
+    def _folded(self, n: Node, value: NDArray[Any]) -> NDArray[Any]:
+        if n.kind == "Cast":
+            with np.errstate(over="ignore", invalid="ignore"):  # R23 finds what overflows
+                return np.asarray(value.astype(helper.tensor_dtype_to_np_dtype(n.attribute("to"))))
+        if n.kind == "Transpose":
+            return np.transpose(value, n.attribute("perm"))
+        shape = [d for d in self.shapes.get(n.outputs[0], [None]) if d is not None]
+        return np.reshape(value, shape) if n.kind in RESHAPING and np.prod(shape) == value.size else value

@@ -27,7 +27,7 @@ from typing import Any
 from edgeeff.budget import Budget
 from edgeeff.bundle import Bundle
 from edgeeff.context import versions
-from edgeeff.data.images import SUFFIXES
+from edgeeff.data.photos import SUFFIXES
 from edgeeff.measurement.system_state import device
 from edgeeff.precision import Precision
 from edgeeff.records import to_json

@@ -35,7 +35,8 @@ from numpy.typing import NDArray
 from . import backends, signature
 from .backends import Watch
 from .data.frames import Frame, Frames, View
-from .data.images import Logits, Pixels, Predict, class_names
+from .data.images import Logits, Pixels, Predict
+from .data.labels import class_names
 from .data.preprocess import Preprocess
 from .errors import BadInput, ToolMissing
 from .files import open_file, put_folder, read_file, to_disk, user_path

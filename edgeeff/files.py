@@ -78,11 +78,20 @@ def read_file(path: str | Path, limit: float, *, follow: bool = True) -> bytes:
 
 
 def read_lines(path: str | Path, limit: int) -> list[str]:
-    """The lines of a UTF-8 text file that the user gave, each ended by LF or CRLF. Raises BadInput where it is no such text."""
+    """The lines of a UTF-8 text file that the user gave. Raises BadInput where it is no such text."""
+    return lines_of(text_of(read_file(path, limit), path))
+
+
+def text_of(contents: bytes, path: str | Path) -> str:
+    """The text of a UTF-8 file that the user gave. Raises BadInput where it is no such text."""
     try:
-        text = read_file(path, limit).decode("utf-8-sig")
+        return contents.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, each ended by LF or CRLF."""
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .budget import Budget
 from .bundle import Bundle
-from .data.images import MOST_CLASSES
+from .data.labels import MOST_CLASSES
 from .errors import BadInput
 from .network import activations
 from .network.architecture import PADDINGS, Padding
@@ -49,18 +49,20 @@ class Job:
     """
 
     target: str | Path = option(help=TARGET)
-    val: str | Path = option(help="photos that judge every step; no step learns from them", metavar="DIR")
+    val: str | Path = option(help="photos that judge every step; no step learns from them", metavar="PHOTOS")
     out: str | Path = option(help="the bundle to write", metavar="DIR")
     budget: Budget = field(default_factory=Budget)
     variants: Sequence[str] = option(
         (), help="the variant, or those to choose from (default: all)", flag="--variant", metavar="NAME", many=True
     )
     weights: str | None = option(None, help="checkpoint: .safetensors, .pth, or hf-hub:owner/name", metavar="FILE")
-    train: str | Path | None = option(None, help="labelled photos to train on: DIR/CLASS/*.jpg or labels.txt", metavar="DIR")
-    calib: str | Path | None = option(None, help="photos that set the INT8 ranges (default: the training photos)", metavar="DIR")
+    train: str | Path | None = option(
+        None, help="labelled photos to train on: DIR/CLASS/*.jpg, a list, an archive or a table", metavar="PHOTOS"
+    )
+    calib: str | Path | None = option(None, help="photos that set the INT8 ranges (default: the training photos)", metavar="PHOTOS")
     labels: str | Path | None = option(None, help="class names, one a line, for weights that do not name theirs", metavar="FILE")
     test: str | Path | None = option(
-        None, help="photos that judge what ships, once, at the end; no choice sees them", metavar="DIR"
+        None, help="photos that judge what ships, once, at the end; no choice sees them", metavar="PHOTOS"
     )
     hold_out: float = option(0.0, help="instead of --test: this share of --val judges once, and no choice sees it", metavar="SHARE")
     resolution: Sequence[int] = option((), help="input sizes (default: each variant's)", metavar="PX", parse=parse_whole, many=True)
@@ -93,7 +95,7 @@ class Job:
     flip: bool = option(True, help="train without mirroring: digits, text, arrows")
     seed: int = option(0, help="of everything that is drawn at random (default 0)")
     unlabelled: str | Path | None = option(
-        None, help="more photos for networks to recover on, beside --calib or --train; labels are not needed", metavar="DIR"
+        None, help="more photos for networks to recover on, beside --calib or --train; labels are not needed", metavar="PHOTOS"
     )
     crop: float | None = option(
         None, help="share of a photo's short side that the network sees (default: as the weights say, or 0.875)", parse=parse_number
@@ -205,7 +207,7 @@ class SignJob:
 class EvaluateJob(BundleJob):
     """The accuracy of a bundle's compiled file on labelled photos."""
 
-    val: str | Path = option(help="labelled photos", metavar="DIR")
+    val: str | Path = option(help="labelled photos", metavar="PHOTOS")
     max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE")
 
     def __post_init__(self) -> None:
@@ -228,7 +230,7 @@ class CompileJob(BundleJob):
     """A bundle's graphs as engines, on the device that runs them."""
 
     val: str | Path | None = option(
-        None, help="labelled photos to judge the engines on (default: the bundle's golden ones)", metavar="DIR"
+        None, help="labelled photos to judge the engines on (default: the bundle's golden ones)", metavar="PHOTOS"
     )
     dla: int | None = option(
         None, help="fp16 on a DLA core; refused where it runs under 90%% of the layers", metavar="CORE", parse=parse_whole

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from .context import Context
-from .data.images import LIST_BYTES, class_names
+from .data.labels import LIST_BYTES, class_names
 from .data.preprocess import Preprocess
 from .errors import BadInput
 from .files import read_lines

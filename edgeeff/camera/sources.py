@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..data.frames import MAX_SIDE, Frame
-from ..data.images import SUFFIXES
+from ..data.photos import SUFFIXES
 from ..errors import BadInput, EdgeeffError, ToolMissing, Unreachable
 from ..files import user_path
 from .jpeg_stream import split_jpegs

@@ -51,6 +51,7 @@ EXTRAS = {
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
     "paho": "camera",
+    "pyarrow": "parquet",
     "safetensors": "fit",
     "scipy": "fit",
     "sklearn": "demo",

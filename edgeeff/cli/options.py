@@ -20,7 +20,7 @@ from ..option import flag, options, parse_count, parse_number, parse_positive, p
 
 T = TypeVar("T")
 
-PATHS = {"FILE": "file", "MODEL.onnx": "file", "KEY": "file", "DIR": "directory", "BUNDLE": "directory"}
+PATHS = {"FILE": "file", "PHOTOS": "file", "MODEL.onnx": "file", "KEY": "file", "DIR": "directory", "BUNDLE": "directory"}
 """The metavars of arguments that are paths, and what each is."""
 
 PARSERS: dict[type, Callable[[str], Any]] = {int: parse_whole, float: parse_number}
@@ -192,7 +192,7 @@ def _add_inspection(verb: Callable[[str, str], argparse.ArgumentParser]) -> None
     p.add_argument("--dla", action="store_true", help="also name the layers that a Jetson's DLA leaves to the GPU")
     p = verb("inspect", "which layers of a bundle lose most in INT8: float against INT8 on the same photos")
     p.add_argument("bundle", metavar="BUNDLE", help=bundle)
-    p.add_argument("--images", metavar="DIR", help="photos to compare on (default: the bundle's golden ones)")
+    p.add_argument("--images", metavar="PHOTOS", help="photos to compare on (default: the bundle's golden ones)")
     p.add_argument("--plot", metavar="FILE", help="also draw the errors as SVG")
     p.add_argument("--top", type=_reader(parse_count), default=15, metavar="N", help="layers to list (default 15)")
     p.add_argument("--engine", action="store_true", help="list the layers of a TensorRT engine instead, as it was built")

@@ -1,4 +1,5 @@
-"""Sets of photos on disk, with or without labels, and their decoded pixels. How one becomes pixels is in `preprocess.py`.
+"""Sets of photos, with or without labels, and their decoded pixels. Where they lie is in `sources.py`, how one becomes pixels in
+`preprocess.py`.
 
 Numpy and Pillow only: the device reads photos with this file too.
 """
@@ -9,7 +10,6 @@ import hashlib
 import os
 import random
 import tempfile
-import unicodedata
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -23,18 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadInput
-from ..files import read_file, read_lines, user_path
+from ..files import user_path
 from ..progress import SILENT, Progress
-from .preprocess import PHOTO_BYTES, Preprocess, open_photo
+from .photos import Photo, read_photo
+from .preprocess import Preprocess, open_photo
+from .sources import Source
 
 Pixels = NDArray[np.uint8]  # (N, H, W, 3)
 Logits = NDArray[np.float32]  # (N, classes)
 Predict = Callable[[Pixels], Logits]
 R = TypeVar("R")
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-LIST_BYTES = 250_000_000
-MOST_CLASSES = 100_000  # five times as many as ImageNet-21k has
 
 
 def noise(resolution: int) -> Pixels:
@@ -44,10 +42,10 @@ def noise(resolution: int) -> Pixels:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Photos on disk. `labels` index `classes`, or the network's outputs where the list gave numbers; None: not labelled."""
+    """Photos. `labels` index `classes`, or the network's outputs where the list gave numbers; None: not labelled."""
 
     root: Path
-    paths: tuple[Path, ...]
+    paths: tuple[Photo, ...]
     labels: tuple[int, ...] | None
     classes: tuple[str, ...] = ()
 
@@ -67,7 +65,7 @@ class ImageSet:
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """SHA-256 of each file's contents, in hexadecimal."""
-        return tuple(_threads(lambda path: hashlib.sha256(read_file(path, PHOTO_BYTES)).hexdigest(), self.paths))
+        return tuple(_threads(lambda photo: hashlib.sha256(read_photo(photo)).hexdigest(), self.paths))
 
     @cached_property
     def sha256(self) -> str:
@@ -76,64 +74,13 @@ class ImageSet:
 
     @classmethod
     def open(cls, path: str | Path) -> ImageSet:
-        """Read `DIR/CLASS/*.jpg`, a folder with `labels.txt` (file, tab, class a line), or a plain folder of photos without labels.
+        """The photos at a path: a folder, a list of labelled photos, an archive or a table (`sources.py`).
 
-        Raises BadInput for a folder of another layout.
+        Raises BadInput for one of another layout.
         """
         with user_path(path, "read"):
-            return cls._read(Path(path))
-
-    @classmethod
-    def _read(cls, root: Path) -> ImageSet:
-        if not root.is_dir():
-            raise BadInput(f"{root}: no such folder. Expected DIR/CLASS/*.jpg, a folder with labels.txt, or a folder of photos.")
-        if os.path.lexists(root / "labels.txt"):
-            return cls._from_list(root)
-        photos = _photos(root)
-        folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-        if photos and folders:
-            raise BadInput(f"{root}: photos beside folders ({folders[0].name}/ …). Expected one folder a class, or photos alone.")
-        if photos:
-            return cls(root, tuple(photos), None)
-        if len(folders) < 2:
-            raise BadInput(
-                f"{root}: {len(folders)} class folders and no photos. Expected at least two folders DIR/CLASS/ with photos."
-            )
-        found = [_photos(folder) for folder in folders]
-        for folder, files in zip(folders, found, strict=True):
-            if not files:
-                raise BadInput(f"{folder}: an empty class. Add photos ({', '.join(SUFFIXES)}) or remove the folder.")
-        labels = tuple(i for i, files in enumerate(found) for _ in files)
-        names = class_names((f.name for f in folders), root)
-        return cls(root, tuple(f for files in found for f in files), labels, names)
-
-    @classmethod
-    def _from_list(cls, root: Path) -> ImageSet:
-        listing, real, inside = root / "labels.txt", os.path.realpath(root), set[Path]()
-        labels, lines = dict[Path, str](), dict[Path, int]()
-        for number, line in enumerate(read_lines(listing, LIST_BYTES), 1):
-            if not line.strip():
-                continue
-            name, tab, label = line.partition("\t")
-            label, path = label.strip(" "), root / name
-            if not tab or not label or "\t" in label or label.startswith("-"):
-                raise BadInput(f"{listing}:{number}: expected 'file<TAB>class', found {line[:60]!r}.")
-            if path.parent not in inside:  # a photo may be a link to anywhere, but no folder that a list names
-                if ".." in path.parts[len(root.parts) :] or not Path(os.path.realpath(path.parent)).is_relative_to(real):
-                    raise BadInput(f"{listing}:{number}: {name}: expected a path within {root}, relative to it.")
-                inside.add(path.parent)
-            if not path.is_file():
-                raise BadInput(f"{listing}:{number}: {name}: no such file.")
-            if path in lines:
-                raise BadInput(f"{listing}:{number}: {name}: also in line {lines[path]}. Expected each file once.")
-            labels[path], lines[path] = label, number
-        if not labels:
-            raise BadInput(f"{listing}: no lines. Expected 'file<TAB>class' a line.")
-        if all(label.isdecimal() for label in labels.values()):
-            return cls(root, tuple(labels), tuple(_class_number(label, f"{listing}:{lines[p]}") for p, label in labels.items()))
-        classes = class_names(sorted(set(labels.values())), listing)
-        positions = {name: i for i, name in enumerate(classes)}
-        return cls(root, tuple(labels), tuple(positions[label] for label in labels.values()), classes)
+            found = Source.of(Path(path)).read()
+        return cls(found.root, found.photos, found.labels, found.classes)
 
     def labelled_for(self, classes: int, names: tuple[str, ...] = ()) -> ImageSet:
         """The same set with labels that index a network's outputs. Raises BadInput where classes and outputs do not match."""
@@ -176,36 +123,13 @@ class ImageSet:
         return self.take(rest), self.take(held)
 
 
-def class_names(names: Iterable[str], source: object) -> tuple[str, ...]:
-    """The names as a bundle stores them, one line of UTF-8 text each. Raises BadInput, with their `source`, for others."""
-    found = tuple(names)
-    for name in found:
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise BadInput(f"{source}: class {name!r}: the name is not UTF-8 text. Rename it.") from error
-        if not name or any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
-            raise BadInput(f"{source}: class {name[:80]!r}: expected a name of one line without control characters. Rename it.")
-    return found
-
-
-def _class_number(text: str, source: str) -> int:
-    if len(text) > len(str(MOST_CLASSES)) or int(text) >= MOST_CLASSES:
-        raise BadInput(f"{source}: class {text[:40]}: expected a number below {MOST_CLASSES}.")
-    return int(text)
-
-
-def _photos(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-
-
-def _threads(function: Callable[[Path], R], paths: Iterable[Path]) -> Iterator[R]:
+def _threads(function: Callable[[Photo], R], photos: Iterable[Photo]) -> Iterator[R]:
     """The results in order, computed on all cores (Pillow and hashlib release the interpreter lock), at most 4 a core ahead."""
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         pending: list[Any] = []
-        for path in paths:
-            pending.append(pool.submit(function, path))
+        for photo in photos:
+            pending.append(pool.submit(function, photo))
             if len(pending) >= 4 * workers:
                 yield pending.pop(0).result()
         for future in pending:
@@ -231,10 +155,10 @@ def unseen(images: ImageSet, validation: ImageSet, *, allowed: float = 0.0, prog
     return images.take(set(range(len(images))) - set(common))
 
 
-def _decode(preprocess: Preprocess, path: Path) -> Pixels | str:
+def _decode(preprocess: Preprocess, photo: Photo) -> Pixels | str:
     """The photo's pixels, or its path with the reason it cannot be read."""
     try:
-        with open_photo(path) as image:
+        with open_photo(photo) as image:
             return preprocess(image)
     except BadInput as error:
         return str(error)

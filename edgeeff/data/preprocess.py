@@ -6,7 +6,6 @@ import contextlib
 import io
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -15,11 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import BadInput
-from ..files import read_file
+from .photos import Photo, read_photo
 
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # of all that Pillow reads: some of the others start programs
-PHOTO_BYTES = 100_000_000
 MOST_PIXELS = 89_478_485  # as Pillow's MAX_IMAGE_PIXELS: 256 MB in RGB
 MOST_SCANS = 200  # of a JPEG file, each of which goes over the whole photo again; a progressive one has about ten
 LONGEST = 50  # times the short side: a photo is resized before it is cropped
@@ -100,20 +98,20 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @contextlib.contextmanager
-def open_photo(path: Path) -> Iterator[Image.Image]:
-    """A photo's file, opened. Within the block, which decodes it, whatever goes wrong becomes BadInput with path and reason.
+def open_photo(photo: Photo) -> Iterator[Image.Image]:
+    """A photo, opened. Within the block, which decodes it, whatever goes wrong becomes BadInput with path and reason.
 
     Raises BadInput as well for a file of another format, and for one whose pixels would take too much memory or time.
     """
-    contents = read_file(path, PHOTO_BYTES)
+    contents = read_photo(photo)
     try:
         with Image.open(io.BytesIO(contents), formats=FORMATS) as image:
             _refuse_oversized(image, contents)
             yield image
     except UnidentifiedImageError as error:
-        raise BadInput(f"{path}: no photo, expected {', '.join(FORMATS)}") from error
+        raise BadInput(f"{photo}: no photo, expected {', '.join(FORMATS)}") from error
     except Exception as error:  # a damaged photo raises nearly anything
-        raise BadInput(f"{path}: {str(error) or type(error).__name__}") from error
+        raise BadInput(f"{photo}: {str(error) or type(error).__name__}") from error
 
 
 def _refuse_oversized(image: Image.Image, contents: bytes) -> None:

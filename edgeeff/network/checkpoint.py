@@ -17,7 +17,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..data.images import MOST_CLASSES, class_names
+from ..data.labels import MOST_CLASSES, class_names
 from ..data.preprocess import Preprocess
 from ..errors import BadInput, Unreachable
 from ..files import open_file, user_path, write_whole

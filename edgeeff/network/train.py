@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..data.crops import random_box
 from ..data.images import ImageSet, Pixels
+from ..data.photos import Photo
 from ..data.preprocess import INTERPOLATIONS, Preprocess, open_photo, upright_rgb
 from ..errors import EdgeeffError
 from ..progress import SILENT, Progress
@@ -152,11 +153,11 @@ def _collect(jobs: list[Future[Pixels]], labels: Tensor) -> tuple[Pixels, Tensor
     return np.stack([job.result() for job in jobs]), labels
 
 
-def _augmented(path: Path, preprocess: Preprocess, flip: bool, seed: float) -> Pixels:
+def _augmented(photo: Photo, preprocess: Preprocess, flip: bool, seed: float) -> Pixels:
     """A random crop, mirrored and recoloured at random: `(r, r, 3)` uint8 at the training resolution r."""
     rng = random.Random(seed)
     side = training_resolution(preprocess.resolution)
-    with open_photo(path) as opened:
+    with open_photo(photo) as opened:
         opened.draft("RGB", (2 * side, 2 * side))  # lets libjpeg decode a large photo at a fraction of its size
         image = upright_rgb(opened)
     image = image.resize((side, side), INTERPOLATIONS[preprocess.interpolation], random_box(rng, *image.size))

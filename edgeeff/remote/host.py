@@ -205,6 +205,8 @@ class Host:
         extras = [self.backend]
         if arguments[0] == "camera" and not self.probe.jetson:
             extras.append("camera")
+        if any(path.suffix.lower() == ".parquet" for path in send.values()):
+            extras.append("parquet")
         if "--trusted" in arguments:
             extras.append("signature")
         extra = ",".join(extras)

@@ -13,6 +13,7 @@ from ..camera.options import CameraJob, CameraOptions
 from ..camera.result import FrameLabel
 from ..camera.stats import CameraSummary
 from ..data.images import ImageSet
+from ..data.sources import Source
 from ..errors import BadInput, EdgeeffError
 from ..evaluation import labelled
 from ..files import working_folder
@@ -30,8 +31,9 @@ B = TypeVar("B", bound=BundleJob)
 def evaluate(job: EvaluateJob, hosts: Sequence[str], *, progress: Progress = SILENT) -> list[HostAnswer]:
     """The accuracy of the bundle's file on each host; the photos are sent once."""
     bundle, _ = labelled(job)
-    words = ["eval", *arguments(replace(_there(job), val="val"))]
-    return _read_bundle(bundle, words, {"bundle": bundle.path, "val": Path(job.val), **_keys(job)}, hosts, progress)
+    val, photos = Source.of(Path(job.val)).sent("val")
+    words = ["eval", *arguments(replace(_there(job), val=val))]
+    return _read_bundle(bundle, words, {"bundle": bundle.path, **photos, **_keys(job)}, hosts, progress)
 
 
 def benchmark(job: BenchmarkJob, hosts: Sequence[str], *, progress: Progress = SILENT) -> list[HostAnswer]:
@@ -47,11 +49,11 @@ def compile_bundle(job: CompileJob, hosts: Sequence[str], *, progress: Progress 
     facts = bundle.manifest
     if not facts.forms:
         raise BadInput(f"{job.bundle}: nothing to compile: the bundle holds a finished {facts.backend} file.")
-    send = {"bundle": bundle.path, **_keys(job)}
+    send, there = {"bundle": bundle.path, **_keys(job)}, _there(job)
     if job.val is not None:
         ImageSet.open(job.val).labelled_for(facts.classes, bundle.labels)
-        send["val"] = Path(job.val)
-    there = replace(_there(job), val=None if job.val is None else "val")
+        val, photos = Source.of(Path(job.val)).sent("val")
+        send, there = {**send, **photos}, replace(there, val=val)
     place = bundle.path.resolve()
     outs = {name: place if len(set(hosts)) == 1 else place.with_name(f"{place.name}-{name}") for name in hosts}
     for out in outs.values():

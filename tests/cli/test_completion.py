@@ -34,7 +34,8 @@ def test_bash_completes_paths(tmp_path) -> None:
     (tmp_path / "weights.pth").touch()
     (tmp_path / "photos").mkdir()
     assert completed("edgeeff", "fit", "--weights", "w", cwd=tmp_path) == {"weights.pth"}
-    assert completed("edgeeff", "fit", "--val", "", cwd=tmp_path) == {"photos"}
+    assert completed("edgeeff", "fit", "--val", "", cwd=tmp_path) == {"photos", "weights.pth"}
+    assert completed("edgeeff", "fit", "--out", "", cwd=tmp_path) == {"photos"}
     assert completed("edgeeff", "verify", "p", cwd=tmp_path) == {"photos"}
 
 

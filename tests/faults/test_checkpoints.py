@@ -19,7 +19,7 @@ from safetensors.torch import save
 from test_photos import little_memory, special
 from torch import Tensor
 
-from edgeeff.data.images import MOST_CLASSES
+from edgeeff.data.labels import MOST_CLASSES
 from edgeeff.data.preprocess import Preprocess
 from edgeeff.errors import BadInput
 from edgeeff.network.checkpoint import load

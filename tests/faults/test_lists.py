@@ -10,7 +10,8 @@ from attempts import Hostile
 from PIL import Image
 from test_photos import SMALL, little_memory, special
 
-from edgeeff.data.images import MOST_CLASSES, ImageSet, PixelFile
+from edgeeff.data.images import ImageSet, PixelFile
+from edgeeff.data.labels import MOST_CLASSES
 from edgeeff.errors import BadInput
 from edgeeff.weights import read_labels
 

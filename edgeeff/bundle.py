@@ -9,6 +9,7 @@
     golden.npz      a few photos as pixels, and the logits the compiled file gave for them, and for frames that shrink to them
     diagnostics.json  layers by time and error, confusions, mistakes and candidates, which the report shows beside the manifest
     report.html     what the fit measured, as a page for people
+    fit.yaml        the job, for `edgeeff fit --job`
     sbom.json       the packages of the environment that made it, with their licences (CycloneDX)
     manifest.sig    the signature of the manifest, by `edgeeff sign`: the one file that the manifest has no hash of
 

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import backends, bundle, sbom
+from . import backends, bundle, job_file, sbom
 from .bundle import DIAGNOSTICS, REPORT, Bundle
 from .compilation import Compilation, compile_bundle
 from .context import Context, NetworkContext, versions
@@ -43,6 +43,7 @@ def write(context: NetworkContext, made: Made) -> Bundle:
     (folder / DIAGNOSTICS).write_text(dump_json(diagnostics), encoding="utf-8")
     (folder / REPORT).write_text(html.render(manifest, diagnostics), encoding="utf-8")
     (folder / sbom.NAME).write_text(dump_json(sbom.bill()), encoding="utf-8")
+    (folder / job_file.NAME).write_text(job_file.dump(context.job, Path(context.job.out).resolve()), encoding="utf-8")
     return bundle.write(folder, made.outcome.files, made.weights.class_names, made.outcome.golden, manifest)
 
 

@@ -25,7 +25,7 @@ from ..files import failed_disk
 from ..progress import DEBUG, debugging
 from ..records import to_json
 from .commands import VERBS
-from .options import parser
+from .options import parser, with_job_file
 
 GUIDE = """\
 edgeeff finds the largest EfficientNet within a device's budget, makes it INT8, and proves it on your photos and your device.
@@ -79,7 +79,11 @@ def _run(argv: Sequence[str]) -> int:
     if not argv:
         print(GUIDE)
         return 0
-    options = parser().parse_args(argv)
+    try:
+        words = with_job_file(argv)
+    except BadInput as error:
+        return _report(error, argparse.Namespace(json=False))
+    options = parser().parse_args(words)
     if options.debug:
         os.environ[DEBUG] = "1"
     _set_verbosity()

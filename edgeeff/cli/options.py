@@ -10,8 +10,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from .. import job_file
 from ..budget import KINDS, PERCENTILES, Budget
 from ..camera.options import CameraJob, CameraOptions, OutputOptions
 from ..errors import EXIT_CODES, printable
@@ -63,7 +65,8 @@ def parser() -> argparse.ArgumentParser:
         return p
 
     measure_there = "measure there; of several, what fits all"
-    verb("fit", "weights or labelled photos → a verified bundle within the budget", Job, on=measure_there)
+    p = verb("fit", "weights or labelled photos → a verified bundle within the budget", Job, on=measure_there)
+    p.add_argument("--job", metavar="FILE", help="options from a YAML file, like a bundle's fit.yaml; those given here come first")
     verb("pick", "the largest variant within the budget, timed here with random weights", PickJob, on=measure_there)
     profiling = "measure many variants here, so that others can be predicted where this device is not at hand"
     verb("profile", profiling, ProfileJob, on="measure there")
@@ -88,6 +91,16 @@ def parser() -> argparse.ArgumentParser:
     p = verb("completion", "a script for your shell, so that Tab completes verbs, options, targets, variants and paths")
     p.add_argument("shell", choices=SHELLS, help='for bash, in ~/.bashrc: eval "$(edgeeff completion bash)"')
     return top
+
+
+def with_job_file(argv: Sequence[str]) -> list[str]:
+    """The words of the command line, with those of the file of `fit --job FILE` in front. Raises BadInput for a wrong file."""
+    if argv[0] != "fit":
+        return list(argv)
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--job")
+    found, _ = finder.parse_known_args(argv[1:])
+    return ["fit", *(job_file.words(Path(found.job)) if found.job else ()), *argv[1:]]
 
 
 class _Parser(argparse.ArgumentParser):

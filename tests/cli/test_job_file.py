@@ -7,7 +7,7 @@ import pytest
 import yaml
 from attempts import Hostile
 
-from edgeeff import job_file
+from edgeeff import Bundle, job_file
 from edgeeff.budget import Budget
 from edgeeff.cli.options import filled, parser, with_job_file
 from edgeeff.job import Job
@@ -97,3 +97,10 @@ def test_what_is_no_job_file(hostile: Hostile, tmp_path: Path, monkeypatch: pyte
         hostile.refused("fit", "--job", "fit.yaml", words=("fit.yaml",))
     hostile.refused("fit", "--job", "nowhere.yaml", words=("nowhere.yaml", "no such job file"))
     hostile.expect(not Path("ran").exists(), "ran something")
+
+
+def test_a_bundle_has_the_file_that_repeats_its_fit(bundle: Bundle, digits: Path) -> None:
+    found = read(bundle.path / "fit.yaml")
+    assert "fit.yaml" in bundle.manifest.files
+    assert (Path(found.out).resolve(), Path(found.train or "").resolve()) == (bundle.path, (digits / "train").resolve())
+    assert (found.max_drop, found.epochs, found.flip, found.budget.latency_ms) == (20, 1, False, 500)

@@ -114,7 +114,7 @@ def test_missing_folder_is_refused(tmp_path):
 
 
 def test_file_in_place_of_a_folder_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="no such folder"):
+    with pytest.raises(BadInput, match="no photos that can be read"):
         ImageSet.open(photo(tmp_path / "a.png", 0))
 
 

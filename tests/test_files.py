@@ -181,7 +181,7 @@ def _target(path: Path) -> None:
         (_collect, "file/photos", "file/photos: cannot be written: a part of the path is a file"),
         (_photos_of_a_camera, "nowhere", "nowhere: cannot be read: no such file or folder"),
         (_digest, "gone.jpg", "gone.jpg: cannot be read: no such file or folder"),
-        (ImageSet.open, "file", "file: no such folder"),
+        (ImageSet.open, "file", "file: no photos that can be read"),
         (Bundle.open, "file", "file: not a bundle: no manifest.json"),
         (Bundle.open, "nowhere", "nowhere: not a bundle: no manifest.json"),
         (replaceable, "file", "file: exists and is not a bundle"),

@@ -499,7 +499,7 @@ def test_what_says_where_an_engine_is_from(hostile: Hostile, tmp_path: Path) -> 
     for text in (b"", b"{", b"[]", b"null", b"{}", b'{"tensorrt": 1}', b"[" * 100_000, b"\xff", b'{"tensorrt": "10.3", "x": NaN}'):
         plan.with_name("model.engine.json").write_bytes(text)
         with hostile.raises(BadInput, ("model.engine.json", text[:20])):
-            tensorrt._refuse_foreign(plan, b"plan", None, None)
+            tensorrt._own(plan, b"plan", None, None)
 
 
 def test_layers_of_an_engine(hostile: Hostile, folder: Path) -> None:

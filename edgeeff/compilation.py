@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from . import backends, bundle, sbom
+from . import backends, bundle, job_file, sbom
 from .backends import tensorrt
 from .bundle import DIAGNOSTICS, REPORT, Bundle, Golden
 from .data.images import ImageSet, PixelFile, Predict
@@ -184,7 +184,8 @@ def _write(source: Bundle, folder: Path, shipped: Engine, engines: list[Engine],
     folder.mkdir()
     layers = shipped.file.with_name(tensorrt.LAYERS)
     files = [*backends.get("tensorrt").files(shipped.file), *([layers] if layers.exists() else [])]
-    files += [source.path / name for name in (*_graphs(source).values(), REPORT, DIAGNOSTICS, sbom.NAME) if name in facts.files]
+    kept = (*_graphs(source).values(), REPORT, DIAGNOSTICS, sbom.NAME, job_file.NAME)
+    files += [source.path / name for name in kept if name in facts.files]
     answers: Mapping[str, object] = {**golden, "logits": shipped.run(golden["images"])}
     manifest = replace(
         facts,

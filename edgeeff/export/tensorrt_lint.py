@@ -315,14 +315,16 @@ def r13(g: Graph) -> Findings:
 def r14(g: Graph) -> Findings:
     """Of a residual addition the skip is quantized, so that it fuses with the layer that feeds it directly."""
     for n in g.of("Add", "Sum"):
-        through = [i for i in n.inputs if g.made_by(i, DQ)]
-        if len(n.inputs) != 2 or not through:
+        quantized = [g.unquantized(i) for i in n.inputs if g.made_by(i, DQ)]
+        others = [i for i in n.inputs if not g.made_by(i, DQ)]
+        if len(n.inputs) != 2 or not quantized:
             continue
-        one, two = (g.unquantized(i) for i in (n.inputs if n.inputs[0] in through else n.inputs[::-1]))
-        if len(through) == 2:
-            if any(g.made_by(i, *LAYERS) for i in (one, two)) or g.comes_from(one, two) or g.comes_from(two, one):
-                yield Finding("R14", True, n.name, "both inputs of an addition are quantized", "Quantize the skip alone")
-        elif g.comes_from(one, two) or (g.made_by(one, *LAYERS) and not g.made_by(two, *LAYERS)):
+        one, two = quantized + others
+        branch = g.comes_from(one, two), g.comes_from(two, one)  # of a branch and its skip one comes from the other
+        fusing = g.made_by(one, *LAYERS), g.made_by(two, *LAYERS)
+        if not others and any((*branch, *fusing)):
+            yield Finding("R14", True, n.name, "both inputs of an addition are quantized", "Quantize the skip alone")
+        elif others and (branch[0] or (fusing == (True, False) and not branch[1])):
             yield Finding("R14", True, n.name, "the quantized input of an addition is not the skip", "Quantize the skip alone")
 
 

@@ -1,14 +1,16 @@
 """An ONNX model as the linter looks at it: one list of nodes, and by name of a tensor its constant, producer, readers, type, shape.
 
 Local functions are inlined. The bodies of If, Loop and Scan stand in the same list as what surrounds them, since they see its
-tensors; a name that two bodies share is made two. Values are read from the file, or from those beside it, when they are asked for.
+tensors; a name that two bodies share is made two. What Identity makes goes by the name of what it reads. Values are read from the
+file, or from those beside it, when they are asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,12 @@ from ..errors import BadInput
 
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
 RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-FOLDED = ("Identity", "Cast", "Transpose", *RESHAPING)
-MOVING = ("Identity", "Transpose", *RESHAPING, "MaxPool", "Slice")
+FOLDED = (  # computed where their inputs are constant
+    *("Cast", "Transpose", *RESHAPING),
+    *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sqrt", "Reciprocal", "Pow", "Exp", "Max", "Min"),
+)
+LARGEST_FOLDED = 2**28  # elements
+MOVING = ("Transpose", *RESHAPING, "MaxPool", "Slice", "Split", "DepthToSpace", "SpaceToDepth")
 
 
 class Node:
@@ -67,6 +73,10 @@ class Graph:
         for n in self.nodes:
             for i in n.inputs:
                 self.consumers[i].append(n)
+        self._constants = set(self._stored)
+        for n in self.nodes:
+            if n.kind == "Constant" or (n.kind in FOLDED and n.inputs and self._constants.issuperset(n.inputs)):
+                self._constants.update(n.outputs)
         self.pairs = [n for n in self.nodes if n.kind in (Q, DQ)]
         self.constant = lru_cache(64)(self._constant)  # not all of them: weights outside the file may exceed the memory
 
@@ -79,10 +89,14 @@ class Graph:
             self.types[name] = tensor.elem_type
             if tensor.HasField("shape"):
                 self.shapes[name] = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+        made = {o.name for o in graph.output}
         for i in graph.initializer:
             name = names[i.name]
             self._stored[name], self.types[name], self.shapes[name] = i, i.data_type, list(i.dims)
         for proto in graph.node:
+            if proto.op_type == "Identity" and len(proto.input) == 1 and made.isdisjoint(proto.output):
+                names.update(dict.fromkeys(proto.output, names.get(proto.input[0], proto.input[0])))
+                continue
             self.nodes.append(Node(proto, names))
             for a in proto.attribute:
                 for body in (*((a.g,) if a.type == AttributeProto.GRAPH else ()), *a.graphs):
@@ -101,10 +115,8 @@ class Graph:
     def before(self, tensor: str, *kinds: str) -> str:
         """The tensor before any nodes of these kinds, that is, what these make of their first input."""
         seen = set[str]()
-        while (
-            self.made_by(tensor, *kinds) and self.producer[tensor].inputs and tensor not in seen
-        ):  # a damaged graph may be a circle
-            seen.add(tensor)
+        while self.made_by(tensor, *kinds) and self.producer[tensor].inputs and tensor not in seen:
+            seen.add(tensor)  # a damaged graph may be a circle
             tensor = self.producer[tensor].inputs[0]
         return tensor
 
@@ -115,7 +127,10 @@ class Graph:
     def dequantizer(self, tensor: str) -> Node | None:
         """The DequantizeLinear that a tensor comes from, through nothing that computes: TensorRT moves it behind those."""
         maker = self.producer.get(self.before(tensor, *MOVING))
-        return maker if maker is not None and maker.kind == DQ else None
+        parts = maker.inputs if maker is not None and maker.kind == "Concat" else [tensor]
+        found = [n for p in parts if (n := self.producer.get(self.before(p, *MOVING))) is not None and n.kind == DQ]
+        scales = {None if (scale := self.scale(n)) is None else scale.tobytes() for n in found}
+        return found[0] if len(found) == len(parts) and len(scales) == 1 else None
 
     def scale(self, pair: Node) -> NDArray[Any] | None:
         return self.constant(pair.inputs[1]) if pair.has(1) else None
@@ -147,17 +162,17 @@ class Graph:
         return False
 
     def _constant(self, tensor: str) -> NDArray[Any] | None:
-        source = self.before(tensor, *FOLDED)
-        if source in self._stored:
-            value = self._read(source)
-        elif self.made_by(source, "Constant") and (attributes := self.producer[source].proto.attribute):
-            stored = helper.get_attribute_value(attributes[0])
-            value = numpy_helper.to_array(stored) if isinstance(stored, onnx.TensorProto) else np.asarray(stored)
-        else:
+        if tensor in self._stored:
+            return self._read(tensor)
+        if tensor not in self._constants:
             return None
-        for n in reversed(list(self._path(tensor, source))):
-            value = self._folded(n, value)
-        return value
+        n = self.producer[tensor]
+        if n.kind == "Constant" and (attributes := n.proto.attribute):
+            stored = helper.get_attribute_value(attributes[0])
+            return numpy_helper.to_array(stored) if isinstance(stored, onnx.TensorProto) else np.asarray(stored)
+        values = [value for i in n.inputs if (value := self.constant(i)) is not None]
+        shape = [LARGEST_FOLDED + 1 if d is None else d for d in self.shapes.get(tensor, [None])]
+        return self._folded(n, values) if values and len(values) == len(n.inputs) and math.prod(shape) <= LARGEST_FOLDED else None
 
     def _read(self, name: str) -> NDArray[Any]:
         try:
@@ -166,16 +181,12 @@ class Graph:
             reason = f"the values of {name} cannot be read ({str(error).strip():.160})"
             raise BadInput(f"{self.path}: {reason}. Put the files with its external data beside it, whole.") from error
 
-    def _path(self, tensor: str, source: str) -> Iterable[Node]:
-        while tensor != source:
-            yield self.producer[tensor]
-            tensor = self.producer[tensor].inputs[0]
+    def _folded(self, n: Node, values: list[NDArray[Any]]) -> NDArray[Any]:
+        from onnx.reference import ReferenceEvaluator
 
-    def _folded(self, n: Node, value: NDArray[Any]) -> NDArray[Any]:
-        if n.kind == "Cast":
-            with np.errstate(over="ignore", invalid="ignore"):  # R23 finds what overflows
-                return np.asarray(value.astype(helper.tensor_dtype_to_np_dtype(n.attribute("to"))))
-        if n.kind == "Transpose":
-            return np.transpose(value, n.attribute("perm"))
-        shape = [d for d in self.shapes.get(n.outputs[0], [None]) if d is not None]
-        return np.reshape(value, shape) if n.kind in RESHAPING and np.prod(shape) == value.size else value
+        reads, makes = ([helper.make_value_info(i, onnx.TypeProto()) for i in ends] for ends in (n.proto.input, n.proto.output))
+        graph = helper.make_graph([n.proto], "constant", reads, makes)
+        evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)]))
+        with np.errstate(all="ignore"):  # R23 finds what overflows
+            made: Any = evaluator.run(None, dict(zip(n.proto.input, values, strict=True)))
+        return np.asarray(made[0])

@@ -8,6 +8,7 @@ What is read of a pair: QuantDequantLinearHelper in https://github.com/onnx/onnx
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,19 +38,20 @@ UNREAD = (  # "N" in operators.md
     *("StringSplit", "TfIdfVectorizer", "Unique", "ConcatFromSequence", "SplitToSequence", "SequenceAt", "SequenceConstruct"),
     *("SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap"),
 )
-BOUNDS = (
-    "Clip",
-    "Min",
-    "Max",
-    "Pad",
-    "Where",
-    "Less",
-    "LessOrEqual",
-    "Greater",
-    "GreaterOrEqual",
-    "Equal",
-    "IsInf",
-)  # may be infinite
+RESTRICTED = (  # operators.md: operators, an attribute, the values it may have
+    (("AveragePool", "MaxPool", "LpPool"), "dilations", (1,)),
+    (("LpPool",), "p", (1, 2)),
+    (("Resize",), "antialias", (0,)),
+    (("Resize",), "keep_aspect_ratio_policy", (b"stretch",)),
+    (("ScatterND",), "reduction", (b"none",)),
+    (("TopK",), "sorted", (1,)),
+    (("LSTM",), "input_forget", (0,)),
+    (("LSTM",), "layout", (0,)),
+)
+ONE_OUTPUT = ("MaxPool", "LayerNormalization")
+BOUNDS = (  # may be infinite
+    *("Clip", "Min", "Max", "Pad", "Where", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsInf"),
+)
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 COMPUTED = (*FLOATS, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL)  # types that TensorRT computes in
 
@@ -72,7 +74,9 @@ MODEL_BYTES = 2**31 - 1  # of protobuf; weights may lie in files beside it
 
 def lint(path: Path, tensorrt: tuple[int, ...] = (10, 3), more: Sequence[Rule] = ()) -> list[Finding]:
     """What in a graph that version of TensorRT would refuse, misread or run slowly, errors first. `more`: rules beside these."""
-    with open_file(path, MODEL_BYTES):
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > MODEL_BYTES:
+            raise BadInput(f"{path}: an ONNX file has 2 GB at most. Save its weights in files beside it, as external data.")
         try:
             graph = Graph(path, tensorrt)
             return sorted((f for rule in (*RULES, *more) for f in rule(graph)), key=lambda f: not f.error)
@@ -178,8 +182,6 @@ def _channel_axes(g: Graph, pair: Node, rank: int) -> set[int]:
             position = 1 if len(n.inputs) > 1 and g.unquantized(n.inputs[1]) == g.unquantized(tensor) else 0
             if n.kind == "Transpose" and len(waiting) < len(g.nodes):
                 waiting.append((n.outputs[0], [axes[i] for i in n.attribute("perm", range(rank)[::-1])]))
-            elif n.kind == "Identity" and len(waiting) < len(g.nodes):
-                waiting.append((n.outputs[0], axes))
             elif n.kind in ("Conv", "ConvTranspose") and position == 1:
                 found.add(axes[0 if n.kind == "Conv" else 1])
             elif n.kind == "MatMul" and rank > 1:
@@ -258,6 +260,12 @@ def r11(g: Graph) -> Findings:
             yield Finding("R11", True, n.name, f"{n.kind} is not read", "Export Q/DQ pairs around float operators on tensors")
         if n.kind == "Swish" and g.tensorrt < (11,):
             yield Finding("R11", True, n.name, "Swish is read from TensorRT 11 on", "Export it as Sigmoid and Mul")
+        if n.kind in ONE_OUTPUT and any(n.outputs[1:]):
+            yield Finding("R11", True, n.name, f"{n.kind} is read with one output only", "Compute the others by other operators")
+        for kinds, name, taken in RESTRICTED:
+            value = n.attribute(name, taken[0]) if n.kind in kinds else taken[0]
+            if not set(value if isinstance(value, list) else [value]) <= set(taken):
+                yield Finding("R11", True, n.name, f"{n.kind} is not read with this {name}", "Export it without")
 
 
 def r12(g: Graph) -> Findings:

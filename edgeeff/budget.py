@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .errors import BadInput
+from .errors import BadInput, suggestion
 
 PERCENTILES = (50, 90, 99)
 
@@ -69,8 +68,7 @@ class Budget:
         """Raises BadInput for a kind that is not in the table, and for a limit that is no number above 0."""
         for name, limit in limits.items():
             if name not in KINDS:
-                close = difflib.get_close_matches(name, KINDS, 1)
-                raise BadInput(f"budget: unknown kind {name!r}. Expected {close[0] if close else ', '.join(KINDS)}.")
+                raise BadInput(f"budget: unknown kind {name!r}.{suggestion(name, KINDS)} Expected one of {', '.join(KINDS)}.")
             number = isinstance(limit, (int, float)) and not isinstance(limit, bool) and 0 < limit <= sys.float_info.max
             if limit is not None and not number:
                 raise BadInput(f"budget: {name} {limit!r:.40}: expected a number above 0.")

@@ -274,17 +274,18 @@ def seal(folder: Path, manifest: Manifest) -> Bundle:
     return Bundle(folder, manifest)
 
 
-def replaceable(path: Path) -> None:
-    """Refuse an output path that holds anything but a bundle."""
+def replaceable(path: Path) -> Manifest | None:
+    """The manifest of the bundle at an output path, None where nothing is. Raises BadInput where it holds anything else."""
     with user_path(path, "written"):
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            return
+            return None
         try:
-            files = Manifest.read(path).files
+            older = Manifest.read(path)
         except (BadInput, NotADirectoryError) as error:
             raise BadInput(f"{path}: exists and is not a bundle. Give another --out.") from error
-        if more := sorted({p.name for p in path.iterdir()} - {NAME, signature.NAME, *files}):
+        if more := sorted({p.name for p in path.iterdir()} - {NAME, signature.NAME, *older.files}):
             raise BadInput(f"{path}: holds more than a bundle ({more[0]}). Give another --out.")
+        return older
 
 
 def publish(folder: Path, out: Path) -> Bundle:

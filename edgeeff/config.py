@@ -5,16 +5,15 @@ They are plain trees of text, numbers and lists: aliases, with which a few lines
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Collection, Hashable
+from collections.abc import Hashable
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from .errors import BadInput
+from .errors import BadInput, suggestion
 from .files import read_file
 from .records import from_json
 
@@ -26,6 +25,11 @@ def folder(kind: str) -> Path:
     """targets/ or calib/: inside the package when installed, beside it in a checkout."""
     inside = Path(__file__).parent / kind
     return inside if inside.is_dir() else Path(__file__).parents[1] / kind
+
+
+def names(kind: str) -> list[str]:
+    """The names of the files in a folder that can be used: those with the key `refused` only say why theirs cannot."""
+    return sorted(path.stem for path in folder(kind).glob("*.yaml") if "refused" not in parse(path))
 
 
 def read(kind: str, what: str, name: str | Path, record: type[T]) -> T:
@@ -94,18 +98,13 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
-def suggestion(name: str, known: Collection[str]) -> str:
-    """Did you mean …?, or nothing where no known name is close."""
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
 def _path(kind: str, what: str, name: str | Path) -> Path:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         return path
-    found = {p.stem: p for p in sorted(folder(kind).glob("*.yaml"))}
+    found = {p.stem: p for p in folder(kind).glob("*.yaml")}
     if str(name) not in found:
-        hint = suggestion(str(name), found)
-        raise BadInput(f"unknown {what} {str(name)!r}.{hint} Expected one of {', '.join(found)}, or a YAML file's path.")
+        known = names(kind)
+        hint = suggestion(str(name), known) or f" Expected one of {', '.join(known)}, or a YAML file's path."
+        raise BadInput(f"unknown {what} {str(name)!r}.{hint}")
     return found[str(name)]

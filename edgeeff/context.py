@@ -78,7 +78,9 @@ class Context:
         target = Target.load(job.target)
         _require_device(job, target, machine)
         out = Path(job.out).resolve()
-        replaceable(out)
+        if older := replaceable(out):
+            made = f"{older.variant} at {older.resolution} px, {older.precision}, of {older.date}"
+            progress.say(f"{job.out} holds a bundle ({made}): it stays until this fit is done, which then replaces it.")
         recipe = Calibration.load(job.calibration)
         photos = open_photos(job, recipe, progress)
         return cls(

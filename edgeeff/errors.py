@@ -6,12 +6,26 @@ what a terminal might obey, or a line end, is written as an escape.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
 from typing import NamedTuple
 
 
 def printable(text: str) -> str:
     """The text in one line, without anything that a terminal obeys: line ends, control characters and the like become escapes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def suggestion(name: str, known: Collection[str], cutoff: float = 0.6) -> str:
+    """Did you mean …? of the known names that contain the name, or of the closest one; nothing where none is close.
+
+    `cutoff` is the share of letters in common, from 0 to 1, that makes a name close: https://docs.python.org/3/library/difflib.html
+    """
+    written = name.lower()
+    longer = [each for each in known if written in each.lower()] if len(name) > 1 else []
+    close = longer or difflib.get_close_matches(written, list(known), 1, cutoff)
+    *others, last = map(repr, close or [""])
+    return f" Did you mean {', '.join(others)}{' or ' if others else ''}{last}?" if close else ""
 
 
 class EdgeeffError(Exception):
@@ -53,6 +67,10 @@ class Disturbed(EdgeeffError):
     """The machine was slowed down while it was measured, twice."""
 
 
+class Unreliable(EdgeeffError):
+    """A measurement, made for itself, that cannot be relied on; its `result` has the figures and the reasons."""
+
+
 class ExitCode(NamedTuple):
     """One row of the table: a process's exit code, the exception that leads to it, and its description for the user."""
 
@@ -71,6 +89,7 @@ EXIT_CODES = (
     ExitCode(6, Unreachable, "the hub or a device does not answer, or refuses the login"),
     ExitCode(7, BuildFailed, "TensorRT built no engine from a graph; the message has its reason"),
     ExitCode(8, Disturbed, "the device slowed down while it was measured, twice"),
+    ExitCode(9, Unreliable, "bench measured, but not soundly: the figures are printed, the message has the reason"),
     ExitCode(130, KeyboardInterrupt, "interrupted, by Ctrl-C, SIGTERM or SIGHUP: the same command continues from what was done"),
 )
 """Every exit code. A subclass that is not listed has the code of its nearest listed ancestor."""

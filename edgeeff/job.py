@@ -64,17 +64,25 @@ class Job:
     test: str | Path | None = option(
         None, help="photos that judge what ships, once, at the end; no choice sees them", metavar="PHOTOS"
     )
-    hold_out: float = option(0.0, help="instead of --test: this share of --val judges once, and no choice sees it", metavar="SHARE")
-    resolution: Sequence[int] = option((), help="input sizes (default: each variant's)", metavar="PX", parse=parse_whole, many=True)
+    hold_out: float = option(
+        0.0, help="instead of --test: this share of --val judges once, and no choice sees it", metavar="SHARE", unit="share"
+    )
+    resolution: Sequence[int] = option(
+        (), help="input sizes (default: each variant's)", metavar="PX", parse=parse_whole, unit="px", many=True
+    )
     padding: Padding | None = option(
         None, help="of the weights, where the file does not say (default: the variant's)", choices=PADDINGS
     )
-    max_drop: float = option(0.5, help="top-1 points that a step may lose (default 0.5)", metavar="POINTS")
+    max_drop: float = option(0.5, help="top-1 points that a step may lose (default 0.5)", metavar="POINTS", unit="points")
     max_class_drop: float | None = option(
-        None, help="points that any class of 5 photos or more may lose (default: no limit)", metavar="POINTS", parse=parse_number
+        None,
+        help="points that any class of 5 photos or more may lose (default: no limit)",
+        metavar="POINTS",
+        unit="points",
+        parse=parse_number,
     )
-    min_agreement: float = option(97.0, help="the gate for unlabelled --val (default 97)", metavar="PERCENT")
-    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE")
+    min_agreement: float = option(97.0, help="the gate for unlabelled --val (default 97)", metavar="PERCENT", unit="%")
+    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE", unit="share")
     calibration: str | Path = option(
         "default", help="how photos set the ranges: a name from calib/, or a YAML file", metavar="RECIPE"
     )
@@ -88,7 +96,7 @@ class Job:
         help="auto: a smaller network, as the latency budget needs, or without one as far as the gate allows (default keep)",
         choices=("keep", "auto"),
     )
-    time_budget: float = option(30.0, help="minutes for finding INT8 that passes the gate (default 30)", metavar="MIN")
+    time_budget: float = option(30.0, help="minutes for finding INT8 that passes the gate (default 30)", metavar="MIN", unit="min")
     accept: bool = option(False, help="ship the best within the budget even if it fails the accuracy gate")
     epochs: int | None = option(None, help="of training (default: 10 from weights, 40 from scratch)", parse=parse_whole)
     lr: float | None = option(None, help="peak learning rate (default: 0.001 from weights, 0.003 from scratch)", parse=parse_number)
@@ -98,7 +106,10 @@ class Job:
         None, help="more photos for networks to recover on, beside --calib or --train; labels are not needed", metavar="PHOTOS"
     )
     crop: float | None = option(
-        None, help="share of a photo's short side that the network sees (default: as the weights say, or 0.875)", parse=parse_number
+        None,
+        help="share of a photo's short side that the network sees (default: as the weights say, or 0.875)",
+        unit="share",
+        parse=parse_number,
     )
 
     def __post_init__(self) -> None:
@@ -158,7 +169,9 @@ class PickJob:
     target: str | Path = option(help=TARGET)
     budget: Budget = field(default_factory=Budget)
     variants: Sequence[str] = option((), help="candidates (default: all)", flag="--variant", metavar="NAME", many=True)
-    resolution: Sequence[int] = option((), help="input sizes (default: each variant's)", metavar="PX", parse=parse_whole, many=True)
+    resolution: Sequence[int] = option(
+        (), help="input sizes (default: each variant's)", metavar="PX", parse=parse_whole, unit="px", many=True
+    )
     classes: int = option(1000, help="that the network tells apart (default 1000)", parse=parse_classes)
     activation: str = option("keep", help="as fit would swap (default keep)", choices=activations.CHOICES)
     exhaustive: bool = option(False, help="measure every candidate instead of searching, and show the frontier", flag="--all")
@@ -170,7 +183,9 @@ class ProfileJob:
 
     target: str | Path = option(help="a name from `edgeeff targets`; the model is written beside its file")
     variants: Sequence[str] = option((), help="what to measure (default: all)", flag="--variant", metavar="NAME", many=True)
-    resolution: Sequence[int] = option((), help="input sizes (default: each variant's)", metavar="PX", parse=parse_whole, many=True)
+    resolution: Sequence[int] = option(
+        (), help="input sizes (default: each variant's)", metavar="PX", parse=parse_whole, unit="px", many=True
+    )
 
 
 @dataclass(frozen=True)
@@ -208,7 +223,7 @@ class EvaluateJob(BundleJob):
     """The accuracy of a bundle's compiled file on labelled photos."""
 
     val: str | Path = option(help="labelled photos", metavar="PHOTOS")
-    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE")
+    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE", unit="share")
 
     def __post_init__(self) -> None:
         _check_max_corrupt(self.max_corrupt)
@@ -235,7 +250,7 @@ class CompileJob(BundleJob):
     dla: int | None = option(
         None, help="fp16 on a DLA core; refused where it runs under 90%% of the layers", metavar="CORE", parse=parse_whole
     )
-    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE")
+    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE", unit="share")
 
     def __post_init__(self) -> None:
         _check_max_corrupt(self.max_corrupt)

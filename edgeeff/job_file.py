@@ -14,7 +14,7 @@ import yaml
 
 from . import config
 from .budget import KINDS, Budget
-from .errors import BadInput
+from .errors import BadInput, suggestion
 from .job import Job
 from .option import Option, flag, options
 
@@ -46,7 +46,7 @@ def words(path: Path) -> list[str]:
     found = list[str]()
     for key, value in config.parse(path, "job").items():
         if key not in flags:
-            hint = config.suggestion(key, flags) or f" Expected {', '.join(flags)}."
+            hint = suggestion(key, flags) or f" Expected {', '.join(flags)}."
             raise BadInput(f"{path}: unknown key {key!r:.80}.{hint}")
         name, how, default = flags[key]
         if isinstance(default, bool):

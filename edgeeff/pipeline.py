@@ -74,8 +74,7 @@ def fit(job: Job, *, machine: Machine = LOCAL, progress: Progress = SILENT) -> F
 def fit_variant(context: Context, variant: Variant, choice: Choice | None, refusals: list[str]) -> Fit:
     """One variant from weights to a published bundle; `refusals` are those of the larger ones tried before."""
     stage = replace(context, cache=context.cache.within(f"{variant.name}-{variant.resolution}"))
-    if context.photos.classes is not None:
-        Candidate(variant, context.photos.classes).require(context.budget)  # before it is trained
+    Candidate(variant, context.photos.classes or 1).require(context.budget)  # before it is loaded or trained
     weights = prepare_weights(stage, variant)
     Candidate(weights.variant, weights.model.classes).require(context.budget)
     judged, network, report = judge_float(stage, weights)

@@ -113,5 +113,4 @@ class Target:
 
 def all_targets() -> list[Target]:
     """Every device that can be a target."""
-    files = sorted(config.folder("targets").glob("*.yaml"))
-    return [Target.load(p) for p in files if not config.parse(p).get("refused")]
+    return [Target.load(name) for name in config.names("targets")]

@@ -13,7 +13,7 @@ from ..camera.web import PageServer
 from ..errors import EdgeeffError
 from ..progress import TerminalProgress
 from . import tables
-from .options import filled
+from .options import filled, progress_of
 
 
 def watch(options: argparse.Namespace) -> object:
@@ -21,8 +21,8 @@ def watch(options: argparse.Namespace) -> object:
     job, asked, outputs = filled(CameraJob, options), filled(CameraOptions, options), filled(OutputOptions, options)
     failed: Exception | None = None
     with contextlib.ExitStack() as stack:
-        camera = stack.enter_context(Camera(job.open(), job.sources, asked, TerminalProgress()))
-        sinks = _sinks(stack, camera, asked, outputs, json=options.json)
+        camera = stack.enter_context(Camera(job.open(), job.sources, asked, progress_of(options)))
+        sinks = _sinks(stack, camera, outputs, json=options.json)
         try:
             for result in camera:
                 for sink in sinks:
@@ -43,17 +43,17 @@ def watch(options: argparse.Namespace) -> object:
     return {"summary": summary}
 
 
-def _sinks(
-    stack: contextlib.ExitStack, camera: Camera, asked: CameraOptions, outputs: OutputOptions, *, json: bool
-) -> list[FrameSink]:
+def _sinks(stack: contextlib.ExitStack, camera: Camera, outputs: OutputOptions, *, json: bool) -> list[FrameSink]:
     """Everything that takes labels, open until the stack is left."""
-    progress = TerminalProgress()
+    progress = camera.progress
     sinks: list[FrameSink] = [*open_sinks(stack, outputs, json=json, progress=progress)]
     if outputs.collect:
         folder, megabytes = Path(outputs.collect), outputs.collect_mb
-        sinks.append(FrameCollector(folder, outputs.uncertain, megabytes=megabytes, region=asked.region, progress=progress))
+        sinks.append(
+            FrameCollector(folder, outputs.uncertain, megabytes=megabytes, region=camera.options.region, progress=progress)
+        )
     if outputs.web:
         page = stack.enter_context(PageServer(outputs.web, camera))
-        progress.say(f"watch at {page.url}")
+        TerminalProgress().say(f"watch at {page.url}")  # also with --quiet: it has the token, without which nobody sees the page
         sinks.append(page)
     return sinks

@@ -12,13 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadInput, EdgeeffError
+from ..errors import BadInput, EdgeeffError, Unreliable
 from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob, SignJob
 from ..machine import LOCAL, Machine
-from ..progress import TerminalProgress
 from ..records import to_json
 from . import tables
-from .options import filled
+from .options import filled, progress_of
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -31,7 +30,7 @@ def _fit(options: argparse.Namespace) -> object:
 
     job = filled(Job, options)
     with _machine(options) as machine:
-        result = fit(job, machine=machine, progress=TerminalProgress())
+        result = fit(job, machine=machine, progress=progress_of(options))
     graphs = bool(result.manifest.forms)
     if not options.json:
         tables.fit(result)
@@ -80,7 +79,7 @@ def _pick(options: argparse.Namespace) -> object:
 
     search = Search.of(filled(PickJob, options))
     with _machine(options) as machine:
-        choice = pick(search, machine=machine, progress=TerminalProgress())
+        choice = pick(search, machine=machine, progress=progress_of(options))
     if not options.json:
         tables.choice(choice)
         if choice.chosen.fastest:
@@ -112,7 +111,7 @@ def _profile(options: argparse.Namespace) -> object:
     search = Search.everything(filled(ProfileJob, options))
     path = latency_model.path(search.target.name)
     with _machine(options) as machine:
-        models = profile(search, path, machine=machine, progress=TerminalProgress())
+        models = profile(search, path, machine=machine, progress=progress_of(options))
     if not options.json:
         tables.latency_models(models)
         print(path)
@@ -127,7 +126,7 @@ def _machine(options: argparse.Namespace) -> contextlib.AbstractContextManager[M
     from ..remote.fleet import machine
     from ..target import Target
 
-    return machine(options.on, Target.load(options.target).backend, TerminalProgress())
+    return machine(options.on, Target.load(options.target).backend, progress_of(options))
 
 
 def _measure(options: argparse.Namespace) -> object:
@@ -136,7 +135,7 @@ def _measure(options: argparse.Namespace) -> object:
     facts = to_json(LOCAL.facts(options.backend))
     if not options.request:
         return facts
-    result = benchmark(BenchmarkRequest.read(Path(options.request)), TerminalProgress())
+    result = benchmark(BenchmarkRequest.read(Path(options.request)), progress_of(options))
     return {**facts, "figures": result.metrics, "conditions": result.states, "disturbed": result.noise}
 
 
@@ -170,7 +169,7 @@ def _eval(options: argparse.Namespace) -> object:
         from .remote import evaluate_on
 
         return evaluate_on(job, options)
-    result = evaluate(job, progress=TerminalProgress())
+    result = evaluate(job, progress=progress_of(options))
     if not options.json:
         speed = f"{result.images_per_second:.0f} a second with decoding"
         balanced = "" if result.balanced is None else f"  mean of the classes {result.balanced:.2f}%"
@@ -186,11 +185,14 @@ def _bench(options: argparse.Namespace) -> object:
         from .remote import benchmark_on
 
         return benchmark_on(job, options)
-    result = benchmark_bundle(job, progress=TerminalProgress())
+    result = benchmark_bundle(job, progress=progress_of(options))
     if not options.json:
         tables.benchmark(result)
     facts = to_json(result)
-    return {**facts, **facts.pop("metrics")}
+    told = {**facts, **facts.pop("metrics")}
+    if result.disturbed:
+        raise Unreliable(f"{job.bundle}: not a sound measurement, twice: {'; '.join(result.disturbed)}. Repeat it when idle.", told)
+    return told
 
 
 def _compile(options: argparse.Namespace) -> object:
@@ -201,7 +203,7 @@ def _compile(options: argparse.Namespace) -> object:
         from .remote import compile_on
 
         return compile_on(job, options)
-    compiled = compile_bundle(job, progress=TerminalProgress())
+    compiled = compile_bundle(job, progress=progress_of(options))
     if not options.json:
         tables.engines(compiled)
     return compilation_json(compiled)
@@ -231,7 +233,7 @@ def _inspect(options: argparse.Namespace) -> object:
     from ..data.images import ImageSet, PixelFile
     from ..quantization.layer_error import inspect, plot
 
-    bundle, progress = Bundle.open(options.bundle), TerminalProgress()
+    bundle, progress = Bundle.open(options.bundle), progress_of(options)
     if options.engine:
         return _inspect_engine(bundle, options)
     images = None

@@ -37,4 +37,4 @@ def _names(argument: str) -> Iterable[str]:
     if argument in ("variant", "variants"):
         return list(VARIANTS)
     kind = {"target": "targets", "calibration": "calib"}.get(argument)
-    return sorted(path.stem for path in config.folder(kind).glob("*.yaml")) if kind else ()
+    return config.names(kind) if kind else ()

@@ -80,10 +80,9 @@ def _run(argv: Sequence[str]) -> int:
         print(GUIDE)
         return 0
     try:
-        words = with_job_file(argv)
+        options = parser().parse_args(with_job_file(argv))
     except BadInput as error:
         return _report(error, argparse.Namespace(json=False))
-    options = parser().parse_args(words)
     if options.debug:
         os.environ[DEBUG] = "1"
     _set_verbosity()

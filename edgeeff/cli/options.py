@@ -6,7 +6,9 @@ Where an argument is a path, its metavar says so (PATHS): shell completion goes 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from importlib import metadata
@@ -16,9 +18,10 @@ from typing import Any, NoReturn, TypeVar
 from .. import job_file
 from ..budget import KINDS, PERCENTILES, Budget
 from ..camera.options import CameraJob, CameraOptions, OutputOptions
-from ..errors import EXIT_CODES, printable
+from ..errors import EXIT_CODES, BadInput, suggestion
 from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob, SignJob, parse_classes
-from ..option import flag, options, parse_count, parse_number, parse_positive, parse_whole
+from ..option import flag, in_unit, options, parse_count, parse_number, parse_positive, parse_whole, units
+from ..progress import SILENT, Progress, TerminalProgress
 
 T = TypeVar("T")
 
@@ -40,6 +43,11 @@ def filled(kind: type[T], typed: argparse.Namespace) -> T:
     return kind(**values)
 
 
+def progress_of(typed: argparse.Namespace) -> Progress:
+    """What is said while the verb runs: with --quiet, nothing."""
+    return SILENT if typed.quiet else TerminalProgress()
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = _Parser(
@@ -47,17 +55,19 @@ def parser() -> argparse.ArgumentParser:
         description="The largest EfficientNet within a device's budget, in INT8, proven on your photos and measured on the device.",
         epilog="\n".join(["exit codes:", *(f"  {row.code:<4}{row.description}" for row in EXIT_CODES)]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     top.add_argument("--version", action=_Version)
     verbs = top.add_subparsers(required=True, metavar="VERB", dest="verb")
 
     def verb(name: str, help: str, *jobs: type, on: str = "") -> argparse.ArgumentParser:
-        p = verbs.add_parser(name, help=help, description=help)
+        p = verbs.add_parser(name, help=help, description=help, allow_abbrev=False)
         for job in jobs:
             _add_job(p, job)
         if on:
             _add_hosts(p, on)
         p.add_argument("--json", action="store_true", help="one JSON object on standard output")
+        p.add_argument("--quiet", action="store_true", help="nothing on standard error but errors: no progress and no remarks")
         p.add_argument(
             "--debug", action="store_true", help="show tracebacks, and the logs and warnings of libraries, on standard error"
         )
@@ -98,16 +108,46 @@ def with_job_file(argv: Sequence[str]) -> list[str]:
     if argv[0] != "fit":
         return list(argv)
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--job")
+    finder.add_argument("--job", nargs="?")  # without a file, the parser refuses it
     found, _ = finder.parse_known_args(argv[1:])
     return ["fit", *(job_file.words(Path(found.job)) if found.job else ()), *argv[1:]]
 
 
 class _Parser(argparse.ArgumentParser):
-    """One that writes what was typed as one printable line into its messages."""
+    """One that raises BadInput, with what may have been meant, instead of printing its usage and ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
+        raise BadInput(f"{message.removeprefix('argument ').rstrip('.')}. See {self.prog} --help.")
+
+    def parse_known_args(  # type: ignore[override]  # whose overloads allow other kinds of namespaces
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Refuses unknown options first: without one that is misspelled, another one that is required may be missing."""
+        words = sys.argv[1:] if args is None else args
+        has_verbs = self._subparsers is not None
+        for word in itertools.takewhile(lambda word: word.startswith("-") if has_verbs else word != "--", words):
+            name = word.partition("=")[0]
+            if re.match(r"-[^\d.\s]", name) and name not in self._option_string_actions:
+                place = " before the verb" if has_verbs else ""
+                raise BadInput(
+                    f"unknown option {name!r}{place}.{suggestion(name, self._option_string_actions)} See {self.prog} --help."
+                )
+        return super().parse_known_args(words, namespace)
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        typed, surplus = self.parse_known_args(args, namespace)
+        if surplus:
+            raise BadInput(f"{surplus[0]!r} is one word too many for {typed.verb}. See {self.prog} {typed.verb} --help.")
+        return typed
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Names what is meant: argparse lists all there are."""
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            hint = suggestion(str(value), names)
+            raise argparse.ArgumentError(action, f"{value!r}: expected one of {', '.join(names)}.{hint}")
 
 
 class _Version(argparse.Action):
@@ -150,13 +190,14 @@ def _add_job(p: argparse.ArgumentParser, job: type) -> None:
                 help=how.help,
                 metavar=how.metavar,
                 choices=how.choices,
-                type=_reader(how.parse or PARSERS.get(type(field.default), str)),
+                type=_reader(how.parse or PARSERS.get(type(field.default), str), how.unit),
                 nargs="+" if how.many else None,
                 action=_AtLeastOne if how.many else "store",
             )
     if any(field.name == "budget" for field in fields(job)):
         for name, kind in KINDS.items():
-            p.add_argument(kind.flag(name), dest=name, type=_reader(parse_positive), help=kind.help, metavar=kind.metavar)
+            read = _reader(parse_positive, kind.unit)
+            p.add_argument(kind.flag(name), dest=name, type=read, help=kind.help, metavar=kind.metavar)
         p.add_argument(
             "--percentile",
             type=_reader(parse_whole),
@@ -166,14 +207,14 @@ def _add_job(p: argparse.ArgumentParser, job: type) -> None:
         )
 
 
-def _reader(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """The parser as argparse calls it, so that its message is shown as it is."""
+def _reader(parse: Callable[[str], T], unit: str = "") -> Callable[[str], T]:
+    """The parser as argparse calls it, so that its message is shown as it is; numbers may have a unit."""
 
     def read(text: str) -> T:
         try:
-            return parse(text)
+            return parse(in_unit(text, unit))
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text[:40]!r}: {error}") from error
+            raise argparse.ArgumentTypeError(f"{text[:40]!r}: {error}{units(unit)}") from error
 
     return read
 
@@ -191,7 +232,7 @@ def _add_hosts(p: argparse.ArgumentParser, what: str) -> None:
 
 def _add_variants(p: argparse.ArgumentParser) -> None:
     p.add_argument("variant", nargs="*", help="names, or phiX for a compound coefficient (default: all)")
-    p.add_argument("--resolution", type=_reader(parse_count))
+    p.add_argument("--resolution", type=_reader(parse_count, "px"))
     p.add_argument("--classes", type=_reader(parse_classes), default=1000)
 
 

@@ -13,28 +13,27 @@ from ..camera.result import FrameLabel
 from ..camera.sinks import open_sinks
 from ..errors import BadInput, printable
 from ..job import BenchmarkJob, CompileJob, EvaluateJob
-from ..progress import TerminalProgress
 from ..remote import HostAnswer
 from ..remote.fleet import failure
 from . import tables
-from .options import filled
+from .options import filled, progress_of
 
 
 def evaluate_on(job: EvaluateJob, options: argparse.Namespace) -> dict[str, object]:
-    return _answers(options, remote.evaluate(job, options.on, progress=TerminalProgress()))
+    return _answers(options, remote.evaluate(job, options.on, progress=progress_of(options)))
 
 
 def benchmark_on(job: BenchmarkJob, options: argparse.Namespace) -> dict[str, object]:
-    return _answers(options, remote.benchmark(job, options.on, progress=TerminalProgress()))
+    return _answers(options, remote.benchmark(job, options.on, progress=progress_of(options)))
 
 
 def compile_on(job: CompileJob, options: argparse.Namespace) -> dict[str, object]:
-    return _answers(options, remote.compile_bundle(job, options.on, progress=TerminalProgress()))
+    return _answers(options, remote.compile_bundle(job, options.on, progress=progress_of(options)))
 
 
 def watch_on(options: argparse.Namespace) -> dict[str, object]:
     """Cameras of other machines: their labels go into the sinks here. Ctrl-C ends them all, each with its summary."""
-    outputs, progress = filled(OutputOptions, options), TerminalProgress()
+    outputs, progress = filled(OutputOptions, options), progress_of(options)
     if outputs.web or outputs.collect:
         raise BadInput("--web and --collect are for a camera of this machine: with --on pictures stay where they are.")
     with contextlib.ExitStack() as stack:

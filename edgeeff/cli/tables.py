@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import printable
+from ..errors import Unreliable, error_for, printable
 from ..precision import Precision
 from ..records import from_json
 
@@ -303,12 +303,10 @@ def targets(found: Sequence[Target]) -> None:
 
 
 def benchmark(result: BundleBenchmark) -> None:
-    """One line with the latency, and one where it cannot be relied on."""
+    """One line with the latency, and whatever else was measured."""
     timed, costs = result.metrics.latency, result.metrics.costs
     print(f"p50 {timed.p50:.2f} ms ({timed.ci[0]:.2f} to {timed.ci[1]:.2f})  p90 {timed.p90:.2f}  p99 {timed.p99:.2f}", end="")
     print(f"  first {timed.first:.2f}  {costs['fps']:.0f} frames per second  {costs['memory_mb']:.0f} MB of memory")
-    if result.disturbed:
-        print(f"Not a sound measurement, twice: {'; '.join(result.disturbed)}.")
 
 
 def examination(found: Sequence[Examined]) -> None:
@@ -375,10 +373,11 @@ def fleet(answers: Sequence[HostAnswer]) -> None:
 def _host(answer: HostAnswer) -> dict[str, str]:
     from ..remote.fleet import Figures
 
-    if answer.error is not None:
-        return {"host": answer.host, "note": answer.error}
+    row = {"host": answer.host, "note": answer.error or ""}
+    if answer.error is not None and error_for(answer.exit_code) is not Unreliable:
+        return row
     figures = from_json(answer.result, Figures, answer.host)
-    row = {"host": answer.host, "form": figures.precision}
+    row |= {"form": figures.precision}
     if accuracy := figures.accuracy:
         row |= {"top-1 %": f"{accuracy.top1:.2f}", "photos": str(accuracy.images)}
         row |= {} if accuracy.drop is None else {"drop": f"{accuracy.drop:+.2f}"}

@@ -94,7 +94,8 @@ class ImageSet:
             unknown = sorted(set(self.classes) - set(names))
             raise BadInput(f"{self.root}: class {unknown[0]!r} is not among the network's {classes}: {', '.join(names[:8])} …")
         if self.classes and len(self.classes) != classes:
-            raise BadInput(f"{self.root}: {len(self.classes)} classes, but the network has {classes}.")
+            remedy = "To teach a network these: edgeeff fit --train PHOTOS."
+            raise BadInput(f"{self.root}: {len(self.classes)} classes, but the network has {classes}. {remedy}")
         if max(self.labels) >= classes:
             raise BadInput(
                 f"{self.root}: label {max(self.labels)} is out of range for a network with {classes} classes (0–{classes - 1})."

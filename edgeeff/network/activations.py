@@ -5,11 +5,10 @@ No torch here: the command line and target files are checked against the same ta
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ..errors import BadInput
+from ..errors import BadInput, suggestion
 
 Activation = str
 """The name of a row of the table. Names that come from outside are checked by `check` or `get`."""
@@ -67,6 +66,4 @@ def check(name: object, names: Collection[str], what: str = "activation") -> str
     """The name, which is one of `names`. Raises BadInput with the nearest of them if it is not; `what` is its key or option."""
     if isinstance(name, str) and name in names:
         return name
-    close = difflib.get_close_matches(str(name), names, 1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise BadInput(f"{what} {name!r}: expected one of {', '.join(names)}.{hint}")
+    raise BadInput(f"{what} {name!r}: expected one of {', '.join(names)}.{suggestion(str(name), names)}")

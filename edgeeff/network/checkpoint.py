@@ -58,10 +58,14 @@ class Conventions:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors under timm's names, which are those of `model.py`, and the conventions that the file states."""
+    """Tensors under timm's names, which are those of `model.py`, and the conventions that the file states.
+
+    `written` are the tensors under the file's own names.
+    """
 
     tensors: dict[str, Tensor]
     conventions: Conventions
+    written: dict[str, Tensor]
 
 
 class TimmPretrained(msgspec.Struct, frozen=True):
@@ -119,7 +123,8 @@ def read(source: str | Path, variant: Variant) -> Checkpoint:
     for name, tensor in _without_counters(tensors).items():
         if tensor.layout != torch.strided or tensor.is_meta or not tensor.is_floating_point():
             raise BadInput(f"{path}: {name} is of {tensor.dtype}, not a plain tensor of floating-point numbers.")
-    tensors, layout = _renamed(tensors, variant)
+    written = tensors
+    tensors, layout = _renamed(written, variant)
     if (classes := _classes(tensors)) is not None and not 1 <= classes <= MOST_CLASSES:
         raise BadInput(f"{path}: a classifier of {classes} classes, expected 1 to {MOST_CLASSES}.")
     conventions = Conventions(classes=classes).updated(_layout_conventions(layout, variant)).updated(stated)
@@ -128,7 +133,7 @@ def read(source: str | Path, variant: Variant) -> Checkpoint:
         if own.class_names and len(own.class_names) != classes:
             raise BadInput(f"{path}: damaged edgeeff metadata ({len(own.class_names)} names for {classes} classes).")
         conventions = conventions.updated(own)
-    return Checkpoint(tensors, conventions)
+    return Checkpoint(tensors, conventions, written)
 
 
 def load(
@@ -160,12 +165,13 @@ def load(
     )
     wanted, given = _without_counters(model.state_dict()), _without_counters(checkpoint.tensors)
     fresh: list[str] = []
+    head = (f"blocks.{len(variant.stages) - 1}.", f"{variant.head_conv.name}.", f"{variant.head_conv.bn}.", "classifier.")
     if classes is not None and classes != conventions.classes:
-        head = (f"blocks.{len(variant.stages) - 1}.", f"{variant.head_conv.name}.", f"{variant.head_conv.bn}.", "classifier.")
         given = {k: v for k, v in given.items() if not k.startswith("classifier.")}
         fresh = [k for k in wanted if k not in given and k.startswith(head)]
     if differences := _differences(given, wanted, fresh):
-        raise BadInput(f"{source}: not a checkpoint of {variant.name}: {', '.join(differences)}.{_fitting(given)}")
+        remedy = _remedy(checkpoint, variant, head)
+        raise BadInput(f"{source}: not a checkpoint of {variant.name}: {', '.join(differences)}.{remedy}")
     if bad := [k for k, v in given.items() if not torch.isfinite(v.float()).all()]:
         raise BadInput(f"{source}: {bad[0]} holds NaN or infinity.")
     if bad := [k for k, v in given.items() if k.endswith("running_var") and (v < 0).any()]:
@@ -188,7 +194,8 @@ def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A local file's tensors, and of safetensors the metadata."""
     with user_path(path, "read"):
         if not path.exists():
-            raise BadInput(f"{path}: no such checkpoint. Expected a .safetensors or .pth file, or hf-hub:owner/name.")
+            hub = f" For a model of the Hugging Face hub, give hf-hub:{path}." if len(path.parts) == 2 else ""
+            raise BadInput(f"{path}: no such checkpoint. Expected a .safetensors or .pth file, or hf-hub:owner/name.{hub}")
         with open_file(path, CHECKPOINT_BYTES) as file:
             if path.suffix != ".safetensors":
                 _refuse_compressed(path, file)
@@ -356,18 +363,22 @@ def _differences(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], fres
     return [f"{len(n)} {what} ({', '.join(n[:4])}{' …' if len(n) > 4 else ''})" for what, n in kinds.items() if n]
 
 
-def _fitting(tensors: dict[str, Tensor]) -> str:
-    """A hint that names the variants whose layers, but for the classifier, the tensors do fit; empty where there is none."""
-    shapes = {k: v.shape for k, v in tensors.items() if k.endswith("weight") and not k.startswith("classifier")}
-    blocks = {".".join(k.split(".")[:3]) for k in shapes if k.startswith("blocks.")}
-    names = []
-    for name, v in VARIANTS.items():
-        if blocks != {b.name for b in v.blocks()}:
-            continue
-        with torch.device("meta"):
-            theirs = {k: p.shape for k, p in create(v).named_parameters()}
-        if all(theirs.get(k) == shape for k, shape in shapes.items()) and len(shapes) > 0.8 * sum(
-            k.endswith("weight") for k in theirs
-        ):
-            names.append(name)
-    return f" It fits {' or '.join(names)}." if names else ""
+def _remedy(checkpoint: Checkpoint, wanted: Variant, head: tuple[str, ...]) -> str:
+    """The variants that a checkpoint fits whole, or what makes it fit the one that is wanted; empty where nothing is known."""
+    names = [name for name, v in VARIANTS.items() if _fits(checkpoint, v)]
+    if names:
+        return f" It fits {' or '.join(names)}. Give --variant {names[0]}."
+    if _fits(checkpoint, wanted, without=head):
+        return " It has no whole classifier, the rest fits: give --train, labelled photos that it learns one from."
+    return ""
+
+
+def _fits(checkpoint: Checkpoint, v: Variant, without: tuple[str, ...] = ()) -> bool:
+    """Whether a file's tensors are those of a variant; those that begin with one of `without` may be missing."""
+    given = _without_counters(_renamed(checkpoint.written, v)[0])
+    blocks = {".".join(k.split(".")[:3]) for k in given if k.startswith("blocks.")}
+    if not without and blocks != {b.name for b in v.blocks()}:  # which is known before a network is made
+        return False
+    with torch.device("meta"):
+        theirs = _without_counters(create(v, classes=checkpoint.conventions.classes or 1000).state_dict())
+    return not _differences(given, theirs, [k for k in theirs if k.startswith(without)] if without else [])

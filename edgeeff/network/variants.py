@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from ..errors import BadInput
+from ..errors import BadInput, suggestion
 from . import efficientnet
 from .architecture import Variant
 
@@ -25,8 +24,7 @@ def variant(name: str) -> Variant:
         if not -6 <= phi <= 7:
             raise BadInput(f"variant {name!r}: phi must lie between -6 and 7.")
         return efficientnet.compound(phi)
-    close = difflib.get_close_matches(key, VARIANTS, 1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = suggestion(key, VARIANTS, cutoff=0.5)
     raise BadInput(f"unknown variant {name!r}.{hint} Expected one of {', '.join(VARIANTS)} or phiX (such as phi0.5).")
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..bundle import Bundle, publish, replaceable
 from ..camera.options import CameraJob, CameraOptions
@@ -14,7 +14,7 @@ from ..camera.result import FrameLabel
 from ..camera.stats import CameraSummary
 from ..data.images import ImageSet
 from ..data.sources import Source
-from ..errors import BadInput, EdgeeffError
+from ..errors import BadInput, EdgeeffError, Unreliable
 from ..evaluation import labelled
 from ..files import working_folder
 from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob
@@ -125,7 +125,7 @@ def _there(job: B) -> B:
     return replace(job, bundle="bundle", trusted=tuple(_keys(job)))
 
 
-def _with_figures(answer: Json, bundle: Path, host: Host) -> Json:
+def _with_figures(answer: Any, bundle: Path, host: Host) -> Json:
     """What a verb answers of a bundle, with the path that it has here; raises BadInput where the figures are none."""
     from_json(answer, Figures, host.name)
     return {**answer, "bundle": str(bundle)}
@@ -144,7 +144,11 @@ def _read_bundle(
 
     def work(host: Host) -> Json:
         _require_same_machine(bundle, host)
-        return _with_figures(host.run(words, send), bundle.path, host)
+        try:
+            return _with_figures(host.run(words, send), bundle.path, host)
+        except Unreliable as error:
+            error.result = _with_figures(error.result, bundle.path, host)
+            raise
 
     return on_each(hosts, bundle.manifest.backend, work, progress)
 

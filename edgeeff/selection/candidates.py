@@ -9,7 +9,7 @@ from ..budget import Budget
 from ..errors import BudgetNotMet
 from ..job import PickJob, ProfileJob
 from ..measurement.benchmark import Metrics
-from ..network.architecture import Variant
+from ..network.architecture import ConvSpec, Variant
 from ..network.variants import expected_top1, grid
 from ..precision import Precision
 from ..records import to_json
@@ -18,6 +18,9 @@ from ..target import Target
 Accuracy = Callable[[Variant], float]
 LEAST_MB = 0.9
 """Of a file, for each million parameters: INT8 weights take a byte each, and batch norms, a few percent, become part of them."""
+LEAST_MS = 0.001
+"""Of latency, for each convolution that even --adapt leaves: those of every stage's first block, of stem, head and classifier. They
+run one after the other, and to start one takes a GPU's kernel, or a CPU's threads, more than a microsecond."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +108,30 @@ class Candidate:
         return self.forms[0] if self.forms else None
 
     def over(self, budget: Budget) -> list[str]:
-        """The limits it breaks, with its figures: those of its form that breaks the fewest."""
+        """The limits it breaks, with its figures: those of its form that breaks the fewest, or without one, what any needs."""
         static = budget.over({"gflops": self.gflops, "mparams": self.mparams})
-        return static + min((form.metrics.over(budget) for form in self.forms), key=len, default=[])
+        return static + min((form.metrics.over(budget) for form in self.forms), key=len, default=budget.over(self.least))
+
+    @property
+    def least(self) -> dict[str, float]:
+        """What the network costs at least, in any form, on any device."""
+        firsts = (block for block in self.variant.blocks() if block.index == 0)
+        convolutions = 3 + sum(isinstance(layer, ConvSpec) for block in firsts for layer in block.layers())
+        weights = LEAST_MB * self.mparams
+        return {"latency_ms": LEAST_MS * convolutions, "size_mb": weights, "memory_mb": weights}
 
     def require(self, budget: Budget) -> None:
-        """Raises BudgetNotMet where it is over, or where not even its smallest form can have a file as small as that."""
-        if broken := self.over(budget) + budget.over({"size_mb": LEAST_MB * self.mparams}):
-            v = self.variant
-            raise BudgetNotMet(f"{v.name} at {v.resolution} px needs {' and '.join(broken)}; the budget is {budget}.")
+        """Raises BudgetNotMet where it is over."""
+        if self.over(budget):
+            raise BudgetNotMet(f"{self.refusal(budget)} The budget is {budget}.")
+
+    def refusal(self, budget: Budget) -> str:
+        """What it needs of that which breaks the budget, in a sentence, and one more where seconds may have been meant."""
+        v, limit = self.variant, budget.latency_ms
+        least = "" if self.forms else "at least "
+        in_seconds = limit is not None and limit < self.least["latency_ms"]
+        hint = f" --latency is in milliseconds: for {limit:g} seconds, give {limit:g}s." if in_seconds else ""
+        return f"{v.name} at {v.resolution} px needs {least}{' and '.join(self.over(budget))}.{hint}"
 
     def share(self, budget: Budget) -> float:
         """How much of the scarcest thing in the budget its best form needs."""

@@ -173,8 +173,5 @@ def _expected_share(series: str, shape: float, known: list[tuple[str, float, flo
 
 def _refusal(candidates: Sequence[Candidate], budget: Budget) -> str:
     smallest = min(candidates, key=lambda c: PRIOR.shape(c.variant))
-    v = smallest.variant
-    return (
-        f"no variant fits {budget}: the smallest, {v.name} at {v.resolution} px, needs "
-        f"{' and '.join(smallest.over(budget))}. That budget, or a lower --resolution, would do."
-    )
+    remedy = " That budget, or a lower --resolution, would do." if smallest.forms else ""
+    return f"no variant fits {budget}. The smallest: {smallest.refusal(budget)}{remedy}"

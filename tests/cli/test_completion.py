@@ -53,4 +53,4 @@ def test_every_shell_has_a_script_that_it_can_read(run, shell: str) -> None:
 def test_another_shell_is_refused(run) -> None:
     done = run("completion", "powershell")
     assert done.returncode == 2
-    assert "invalid choice" in done.stderr
+    assert "expected one of bash, zsh, tcsh" in done.stderr

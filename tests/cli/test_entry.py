@@ -1,5 +1,6 @@
 """What the process prints, and where, and the exit code it ends with."""
 
+import argparse
 import errno
 import json
 import os
@@ -14,7 +15,7 @@ import pytest
 from edgeeff.cli import main
 from edgeeff.cli.commands import VERBS
 from edgeeff.cli.entry import EXTRAS
-from edgeeff.cli.options import parser
+from edgeeff.cli.options import parser, progress_of
 from edgeeff.errors import BudgetNotMet
 
 ROOT = Path(__file__).parents[2]
@@ -250,11 +251,38 @@ def test_the_version(run) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "edgeeff 0.1.0\n", "")
 
 
-def test_every_verb_takes_json_and_debug() -> None:
+def test_quiet_leaves_results_and_errors(verb: Verb, capfd) -> None:
+    def work(options: argparse.Namespace) -> object:
+        progress_of(options).say("a word on the way")
+        print("the result")
+        raise BudgetNotMet("p50 3 ms > 2")
+
+    for quiet, said in (([], "a word on the way\n"), (["--quiet"], "")):
+        verb(lambda: work(parser().parse_args(["targets", *quiet])))  # noqa: B023 (called within the loop)
+        assert main(["targets", *quiet]) == 3
+        assert capfd.readouterr() == ("the result\n", f"{said}edgeeff: p50 3 ms > 2\n")
+
+
+@pytest.mark.slow
+def test_bench_ends_with_its_own_code_where_its_measurement_is_not_sound(
+    fitted, brief, capfd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = ["bench", str(fitted[0]), "--rounds", "2", "--json"]
+    for reasons, code in ([], 0), (["other programs used 2 of 2 cores"], 9):
+        monkeypatch.setattr("edgeeff.measurement.latency.noise_reasons", lambda before, after: reasons)  # noqa: B023
+        assert main(bench) == code
+        out, err = capfd.readouterr()
+        told = json.loads(out)
+        assert told["latency_ms"]["p50"] > 0
+        assert told["disturbed"] == reasons
+        assert ("not a sound measurement, twice: other programs used 2 of 2 cores." in err) == bool(code)
+
+
+def test_every_verb_takes_json_quiet_and_debug() -> None:
     verbs = parser()._subparsers._group_actions[0].choices
     assert set(verbs) == set(VERBS)
     for verb in verbs.values():
-        assert {"--json", "--debug"} <= set(verb._option_string_actions)
+        assert {"--json", "--quiet", "--debug"} <= set(verb._option_string_actions)
 
 
 def test_help_imports_no_runtime() -> None:

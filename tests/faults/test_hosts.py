@@ -343,7 +343,12 @@ def test_what_a_host_says_is_shown_as_text(hostile: Hostile, far: Callable[..., 
     for rc in (3, 4, 5, 7, 8):
         far(poll=poll("", rc, lines=["edgeeff: x"]))
         hostile.refused(*bench, code=rc, words=("board: x",), name=rc)
-    for rc in (9, 77, -9, 255, 10**15):
+    far(poll=poll(json.dumps(BENCH), 9, lines=["edgeeff: x"]))
+    hostile.refused(*bench, code=9, words=("board: x",), name=9)
+    for output in ("", "{}", "[]", '{"precision": 8}'):
+        far(poll=poll(output, 9, lines=["edgeeff: x"]))
+        hostile.refused(*bench, code=2, words=("board: ",), name=(9, output))
+    for rc in (77, -9, 255, 10**15):
         far(poll=poll("", rc, lines=["edgeeff: x"]))
         hostile.refused(*bench, code=1, words=("board: ",), name=rc)
     for rc in ("1", "127", "255"):

@@ -9,7 +9,7 @@ from edgeeff.data.preprocess import Preprocess
 from edgeeff.network.checkpoint import save
 from edgeeff.network.model import create
 
-SOME = ("nan", "-inf", "1e309", "4ms", "", "9" * 5000, "1\n2", "\x1b[31m1")
+SOME = ("nan", "-inf", "1e309", "4 parsecs", "", "9" * 5000, "1\n2", "\x1b[31m1")
 NO_NUMBERS = (
     *SOME,
     "NaN",
@@ -29,6 +29,17 @@ NO_NUMBERS = (
     "-" + "9" * 5000,
     "1e" + "9" * 5000,
     "1\u202e",
+    "4mss",
+    "ms",
+    "4 4ms",
+    "4ms ",
+    "4  ms",
+    "nanms",
+    "1e309ms",
+    "1e400s",
+    "9" * 5000 + "s",
+    "٣ms",
+    "4m\u017f",  # a long s, which is an s in lower case
 )
 SOME_WHOLE = (*SOME, "1.5", "1e2", str(2**64))
 NO_WHOLE_NUMBERS = (*NO_NUMBERS, "1.5", "1e2", str(2**64))

@@ -269,6 +269,28 @@ def test_checkpoint_of_another_variant_is_refused_with_a_hint(tmp_path):
         load(tmp_path / "w.pth", variant("b0"))
 
 
+def test_only_a_variant_that_fits_whole_is_named(tmp_path):
+    """Blocks alone fit no variant: what is missing can be trained."""
+    tensors = {k: v for k, v in state(create("b0")).items() if k.startswith(("conv_stem", "bn1", "blocks"))}
+    torch.save(tensors, tmp_path / "backbone.pth")
+    with pytest.raises(BadInput) as refusal:
+        load(tmp_path / "backbone.pth", variant("b0"))
+    assert str(refusal.value).endswith(
+        "It has no whole classifier, the rest fits: give --train, labelled photos that it learns one from."
+    )
+    with pytest.raises(BadInput) as refusal:
+        load(tmp_path / "backbone.pth", variant("b1"))
+    assert "It fits" not in str(refusal.value)
+    assert load(tmp_path / "backbone.pth", variant("b0"), classes=10)[2]
+
+
+def test_weights_of_another_library_are_named_by_the_variant_that_they_fit(tmp_path):
+    theirs = renamed(create("b0"), torchvision_layers(("separable", *["mbconv"] * 6), B0))
+    torch.save(theirs, tmp_path / "w.pth")
+    with pytest.raises(BadInput, match=r"not a checkpoint of v2-s: .* It fits b0\. Give --variant b0\."):
+        load(tmp_path / "w.pth", variant("v2-s"))
+
+
 def test_other_class_count_gets_a_new_classifier(tmp_path):
     model = trained("phi-6", classes=9)
     torch.save(state(model), tmp_path / "w.pth")

@@ -112,7 +112,7 @@ def test_test_photos_that_occur_elsewhere_are_refused(digits: Path, run, tmp_pat
     ("options", "words"),
     [
         (("--hold-out", 1), ("--hold-out 1.0: expected a share",)),
-        (("--hold-out", "nan"), ("argument --hold-out: 'nan': expected a number",)),
+        (("--hold-out", "nan"), ("--hold-out: 'nan': expected a number",)),
         (("--hold-out", 0.0001), ("--hold-out 0.0001 of 300 photos", "Give more photos")),
         (("--hold-out", 0.5, "--test", "photos"), ("Give one of them",)),
         (("--test", "no/such"), ("no/such: no such folder",)),

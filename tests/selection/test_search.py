@@ -94,7 +94,7 @@ def test_a_static_limit_is_held_beside_latency(stopwatch, tmp_path: Path) -> Non
 
 
 def test_no_variant_fits_and_the_message_says_what_would(stopwatch, tmp_path: Path) -> None:
-    with pytest.raises(BudgetNotMet, match=r"no variant fits p50 ≤ 1 ms: the smallest, lite0 at 224 px, needs p50 3\.58 ms"):
+    with pytest.raises(BudgetNotMet, match=r"no variant fits p50 ≤ 1 ms\. The smallest: lite0 at 224 px needs p50 3\.58 ms"):
         pick(HOST, Budget(latency_ms=1), list(VARIANTS.values()), memory=tmp_path / "m")
 
 

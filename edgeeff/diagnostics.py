@@ -1,4 +1,5 @@
-"""What a fit's report shows beside the manifest: candidates, layers by time and by error, confusions, and the worst mistakes.
+"""What a fit's report shows beside the manifest: candidates, the training, layers by time and by error, each class, confusions, and
+the most confident errors.
 
 They are measured once, as a stage of the fit, and kept in the bundle, so that the report can be drawn again from it.
 """
@@ -25,6 +26,7 @@ from .export.onnx import module_path
 from .manifest import Manifest
 from .measurement.accuracy import NO_ANSWER, Gate
 from .measurement.latency import Latency
+from .network.train import Epoch
 from .network.variants import published
 from .precision import Precision
 from .quantization.layer_error import LayerError, compare
@@ -35,6 +37,7 @@ LAYERS = 15  # of each table
 PHOTOS = 8  # that layers are compared on
 MATRIX = 20  # classes; with more, the most frequent confusions are listed instead
 PAIRS = 15
+CLASSES = 20  # of a table: with more, those that are found worst
 MISTAKES = 12
 THUMBNAIL = 128  # pixels
 
@@ -102,11 +105,32 @@ class Confused:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How many photos are wrong, and of few classes the matrix (a row a label), of many the most frequent confusions."""
+    """How many photos are wrong, the most frequent confusions, and of few classes the matrix too (a row a label)."""
 
     wrong: int
     matrix: tuple[tuple[int, ...], ...] = ()
     pairs: tuple[Confused, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class in the shipped form's answers: its `photos`, how many of them are right, and how many photos `got` it as the answer.
+
+    Recall is `right` of `photos`, precision `right` of `got`.
+    """
+
+    label: int
+    photos: int
+    got: int
+    right: int
+
+    @property
+    def recall(self) -> float | None:
+        return 100 * self.right / self.photos if self.photos else None
+
+    @property
+    def precision(self) -> float | None:
+        return 100 * self.right / self.got if self.got else None
 
 
 @dataclass(frozen=True)
@@ -132,10 +156,17 @@ class Diagnostics:
     layer_errors: LayerErrors | None = None
     confusion: Confusion | None = None
     mistakes: tuple[Mistake, ...] = ()
+    by_class: tuple[ClassRow, ...] = ()
+    training: tuple[Epoch, ...] = ()
 
 
 def diagnose(
-    context: NetworkContext, outcome: Outcome, choice: Choice | None, manifest: Manifest, class_names: tuple[str, ...]
+    context: NetworkContext,
+    outcome: Outcome,
+    choice: Choice | None,
+    manifest: Manifest,
+    class_names: tuple[str, ...],
+    training: tuple[Epoch, ...],
 ) -> Diagnostics:
     """Run the shipped file once more, layer by layer, and look at the photos it is wrong about."""
     gate, step = context.gate, context.gate.reports.index(outcome.shipped.report)
@@ -149,6 +180,8 @@ def diagnose(
         layer_errors=layer_errors(outcome) if outcome.shipped.precision.quantized else None,
         confusion=None if labels is None else confusion(labels, predicted, manifest.classes),
         mistakes=mistakes(gate, step),
+        by_class=() if labels is None else class_rows(labels, predicted),
+        training=training,
     )
 
 
@@ -176,13 +209,20 @@ def confusion(labels: NDArray[Any], predicted: NDArray[Any], classes: int) -> Co
     """What was mistaken for what. `labels` and `predicted` are `(N,)` integers; photos without an answer are wrong, and no more."""
     wrong, answered = int((labels != predicted).sum()), predicted != NO_ANSWER
     labels, predicted = labels[answered], predicted[answered]
-    if classes <= MATRIX:
-        matrix = np.zeros((classes, classes), int)
+    matrix = np.zeros((classes, classes) if classes <= MATRIX else (0, 0), int)
+    if matrix.size:
         np.add.at(matrix, (labels, predicted), 1)
-        return Confusion(wrong, matrix=tuple(tuple(row) for row in matrix.tolist()))
     counts = Counter((int(a), int(b)) for a, b in zip(labels, predicted, strict=True) if a != b)
     pairs = (Confused(a, b, n, int((labels == a).sum())) for (a, b), n in counts.most_common(PAIRS))
-    return Confusion(wrong, pairs=tuple(pairs))
+    return Confusion(wrong, matrix=tuple(tuple(row) for row in matrix.tolist()), pairs=tuple(pairs))
+
+
+def class_rows(labels: NDArray[Any], predicted: NDArray[Any]) -> tuple[ClassRow, ...]:
+    """The classes with photos, those whose photos are least often right first; of many classes only the first of these."""
+    photos, right = np.bincount(labels), np.bincount(labels, weights=labels == predicted)
+    got = np.bincount(predicted[predicted != NO_ANSWER], minlength=len(photos))
+    rows = [ClassRow(i, int(photos[i]), int(got[i]), int(right[i])) for i in map(int, np.flatnonzero(photos))]
+    return tuple(sorted(rows, key=lambda row: (row.recall or 0.0, -row.photos))[:CLASSES])
 
 
 def layer_times(context: NetworkContext, outcome: Outcome) -> LayerTimes:

@@ -38,13 +38,14 @@ def write(context: NetworkContext, made: Made) -> Bundle:
     """The bundle, complete, in the stage cache."""
     manifest = describe(context, made)
     context.progress.say("diagnose the shipped file and draw the report")
-    diagnostics = diagnose(context, made.outcome, made.choice, manifest, made.weights.class_names)
+    weights = made.weights
+    diagnostics = diagnose(context, made.outcome, made.choice, manifest, weights.class_names, weights.history)
     folder = context.cache.scratch("bundle")
     (folder / DIAGNOSTICS).write_text(dump_json(diagnostics), encoding="utf-8")
     (folder / REPORT).write_text(html.render(manifest, diagnostics), encoding="utf-8")
     (folder / sbom.NAME).write_text(dump_json(sbom.bill()), encoding="utf-8")
     (folder / job_file.NAME).write_text(job_file.dump(context.job, Path(context.job.out).resolve()), encoding="utf-8")
-    return bundle.write(folder, made.outcome.files, made.weights.class_names, made.outcome.golden, manifest)
+    return bundle.write(folder, made.outcome.files, weights.class_names, made.outcome.golden, manifest)
 
 
 def publish(context: Context, made: Bundle) -> Bundle:

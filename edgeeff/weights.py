@@ -18,8 +18,9 @@ from .network import checkpoint, distributed
 from .network.architecture import Variant
 from .network.model import EfficientNet, create, predict
 from .network.swap import swapped
-from .network.train import Recipe, train
+from .network.train import Epoch, Recipe, train
 from .network.variants import expected_top1, published
+from .records import dump_json, read_json
 from .selection.candidates import Accuracy
 
 
@@ -27,13 +28,14 @@ from .selection.candidates import Accuracy
 class Weights:
     """A trained network, how its photos are prepared, and its class names, where they are known.
 
-    `usual` is how they would be prepared without --crop, where that was given.
+    `usual` is how they would be prepared without --crop, where that was given. `history` is that of a network trained here.
     """
 
     model: EfficientNet
     preprocess: Preprocess
     class_names: tuple[str, ...]
     usual: Preprocess | None = None
+    history: tuple[Epoch, ...] = ()
 
     @property
     def variant(self) -> Variant:
@@ -118,12 +120,14 @@ def _trained(context: Context, v: Variant, start: Weights) -> Weights:
     def make(folder: Path) -> None:
         state = context.cache.root / f"{activation}-training.pt"
         arguments = (start.model, start.preprocess, training, recipe, state)
-        result = distributed.together(train, *arguments, progress=context.progress)
+        result, history = distributed.together(train, *arguments, progress=context.progress)
         checkpoint.save(result, folder / "weights.safetensors", start.preprocess, training.classes)
+        (folder / "history.json").write_text(dump_json(history), encoding="utf-8")
 
-    weights = context.cache.once(f"{activation}-weights", make) / "weights.safetensors"
-    model = checkpoint.load(weights, v.at(start.model.variant.resolution))[0]
-    return replace(start, model=model, class_names=training.classes)
+    trained = context.cache.once(f"{activation}-weights", make)
+    model = checkpoint.load(trained / "weights.safetensors", v.at(start.model.variant.resolution))[0]
+    history = tuple(read_json(trained / "history.json", list[Epoch]))
+    return replace(start, model=model, class_names=training.classes, history=history)
 
 
 def read_labels(path: str | Path | None, classes: int) -> tuple[str, ...]:

@@ -58,10 +58,17 @@ class Recipe:
         return cls(40 if epochs is None else epochs, 3e-3 if lr is None else lr, flip=flip, seed=seed)
 
 
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch came to: the mean of its batches' losses, which the network is trained on, with smoothed labels."""
+
+    loss: float
+
+
 def train(
     model: EfficientNet, preprocess: Preprocess, images: ImageSet, recipe: Recipe, checkpoint: Path, *, progress: Progress = SILENT
-) -> EfficientNet:
-    """Train on all of `images`; returns the averaged network, in eval mode. `checkpoint` stores the state between epochs.
+) -> tuple[EfficientNet, list[Epoch]]:
+    """Train on all of `images`; returns the averaged network, in eval mode, and its epochs. `checkpoint` stores the state between.
 
     Raises EdgeeffError where the loss becomes infinite or NaN.
     """
@@ -72,9 +79,11 @@ def train(
     learner.averaged.eval()
     model.set_stochastic_depth(recipe.stochastic_depth)
     batches = max(1, len(images) // recipe.batch)
-    done = 0
+    history: list[Epoch] = []
     if checkpoint.exists():
-        done = int(learner.resume(checkpoint)["epochs"])
+        history = [Epoch(loss) for loss in learner.resume(checkpoint)["losses"]]
+    done = len(history)
+    if done:
         progress.say(f"train: resumed after epoch {done} of {recipe.epochs}")
     replica = parallel.replicate(student)
     start = time.monotonic()
@@ -91,11 +100,12 @@ def train(
         mean = sum(parallel.total(losses)) / len(losses) / parallel.world()
         if not math.isfinite(mean):
             raise EdgeeffError(f"training diverged in epoch {epoch + 1}: the loss is {mean}. Lower --lr (now {recipe.lr:g}).")
+        history.append(Epoch(mean))
         if parallel.rank() == 0:
-            learner.save(checkpoint, {"epochs": epoch + 1})
+            learner.save(checkpoint, {"losses": [each.loss for each in history]})
         left = (time.monotonic() - start) / (epoch + 1 - done) * (recipe.epochs - epoch - 1)
         progress.say(f"epoch {epoch + 1}/{recipe.epochs}: loss {mean:.3f}, {left / 60:.1f} min left")
-    return learner.averaged.model.eval()
+    return learner.averaged.model.eval(), history
 
 
 def training_resolution(resolution: int) -> int:

@@ -29,7 +29,7 @@ class Stop(Exception):
 
 
 def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(images: ImageSet, tmp_path: Path) -> None:
-    whole = train(network(), PREPROCESS, images, RECIPE, tmp_path / "whole.pt")
+    whole, epochs = train(network(), PREPROCESS, images, RECIPE, tmp_path / "whole.pt")
 
     class Interrupting:
         def say(self, line: str) -> None:
@@ -41,9 +41,11 @@ def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(image
 
     with pytest.raises(Stop):
         train(network(), PREPROCESS, images, RECIPE, tmp_path / "halves.pt", progress=Interrupting())
-    halves = train(network(), PREPROCESS, images, RECIPE, tmp_path / "halves.pt")
+    halves, resumed = train(network(), PREPROCESS, images, RECIPE, tmp_path / "halves.pt")
     for a, b in zip(whole.state_dict().values(), halves.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b)
+    assert resumed == epochs
+    assert len(epochs) == RECIPE.epochs
 
 
 def test_training_learns(images: ImageSet, tmp_path: Path) -> None:
@@ -56,9 +58,11 @@ def test_training_learns(images: ImageSet, tmp_path: Path) -> None:
         def track(self, items, label, total):
             return items
 
-    train(network(), PREPROCESS, images, Recipe(epochs=6, lr=3e-3, batch=25, flip=False), tmp_path / "t.pt", progress=Listening())
+    recipe = Recipe(epochs=6, lr=3e-3, batch=25, flip=False)
+    _, epochs = train(network(), PREPROCESS, images, recipe, tmp_path / "t.pt", progress=Listening())
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines]
     assert losses[-1] < losses[0]
+    assert losses == pytest.approx([epoch.loss for epoch in epochs], abs=5e-4)  # the lines have three decimals
 
 
 def test_divergence_is_said_plainly(images: ImageSet, tmp_path: Path) -> None:

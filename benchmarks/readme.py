@@ -118,8 +118,9 @@ def render() -> str:
         "(`python benchmarks/run.py predicted predicted-onnxruntime`; ONNX Runtime's were measured once each, not twice):",
         predictions(),
         f"**On another host** (`python benchmarks/run.py --on USER@HOST remote`): {remote()}",
-        "**On a camera**: V2-B0 from a frame to its label (`python benchmarks/run.py camera clients overload`). Ages are in ms "
-        "from the decoded frame to the label, ten frames a second, and contain its conversion to BGR. The ratio is decoding + age "
+        "**On a camera**: V2-B0 from a frame to its label (`python benchmarks/run.py camera clients overload`). "
+        "End-to-end latencies are in ms from the decoded frame to the label, ten frames a second, and contain its conversion to "
+        "BGR. The ratio is decoding + latency "
         "against the same work alone at the same pace, one thing after the other, in turn five times:",
         cameras(),
         overload(),
@@ -284,7 +285,8 @@ def remote() -> str:
 
 def cameras() -> str:
     lines = [
-        "| source | age p50 | p90 | p99 | waiting | inference | decoding alone | conversion alone | inference alone | ratio |",
+        "| source | end to end p50 | p90 | p99 | waiting | inference | decoding alone | conversion alone | inference alone | "
+        "ratio |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, r in load("camera")["measured"]["ages"].items():
@@ -311,8 +313,9 @@ def overload() -> str:
         f"memory went from {memory[0]} to {memory[-1]} MB. Two cameras of 30 and 60 frames a second got "
         f"{' and '.join(str(n) for n in measured['sharing'].values())} labels. With 100 clients of the page, of which "
         f"{steady['visits_a_second']:.0f} a second leave and come, on the same two cores, a camera of 30 frames a second kept "
-        f"{100 * steady['ratio']:.0f}% of its labels a second, {steady['age_ratio']:.2f} times as old; one that the model cannot "
-        f"follow kept {100 * eager['ratio']:.0f}% ({100 * eager['ratio_p10']:.0f} to {100 * eager['ratio_p90']:.0f}). "
+        f"{100 * steady['ratio']:.0f}% of its labels a second, with {steady['age_ratio']:.2f} times their latency; "
+        f"one that the model cannot follow kept {100 * eager['ratio']:.0f}% "
+        f"({100 * eager['ratio_p10']:.0f} to {100 * eager['ratio_p90']:.0f}). "
         f"A V4L2 camera, Linux' virtual one in an emulated machine (`run.py v4l2`), gave {virtual['640×360']['frames']} frames in "
         f"25 seconds, and labels again {virtual['unplugged for 20 s']['outages'][0]:.0f} seconds after it was unplugged for 20."
     )

@@ -52,7 +52,7 @@ KINDS: dict[str, Kind] = {
         metavar="MS",
     ),
     "fps": Kind("frames per second", "device", "frames a second, at least, with many in flight", "at least"),
-    "gflops": Kind("GFLOPs", "network", "billions of multiply-adds", decimals=2),
+    "gflops": Kind("GMACs", "network", "billions of multiply-adds (GMACs), which many call FLOPs", decimals=2),
     "mparams": Kind("M parameters", "network", "millions of parameters", decimals=2),
     "size_mb": Kind("MB", "file", "megabytes of the compiled file"),
     "memory_mb": Kind("MB of memory", "device", "megabytes that a process needs at most to load and run it"),

@@ -209,10 +209,9 @@ def _explain(shipped: EngineRecord, engines: list[EngineRecord], source: Bundle)
     base, budget, latency = engines[0], source.manifest.budget, shipped.latency_ms
     assert latency is not None
     assert base.latency_ms is not None
-    speed, (low, high) = ratio(base.latency_ms, latency)
     parts = [
         f"Ship {shipped.precision}: p{budget.percentile} {latency.at(budget.percentile):.2f} ms ({budget}), "
-        f"{speed:.2f}× ({low:.2f} to {high:.2f}) as fast as the float32 engine.",
+        f"{ratio(base.latency_ms, latency)} as fast as the float32 engine.",
         _accuracy(shipped.accuracy, shipped.difference),
     ]
     integers = [e for e in engines if e.precision.quantized]
@@ -229,7 +228,4 @@ def _accuracy(report: StepReport | None, difference: float | None) -> str:
             f"To the golden photos it answers as its graph did, which passed the gate (off by {difference:.3f} standard "
             "deviations); with --val DIR its accuracy is measured here."
         )
-    if report.drop is None or report.drop_ci is None:
-        return ""
-    low, high = report.drop_ci
-    return f"Top-1 {report.top1:.2f}, drop {report.drop:+.2f} points ({low:+.2f} to {high:+.2f})."
+    return "" if report.top1 is None else f"Top-1 {report.top1:.2f}, {report.change}."

@@ -89,14 +89,14 @@ class CameraJob(BundleJob):
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Where `edgeeff camera` sends labels and frames beside the terminal, and the age that it checks at the end."""
+    """Where `edgeeff camera` sends labels and frames beside the terminal, and the end-to-end latency that it checks at the end."""
 
     output: str | None = option(None, metavar="FILE", help="append a JSON line for each frame")
     mqtt: str | None = option(
         None, metavar="[USER:PASSWORD@]HOST[:PORT]/TOPIC", help="publish a JSON message for each frame to an MQTT broker"
     )
     web: str | None = option(
-        None, metavar="[HOST:]PORT", help="show frame, label and ages in a browser; other hosts need the token printed"
+        None, metavar="[HOST:]PORT", help="show frame, label and latency in a browser; other hosts need the token printed"
     )
     collect: str | None = option(None, metavar="DIR", help="keep frames whose most likely class is uncertain, one a second at most")
     uncertain: float = option(0.6, metavar="P", unit="share", help="probability below which a frame is uncertain (default 0.6)")
@@ -104,5 +104,9 @@ class OutputOptions:
         500.0, parse=parse_positive, metavar="MB", unit="MB", help="megabytes that DIR may hold (default 500)"
     )
     budget_ms: float | None = option(
-        None, parse=parse_positive, metavar="MS", unit="ms", help="age that the labels' p90 has to stay under; exit code 3 if not"
+        None,
+        parse=parse_positive,
+        metavar="MS",
+        unit="ms",
+        help="end-to-end latency that 90%% of the labels have to stay under; exit code 3 if not",
     )

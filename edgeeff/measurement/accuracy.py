@@ -56,6 +56,17 @@ class StepReport:
     refusal: str = ""
 
     @property
+    def change(self) -> str:
+        """What top-1 lost or gained against the float model, with the interval, in words; empty without labels."""
+        if self.drop is None or self.drop_ci is None:
+            return ""
+        gain = round(self.drop, 2) < 0
+        word, points, (low, high) = (
+            ("gain", -self.drop, sorted(-end for end in self.drop_ci)) if gain else ("drop", self.drop, self.drop_ci)
+        )
+        return f"{word} {abs(points):.2f} points ({low:+.2f} to {high:+.2f})"
+
+    @property
     def loss(self) -> float:
         """What is lost against the float model: points of top-1, without labels of agreement."""
         return 100 - self.agreement if self.drop is None else self.drop

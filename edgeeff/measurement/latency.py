@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,10 +90,26 @@ def measure(
     return LatencyRun({name: _summary(blocks[name], first[name]) for name in candidates}, before, after, tuple(reasons))
 
 
-def ratio(slow: Latency, fast: Latency) -> tuple[float, tuple[float, float]]:
-    """How many times faster, and its 95% interval, from the rounds in which both ran."""
+class Speedup(NamedTuple):
+    """How many `times` as fast, and the 95% interval."""
+
+    times: float
+    ci: tuple[float, float]
+
+    def __str__(self) -> str:
+        return f"{self.times:.2f}× ({self.ci[0]:.2f} to {self.ci[1]:.2f})"
+
+
+def ratio(slow: Latency, fast: Latency) -> Speedup:
+    """How many times faster: the median over the rounds, in each of which both ran."""
     ratios = np.array(slow.rounds) / np.array(fast.rounds)
-    return float(np.median(ratios)), _interval(ratios)
+    return Speedup(float(np.median(ratios)), _interval(ratios))
+
+
+def speedups(latencies: Sequence[Latency], references: Sequence[bool]) -> list[Speedup]:
+    """How many times as fast each is as the fastest of the `references` by its median; nothing where there are none."""
+    slow = [latency for latency, is_reference in zip(latencies, references, strict=True) if is_reference]
+    return [ratio(min(slow, key=lambda each: each.p50), latency) for latency in latencies] if slow else []
 
 
 def _interleaved(

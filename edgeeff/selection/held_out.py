@@ -55,6 +55,5 @@ def _sentences(report: StepReport, differs: bool, validation: StepReport) -> str
 
 
 def _loss(report: StepReport) -> str:
-    if report.drop is None or report.drop_ci is None:
-        return f"{report.agreement:.2f}% keep the float model's label"
-    return f"top-1 {report.top1:.2f}, drop {report.drop:+.2f} points ({report.drop_ci[0]:+.2f} to {report.drop_ci[1]:+.2f})"
+    kept = f"{report.agreement:.2f}% keep the float model's label"
+    return kept if report.top1 is None else f"top-1 {report.top1:.2f}, {report.change}"

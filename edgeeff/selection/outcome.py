@@ -136,10 +136,9 @@ def _explain(shipped: Sibling, siblings: Sequence[Sibling], notes: Sequence[str]
     """Why this form ships, in a few sentences."""
     form, latency = shipped.form, shipped.metrics.latency
     base = min((s for s in siblings if s.form.precision is Precision.FLOAT32), key=lambda s: s.metrics.latency.p50)
-    speed, (low, high) = ratio(base.metrics.latency, latency)
     parts = [
         f"Ship {form.precision}: p{budget.percentile} {milliseconds(latency.at(budget.percentile))} ({budget}), "
-        f"{speed:.2f}× ({low:.2f} to {high:.2f}) as fast as the best float32 "
+        f"{ratio(base.metrics.latency, latency)} as fast as the best float32 "
         f"({base.form.runtime}, p50 {milliseconds(base.metrics.latency.p50)})",
         _accuracy(form, gate),
     ]
@@ -151,13 +150,10 @@ def _explain(shipped: Sibling, siblings: Sequence[Sibling], notes: Sequence[str]
 
 def _accuracy(form: Form, gate: Gate) -> str:
     report = form.report
-    if report.drop is None or report.drop_ci is None:
+    if report.top1 is None:
         return f"; {report.agreement:.2f}% of {report.images} photos keep the float model's label.{worst_class(report)}"
     balanced = "" if report.balanced is None else f" (mean of the classes {report.balanced:.2f})"
-    text = (
-        f"; top-1 {report.top1:.2f}{balanced}, drop {report.drop:+.2f} points "
-        f"({report.drop_ci[0]:+.2f} to {report.drop_ci[1]:+.2f}), allowed {gate.max_drop:g}."
-    )
+    text = f"; top-1 {report.top1:.2f}{balanced}, {report.change}, allowed {gate.max_drop:g}."
     if report.passed and not report.proven:
         more = f"about {report.needed} would" if report.needed else "no number would at this drop"
         text += f" {report.images} photos cannot prove that the drop stays within it: {more}."

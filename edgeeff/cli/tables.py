@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import Unreliable, error_for, printable
+from ..measurement.latency import speedups
 from ..precision import Precision
 from ..records import from_json
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ..backends.tensorrt import Layer
     from ..camera.stats import CameraSummary
     from ..compilation import Compilation
@@ -23,59 +26,138 @@ if TYPE_CHECKING:
     from ..measurement.benchmark import Metrics
     from ..network.architecture import Variant
     from ..pipeline import Fit
-    from ..quantization.forms import Form
     from ..quantization.layer_error import LayerError
     from ..remote.fleet import HostAnswer
     from ..selection.candidates import Candidate, FormKey
     from ..selection.latency_model import LatencyModel
-    from ..selection.outcome import Sibling
     from ..selection.search import Choice
     from ..target import Target
     from .doctor import Finding as Examined
 
 
 SMALLER = ["px", "parts out"]  # columns that say how a network was made smaller
+SPEED = ["speed", "95% of speed"]
+GAP = 2  # characters between columns
+VERDICTS = {
+    **dict.fromkeys(("yes", "ok", "passed"), "green"),
+    **dict.fromkeys(("NO", "ERROR", "!", "missed the gate"), "bold red"),
+    "warning": "yellow",
+}
+JUDGING = ("passed", "proven", "outcome", "")  # columns whose cells have the colours of VERDICTS
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", marked: int | None = None) -> None:
-    """Print rows under their columns; the `marked` one is bold, with an arrow in front. First column left, the others right."""
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    title: str = "",
+    marked: int | None = None,
+    spare: Sequence[str] = (),
+    prose: Sequence[str] = (),
+) -> None:
+    """Print rows under their columns; the `marked` one is bold, with an arrow in front. The first column is left-aligned.
+
+    On a terminal that is too narrow, the columns of `spare` are left out, the first of them first. Cells are whole, but for those
+    of `prose` columns, which are left-aligned and continue on the next line, between words.
+    """
     rows = [[printable(cell) for cell in row] for row in rows]
-    if marked is not None:
-        columns = ["", *columns]
-        rows = [["→" if i == marked else "", *row] for i, row in enumerate(rows)]
-    left = 2 if marked is not None else 1
     if not sys.stdout.isatty():
-        widths = [max(len(r[i]) for r in [columns, *rows]) for i in range(len(columns))]
-        if title:
-            print(title)
-        for row in [columns, *rows]:
-            print(
-                "  ".join(
-                    cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-                ).rstrip()
-            )
+        _plain(columns, rows, title, marked, {columns[0], *prose})
         return
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
-    grid = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold")
+    console = Console(markup=False, emoji=False, highlight=False)  # a name may look like markup
+    room = console.width - (1 + GAP if marked is not None else 0)
+    shown, names = list(columns), {*prose}
+    widths = _widths(shown, rows, names, room)
+    for column in spare:
+        if widths is not None:
+            break
+        if column in shown:
+            i = shown.index(column)
+            shown, rows = _without(shown, i), [_without(row, i) for row in rows]
+            widths = _widths(shown, rows, names, room)
+    widths = widths or _widths(shown, rows, {*shown}, room)  # where nothing else helps, between the words of names
+    console.print(_grid(shown, rows, widths, title, marked, {columns[0], *prose}))
+    if absent := [column for column in columns if column not in shown]:
+        console.print(f"not shown in {console.width} columns: {', '.join(absent)}", style="dim")
+
+
+def _without(cells: Sequence[str], i: int) -> list[str]:
+    return [*cells[:i], *cells[i + 1 :]]
+
+
+def _plain(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str, marked: int | None, left: Collection[str]) -> None:
+    """All of a table, for a file or another program."""
+    arrows = ["", *("→" if i == marked else "" for i in range(len(rows)))] if marked is not None else [None] * (1 + len(rows))
+    lines = [columns, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    if title:
+        print(title)
+    for arrow, line in zip(arrows, lines, strict=True):
+        cells = [c.ljust(w) if name in left else c.rjust(w) for c, w, name in zip(line, widths, columns, strict=True)]
+        print("  ".join(cells if arrow is None else [arrow.ljust(1), *cells]).rstrip())
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], prose: Collection[str], room: int) -> list[int] | None:
+    """Each column's width in a terminal of so much `room`, the widest narrowed first; None where they do not fit.
+
+    Titles, and the cells of `prose` columns, may continue on the next line, but no word may.
+    """
+    from rich.cells import cell_len
+
+    def longest(texts: Iterable[str]) -> int:
+        return max(map(cell_len, texts), default=0)
+
+    widths, least = [], []
     for i, column in enumerate(columns):
-        grid.add_column(column, justify="left" if i < left else "right")
+        cells = [row[i] for row in rows]
+        parts = [word for cell in cells for word in cell.split()] if column in prose else cells
+        widths.append(longest([column, *cells]))
+        least.append(longest([*column.split(), *parts]))
+    for _ in range(sum(widths) + GAP * (len(widths) - 1) - room):
+        widest = max(range(len(widths)), key=lambda i: (widths[i] > least[i], widths[i]))
+        if widths[widest] <= least[widest]:
+            return None
+        widths[widest] -= 1
+    return widths
+
+
+def _grid(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    widths: Sequence[int] | None,
+    title: str,
+    marked: int | None,
+    left: Collection[str],
+) -> Table:
+    """The table as rich draws it; `widths` None: within the terminal, whatever has to be broken."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+    grid.title, grid.title_justify, grid.title_style = title or None, "left", "bold"
+    if marked is not None:
+        grid.add_column("", width=1)
+    for i, column in enumerate(columns):
+        grid.add_column(column, justify="left" if column in left else "right", overflow="fold", width=widths[i] if widths else None)
     for i, row in enumerate(rows):
-        grid.add_row(*row, style="bold" if i == marked else None)
-    Console(markup=False, emoji=False).print(grid)  # a name may look like markup
+        cells = [Text(c, VERDICTS.get(c, "") if column in JUDGING else "") for c, column in zip(row, columns, strict=True)]
+        arrow = [Text("→" if i == marked else "")] if marked is not None else []
+        grid.add_row(*arrow, *cells, style="bold" if i == marked else None)
+    return grid
 
 
 def cameras(summary: CameraSummary) -> None:
-    """Frames and labels of each source, and how old its labels were."""
+    """Frames and labels of each source, and its end-to-end latency."""
     columns = [
         "source",
         "frames",
         "labels",
         "dropped",
         "fps",
-        "age p50 ms",
+        "p50 ms",
         "p90",
         "p99",
         "waiting",
@@ -85,16 +167,17 @@ def cameras(summary: CameraSummary) -> None:
     ]
     rows = []
     for r in summary.sources:
-        ages = [f"{ms:.1f}" if ms is not None else "" for ms in (r.age_ms.p50, r.age_ms.p90, r.age_ms.p99)]
+        latency = [f"{ms:.1f}" if ms is not None else "" for ms in (r.age_ms.p50, r.age_ms.p90, r.age_ms.p99)]
         parts = [f"{part.p50:.1f}" if part.p50 is not None else "" for part in r.parts_ms.values()]
         outages = f"{len(r.outages)}, {sum(r.outages):.0f} s" if r.outages else "none"
-        rows.append([r.source, str(r.frames), str(r.labels), str(r.dropped), f"{r.fps:.1f}", *ages, *parts, outages])
+        rows.append([r.source, str(r.frames), str(r.labels), str(r.dropped), f"{r.fps:.1f}", *latency, *parts, outages])
     temperature = f", {summary.temperature:.0f} °C" if summary.temperature else ""
     medians = [r.age_ms.p50 or 0.0 for r in summary.sources]
-    oldest = medians.index(max(medians)) if len(medians) > 1 else None
-    marked = "" if oldest is None else "; the oldest labels marked"
-    title = f"{summary.seconds:.0f} s{temperature}; waiting, inference and output are medians in ms{marked}"
-    table(columns, rows, title=title, marked=oldest)
+    slowest = medians.index(max(medians)) if len(medians) > 1 else None
+    marked = "" if slowest is None else "; the slowest source marked"
+    title = f"{summary.seconds:.0f} s{temperature}; end-to-end latency, and the medians of its parts in ms{marked}"
+    spare = ["waiting", "output", "p90", "inference", "dropped", "outages", "frames"]
+    table(columns, rows, title=title, marked=slowest, spare=spare)
 
 
 def cameras_elsewhere(answers: Sequence[HostAnswer]) -> None:
@@ -126,11 +209,13 @@ def steps(reports: Sequence[StepReport], *, shipped: str, photos: str = "photos"
             rows.append([r.step, f"{r.agreement:.2f}", passed])
             continue
         drop = [f"{r.drop:+.2f}", f"{r.drop_ci[0]:+.2f} … {r.drop_ci[1]:+.2f}"] if i else ["", ""]
-        proven = "yes" if r.proven else f"with ~{r.needed} photos" if r.needed else "no"
+        proven = "yes" if r.proven else f"~{r.needed} photos" if r.needed else "no"
         agreement, proven = (f"{r.agreement:.2f}", proven) if i else ("", "")
         rows.append([r.step, f"{r.top1:.2f}", f"{r.top5:.2f}", *drop, agreement, passed, proven])
     marked = next((i for i, r in enumerate(reports) if r.step == shipped), None)
-    table(columns, rows, title=f"accuracy on {reports[0].images} {photos}", marked=marked)
+    gained = "; a negative drop is a gain" if any((r.drop or 0) < 0 for r in reports) else ""
+    spare = ["top-5 %", "agreement %", "95% interval", "proven"] if labelled else []
+    table(columns, rows, title=f"accuracy on {reports[0].images} {photos}{gained}", marked=marked, spare=spare)
     by_class(reports)
 
 
@@ -143,17 +228,13 @@ def by_class(reports: Sequence[StepReport]) -> None:
     for r in reports:
         if r.worst_class or uneven:
             w = r.worst_class
-            worst = [_short(w.name), str(w.photos), f"{w.before:.2f}", f"{w.after:.2f}", f"{w.drop:+.2f}"] if w else [""] * 5
+            worst = [w.name, str(w.photos), f"{w.before:.2f}", f"{w.after:.2f}", f"{w.drop:+.2f}"] if w else [""] * 5
             rows.append([r.step, *worst, *([f"{r.balanced or 0:.2f}"] if uneven else [])])
     if rows:
         columns = ["step", "class", "photos", "float %", "now %", "drop", *(["mean %"] if uneven else [])]
         mean = "; mean of all" if uneven else ""
-        table(columns, rows, title=f"the class that loses most, of those with {LEAST_PHOTOS} photos or more{mean}")
-
-
-def _short(name: str, most: int = 12) -> str:
-    """A name that a person chose, as a cell: not long."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+        title = f"the class that loses most, of those with {LEAST_PHOTOS} photos or more{mean}"
+        table(columns, rows, title=title, spare=["float %", "photos"], prose=["class"])
 
 
 def ladder(attempts: Sequence[AttemptRecord]) -> None:
@@ -165,7 +246,7 @@ def ladder(attempts: Sequence[AttemptRecord]) -> None:
         outcome = a.note or ("passed" if a.passed else "missed the gate")
         rows.append([a.remedy, a.activation, *_smaller(a, resized), drop, agreement, f"{a.seconds:.0f}", outcome])
     columns = ["strategy", "activation", *SMALLER[: 2 * resized], "drop", "agreement %", "seconds", "outcome"]
-    table(columns, rows, title="strategies for INT8")
+    table(columns, rows, title="strategies for INT8", spare=["seconds", "agreement %", "activation"], prose=["outcome"])
 
 
 def layers(errors: Sequence[LayerError]) -> None:
@@ -179,7 +260,8 @@ def layers(errors: Sequence[LayerError]) -> None:
             [e.layer, str(e.bits), kept, f"{e.largest:.2f}", f"{e.outliers:.3f}", f"{e.arrives:.2f}", f"{e.leaves:.2f}", bar]
         )
     columns = ["layer", "bits", "range kept", "largest", "outliers %", "error in %", "error out %", "adds"]
-    table(columns, rows, title="layers by the error they add (squared, of the float signal's power)")
+    title = "layers by the error they add (squared, of the float signal's power)"
+    table(columns, rows, title=title, spare=["bits", "largest", "outliers %", "error in %", "error out %", "range kept"])
 
 
 def fit(result: Fit) -> None:
@@ -193,7 +275,7 @@ def fit(result: Fit) -> None:
     if len(manifest.ladder) > 1:
         ladder(manifest.ladder)
     if outcome.siblings:
-        siblings(outcome.siblings, outcome.shipped)
+        siblings(manifest.siblings, [s.form for s in outcome.siblings].index(outcome.shipped))
     if pieces := manifest.made_smaller_by:
         reductions(pieces)
     if outcome.metrics:
@@ -204,36 +286,35 @@ def fit(result: Fit) -> None:
         engines(result.compiled)
 
 
-def siblings(rows: Sequence[Sibling], shipped: Form) -> None:
-    """Latency of every form of the model, measured in one run."""
-    base = min(r.metrics.latency.p50 for r in rows if r.form.precision is Precision.FLOAT32)
-    resized = any(row.form.left_out for row in rows) or len({row.form.preprocess for row in rows}) > 1
+def siblings(rows: Sequence[FormRecord], shipped: int | None) -> None:
+    """Latency of every precision of the model, measured in one run; `shipped` is the index of the one that ships."""
+    measured = [(row, row.metrics) for row in rows if row.metrics]
+    speeds = speedups([m.latency for _, m in measured], [row.precision is Precision.FLOAT32 for row, _ in measured])
+    resized = any(row.left_out for row in rows) or len({row.resolution for row in rows}) > 1
     lines = []
-    for row in rows:
-        latency, report = row.metrics.latency, row.form.report
+    for (row, metrics), speed in zip(measured, speeds, strict=True):
+        latency = metrics.latency
         lines.append(
             [
-                row.form.name,
-                row.form.activation,
-                row.form.runtime,
-                *_smaller(row.form.record(), resized),
+                row.name,
+                row.activation,
+                row.runtime,
+                *_smaller(row, resized),
                 f"{latency.p50:.2f}",
                 f"{latency.ci[0]:.2f} … {latency.ci[1]:.2f}",
                 f"{latency.p90:.2f}",
                 f"{latency.p99:.2f}",
-                f"{base / latency.p50:.2f}×",
-                f"{row.metrics.costs['size_mb'] or 0:.1f}",
-                f"{report.agreement:.2f}" if report.drop is None else f"{report.drop:+.2f}",
+                f"{speed.times:.2f}×",
+                f"{speed.ci[0]:.2f} … {speed.ci[1]:.2f}",
+                f"{metrics.costs['size_mb'] or 0:.1f}",
+                f"{row.agreement:.2f}" if row.drop is None else f"{row.drop:+.2f}",
             ]
         )
-    accuracy = "agreement %" if rows[0].form.report.drop is None else "drop"
-    columns = ["form", "activation", "runtime", *SMALLER[: 2 * resized], "p50 ms", "95% interval", "p90", "p99", "speed", "MB"]
-    table(
-        [*columns, accuracy],
-        lines,
-        title="latency of one photo, in interleaved blocks",
-        marked=[r.form for r in rows].index(shipped),
-    )
+    accuracy = "agreement %" if rows[0].drop is None else "drop"
+    columns = ["precision", "activation", "runtime", *SMALLER[: 2 * resized], "p50 ms", "95% interval", "p90", "p99", *SPEED, "MB"]
+    spare = ["p99", "p90", "parts out", "95% interval", "95% of speed", "MB", "activation"]
+    title = "latency of one photo, in interleaved blocks; speed against the fastest float32"
+    table([*columns, accuracy], lines, title=title, marked=shipped, spare=spare)
 
 
 def _smaller(row: AttemptRecord | FormRecord, shown: bool) -> list[str]:
@@ -257,13 +338,14 @@ def choice(made: Choice) -> None:
     columns = [
         "variant",
         "px",
-        "GFLOPs",
+        "GMACs",
         "M params",
         "expected %",
         "fastest",
         "predicted ms" if made.chosen.predicted else "p50 ms",
     ]
-    table([*columns, "95% interval", "p90", "MB", "frontier"], rows, marked=made.table.index(made.chosen))
+    spare = ["p90", "M params", "GMACs", "95% interval", "frontier", "MB", "expected %"]
+    table([*columns, "95% interval", "p90", "MB", "frontier"], rows, marked=made.table.index(made.chosen), spare=spare)
 
 
 def _fastest(candidate: Candidate) -> list[str]:
@@ -280,7 +362,7 @@ def _fastest(candidate: Candidate) -> list[str]:
 def latency_models(models: Mapping[FormKey, LatencyModel]) -> None:
     """How well the networks of a profile are predicted from each other."""
     rows = [[str(form), f"{100 * m.median:.1f}", f"{100 * m.worst:.1f}", str(len(m.errors))] for form, m in models.items()]
-    table(["form", "median error %", "worst %", "networks"], rows, title="each network predicted from the others")
+    table(["precision", "median error %", "worst %", "networks"], rows, title="each network predicted from the others")
 
 
 def variants(networks: Sequence[Variant], classes: int) -> None:
@@ -290,7 +372,8 @@ def variants(networks: Sequence[Variant], classes: int) -> None:
         cost = v.cost(classes)
         numbers = [f"{cost.params / 1e6:.2f}", f"{cost.flops / 1e9:.3f}", f"{cost.activations / 1e6:.2f}"]
         rows.append([v.name, str(v.resolution), *numbers, f"{v.top1:.1f}" if v.top1 else "", v.activation, v.padding])
-    table(["variant", "px", "M params", "GFLOPs", "M activations", "ImageNet %", "activation", "padding"], rows)
+    columns = ["variant", "px", "M params", "GMACs", "M activations", "ImageNet %", "activation", "padding"]
+    table(columns, rows, spare=["padding", "M activations", "activation"])
 
 
 def targets(found: Sequence[Target]) -> None:
@@ -299,7 +382,8 @@ def targets(found: Sequence[Target]) -> None:
     for t in found:
         precisions = ", ".join(map(str, t.precisions))
         rows.append([t.name, t.backend, f"{t.latency_ms:g}" if t.latency_ms else "", precisions, t.description])
-    table(["target", "backend", "default ms", "precisions", "device"], rows)
+    columns = ["target", "backend", "default ms", "precisions", "device"]
+    table(columns, rows, spare=["default ms", "backend"], prose=["precisions", "device"])
 
 
 def benchmark(result: BundleBenchmark) -> None:
@@ -311,13 +395,14 @@ def benchmark(result: BundleBenchmark) -> None:
 
 def examination(found: Sequence[Examined]) -> None:
     """What this machine has, and what to do about what it lacks."""
-    table(["", "found", "", "what to do"], [[f.what, f.found, "ok" if f.ok else "!", "" if f.ok else f.remedy] for f in found])
+    rows = [["ok" if f.ok else "!", f.what, f.found, "" if f.ok else f.remedy] for f in found]
+    table(["", "part", "found", "what to do"], rows, prose=["part", "found", "what to do"])
 
 
 def findings(found: Sequence[Finding]) -> None:
     """What the linter says, errors first."""
     rows = [[f.rule, "ERROR" if f.error else "warning", f.node, f.message, f.remedy] for f in found]
-    table(["rule", "", "node", "finding", "remedy"], rows)
+    table(["rule", "", "node", "finding", "remedy"], rows, prose=["node", "finding", "remedy"])
 
 
 def engines(compiled: Compilation) -> None:
@@ -332,7 +417,8 @@ def engines(compiled: Compilation) -> None:
         off = "" if e.difference is None else f"{e.difference:.3f}"
         rows.append([str(e.precision), *latency, drop, off, f"{e.size_mb:.1f}", "yes" if e.passed else "NO"])
     columns = ["engine", "p50 ms", "95% interval", "p90", "drop", "off its graph", "MB", "passed"]
-    table(columns, rows, title="engines built here", marked=compiled.engines.index(compiled.shipped))
+    spare = ["p90", "off its graph", "MB", "95% interval"]
+    table(columns, rows, title="engines built here", marked=compiled.engines.index(compiled.shipped), spare=spare)
     by_class([e.accuracy for e in compiled.engines if e.accuracy])
     print(f"{compiled.verdict}\n\nbundle: {compiled.bundle.path}")
 
@@ -340,7 +426,7 @@ def engines(compiled: Compilation) -> None:
 def engine_layers(layers: Sequence[Layer]) -> None:
     """What TensorRT made of the graph: each layer's precision, and where it only changes a format."""
     rows = [[layer.name[:60], layer.kind, layer.precision, "reformat" if layer.reformat else ""] for layer in layers]
-    table(["layer", "kind", "precision", ""], rows)
+    table(["layer", "kind", "precision", ""], rows, spare=["kind"])
     counts = Counter(layer.precision or "unknown" for layer in layers if not layer.reformat)
     parts = [f"{count} in {precision}" for precision, count in counts.most_common()]
     print(f"{len(layers)} layers: {', '.join(parts)}; {sum(layer.reformat for layer in layers)} reformats.")
@@ -355,7 +441,7 @@ def hosts(metrics: Metrics, percentile: int) -> None:
     for name, latency in metrics.hosts.items():
         mark = "slowest" if name == slowest else ""
         rows.append([name, f"{latency.at(percentile):.2f}", f"{latency.upper_bound(percentile):.2f}", mark])
-    table(["host", f"p{percentile} ms", "at most", ""], rows, title="the same on each host")
+    table(["host", f"p{percentile} ms", "at most", ""], rows, title="the same on each host", prose=[""])
 
 
 def fleet(answers: Sequence[HostAnswer]) -> None:
@@ -365,9 +451,10 @@ def fleet(answers: Sequence[HostAnswer]) -> None:
     for row in rows:
         marks = [mark for mark, mine in (("slowest", row is slowest), ("least accurate", row is worst)) if mine]
         row["note"] = row.get("note", "") + ", ".join(marks)
-    columns = ["host", "form", "top-1 %", "drop", "photos", "p50 ms", "95% interval", "p90", "note"]
+    columns = ["host", "precision", "top-1 %", "drop", "photos", "p50 ms", "95% interval", "p90", "note"]
     shown = [c for c in columns if any(row.get(c) for row in rows)]
-    table(shown, [[row.get(c, "") for c in shown] for row in rows])
+    spare = ["p90", "photos", "95% interval"]
+    table(shown, [[row.get(c, "") for c in shown] for row in rows], spare=spare, prose=["note"])
 
 
 def _host(answer: HostAnswer) -> dict[str, str]:
@@ -377,7 +464,7 @@ def _host(answer: HostAnswer) -> dict[str, str]:
     if answer.error is not None and error_for(answer.exit_code) is not Unreliable:
         return row
     figures = from_json(answer.result, Figures, answer.host)
-    row |= {"form": figures.precision}
+    row |= {"precision": figures.precision}
     if accuracy := figures.accuracy:
         row |= {"top-1 %": f"{accuracy.top1:.2f}", "photos": str(accuracy.images)}
         row |= {} if accuracy.drop is None else {"drop": f"{accuracy.drop:+.2f}"}

@@ -74,7 +74,7 @@ def figures(name: str) -> CameraSummary:
 
 def escapes(text: str) -> list[str]:
     """What a terminal would act on beside line breaks and the styles that tables have themselves."""
-    for style in ("\x1b[1m", "\x1b[0m", "\x1b[3m"):
+    for style in ("\x1b[1m", "\x1b[0m", "\x1b[2m"):
         text = text.replace(style, "")
     return [c for c in text if not c.isprintable() and c != "\n"]
 

@@ -19,6 +19,7 @@ def test_the_wheel_holds_the_targets_and_no_photos(tmp_path: Path) -> None:
         "edgeeff/targets/host-cpu.yaml",
         "edgeeff/cli/commands.py",
         "edgeeff/backends/openvino.py",
+        "edgeeff/report/charts.html.j2",
         "edgeeff/report/report.html.j2",
     } <= set(names)
     assert not [n for n in names if n.endswith((".png", ".jpg", ".pth", ".pyc"))]

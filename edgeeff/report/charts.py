@@ -6,6 +6,7 @@ screen readers, in a few kilobytes and without a dependency.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -44,13 +45,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point with its place in the drawing, and that of its label."""
+    """A point with its place in the drawing, that of its label, and the box that the label covers."""
 
     point: Point
     cx: float
     cy: float
     tx: float
     ty: float
+    covered: Box
 
 
 @dataclass(frozen=True)
@@ -102,32 +104,46 @@ def scatter(points: Sequence[Point], limit: float | None, box: Box) -> Scatter |
     x, y = axis(xs, left, right, log=max(xs) > 8 * min(xs)), axis((p.y for p in points), bottom, top, room=0.12)
     taken = [(x(p.x) - 6, y(p.y) - 6, x(p.x) + 6, y(p.y) + 6) for p in points]
     taken += [(x(p.low), y(p.y) - 2, x(p.high), y(p.y) + 2) for p in points if p.low is not None and p.high is not None]
+    line = _frontier(points, x, y)
+    taken += [*_along(line), *([(x(limit) - 2, top, x(limit) + 2, bottom)] if limit else [])]
     places = {}
     for p in sorted(points, key=lambda p: x(p.x)):
-        places[p], covered = _place(p.label, x(p.x), y(p.y), taken, box)
+        (tx, ty), covered = _place(p.label, x(p.x), y(p.y), taken, box)
+        places[p] = (tx, ty, covered)
         taken.append(covered)
     marks = (Mark(p, x(p.x), y(p.y), *places[p]) for p in points)
-    return Scatter(x, y, tuple(marks), _frontier(points, x, y), limit)
+    return Scatter(x, y, tuple(marks), " ".join(f"{cx},{cy}" for cx, cy in line), limit)
 
 
-def _frontier(points: Sequence[Point], x: Axis, y: Axis) -> str:
+def _along(line: Sequence[tuple[float, float]]) -> list[Box]:
+    """Small boxes that cover a line, for labels to stay away from."""
+    boxes = []
+    for (ax, ay), (bx, by) in itertools.pairwise(line):
+        count = math.ceil(math.hypot(bx - ax, by - ay) / 4)
+        for i in range(count):
+            cx, cy = ax + (bx - ax) * i / count, ay + (by - ay) * i / count
+            boxes.append((cx - 2, cy - 2, cx + 2, cy + 2))
+    return boxes
+
+
+def _frontier(points: Sequence[Point], x: Axis, y: Axis) -> list[tuple[float, float]]:
     best, line = -math.inf, []
     for p in sorted(points, key=lambda p: (p.x, -p.y)):
         if p.y > best:
             best = p.y
-            line.append(f"{x(p.x)},{y(p.y)}")
-    return " ".join(line)
+            line.append((x(p.x), y(p.y)))
+    return line
 
 
 def _place(label: str, cx: float, cy: float, taken: Sequence[Box], box: Box) -> tuple[tuple[float, float], Box]:
     """Where a label's baseline begins, so that it covers least of what is there, and what it covers itself."""
     left, right, bottom, top = box
-    width = 6.5 * len(label)
+    width = 7.2 * len(label)
     places = [  # beside, above, below the point
         *((cx + 9, cy + 4), (cx - 9 - width, cy + 4)),
-        *((cx + a, cy + d) for d in (-10, 18, -24, 32) for a in (-width / 2, -6, 6 - width)),
+        *((cx + a, cy + d) for d in (-10, 20, -26, 36) for a in (-width / 2, -6, 6 - width)),
     ]
-    boxes = [(a, b - 10, a + width, b + 3) for a, b in places]
+    boxes = [(round(a, 1), round(b - 11, 1), round(a + width, 1), round(b + 3, 1)) for a, b in places]
     inside = [i for i, b in enumerate(boxes) if b[0] >= left and b[2] <= right + 8 and b[1] >= top - 12 and b[3] <= bottom]
     i = min(inside or [0], key=lambda i: sum(_overlap(boxes[i], other) for other in taken))
     return (round(places[i][0], 1), round(places[i][1], 1)), boxes[i]

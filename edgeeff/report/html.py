@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from .. import bundle
 from ..budget import KINDS
 from ..bundle import DIAGNOSTICS, REPORT, Bundle
-from ..diagnostics import CandidateRow, Diagnostics
+from ..diagnostics import CLASSES, CandidateRow, Diagnostics
 from ..errors import BadInput
 from ..files import working_folder
 from ..manifest import FormRecord, Manifest
 from ..measurement.by_class import LEAST_PHOTOS
-from ..measurement.latency import Latency, ratio
+from ..measurement.latency import Latency, speedups
 from ..precision import Precision
 from ..records import read_json, to_json
 from .charts import Box, Point, axis, scatter, shown_limit
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 TEMPLATE = "report.html.j2"
-FRAME: Box = (46.0, 404.0, 232.0, 16.0)  # of the scatter plot: left, right, bottom, top
+FRAME: Box = (46.0, 948.0, 330.0, 24.0)  # of the scatter plot: left, right, bottom, top
+NARROW: Box = (46.0, 346.0, 250.0, 24.0)  # on a phone
 
 
 def render(manifest: Manifest, diagnostics: Diagnostics) -> str:
@@ -50,6 +51,8 @@ def render(manifest: Manifest, diagnostics: Diagnostics) -> str:
     def class_name(index: int) -> str:
         return diagnostics.class_names[index] if diagnostics.class_names else f"class {index}"
 
+    points, limit = _points(manifest, diagnostics), manifest.budget.latency_ms
+    frontiers = {"wide": scatter(points, limit, FRAME), "narrow": scatter(points, limit, NARROW)}
     environment = Environment(
         autoescape=True,
         loader=FileSystemLoader(Path(__file__).parent),
@@ -64,7 +67,8 @@ def render(manifest: Manifest, diagnostics: Diagnostics) -> str:
         name=class_name,
         photos=[mistake.thumbnail for mistake in diagnostics.mistakes],
         axis=axis,
-        frontier=scatter(_points(manifest, diagnostics), manifest.budget.latency_ms, FRAME),
+        frames={"wide": FRAME, "narrow": NARROW},
+        frontiers=frontiers,
         labels=[_label(form, manifest) for form in manifest.siblings],
         details=[_detail(form, manifest) for form in manifest.siblings],
         shown_limit=shown_limit,
@@ -73,20 +77,21 @@ def render(manifest: Manifest, diagnostics: Diagnostics) -> str:
         limits=[(name, kind) for name, kind in KINDS.items() if name != "latency_ms"],
         unlimited=not manifest.budget.limits,
         least=LEAST_PHOTOS,
+        rates=diagnostics.by_class,
+        most_classes=CLASSES,
     )
 
 
 def document(manifest: Manifest, diagnostics: Diagnostics) -> Mapping[str, object]:
     """The JSON that the report shows: manifest and diagnostics, and what follows from them."""
     siblings = [form.metrics.latency for form in manifest.siblings if form.metrics]
-    floats = [form.metrics.latency for form in manifest.siblings if form.metrics and form.precision is Precision.FLOAT32]
-    base = min(floats, key=lambda latency: latency.p50, default=None)
-    speeds = [ratio(base, latency) for latency in siblings] if base else []
+    speeds = speedups(siblings, [form.precision is Precision.FLOAT32 for form in manifest.siblings if form.metrics])
     data = {
         **manifest.to_json(),
         **to_json(diagnostics),
         "shipped_sibling": _shipped(manifest),
         "speeds": [{"times": times, "ci": interval} for times, interval in speeds],
+        "change": manifest.steps[diagnostics.shipped_step].change,
     }
     for mistake in data["mistakes"]:
         del mistake["thumbnail"]  # shown beside, once

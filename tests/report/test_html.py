@@ -1,5 +1,6 @@
 """The page of a fit: alone, true to its JSON, safe with foreign names, and readable in a browser."""
 
+import itertools
 import json
 import re
 import shlex
@@ -81,6 +82,7 @@ def test_every_figure_is_the_json_s(html: str, fitted) -> None:
         figures
     )
     assert {"layer_times.layers.14.milliseconds", "confusion.matrix.9.9", "mistakes.0.probability"} <= set(figures)
+    assert {"by_class.9.photos", "confusion.pairs.0.photos", "change"} <= set(figures)
 
 
 def test_the_json_is_the_manifest_and_more(data: dict, fitted) -> None:
@@ -181,7 +183,7 @@ def test_without_labels_there_are_no_confusions(data: dict) -> None:
         report |= {"top5": None}
     again = render({**data, "confusion": None, "mistakes": []}, [])
     reader = require_true_figures(again)
-    assert "Mistakes" not in reader.text
+    assert "Most confident errors" not in reader.text
     assert "have no labels" in reader.text
     assert not [p for p in reader.figures if p.endswith(("top1", "drop"))]
 
@@ -199,8 +201,101 @@ def test_an_unlabelled_fit_draws_its_page(unlabelled: Path, run, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert f"report: {tmp_path / 'out' / REPORT}" in done.stdout
     reader = require_true_figures((tmp_path / "out" / REPORT).read_text(encoding="utf-8"))
-    assert "Mistakes" not in reader.text
+    assert "Most confident errors" not in reader.text
     assert "layer_times.layers.0.milliseconds" in reader.figures
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer"),
+    [
+        ({"passed": True, "proven": True}, "the whole interval lies within the allowed drop"),
+        ({"passed": True, "proven": False, "needed": 900}, "photos cannot prove a drop within 7.5; about 900 would"),
+        ({"passed": True, "proven": False, "needed": None}, "photos cannot prove a drop within 7.5"),
+        ({"passed": False, "proven": False, "refusal": "int8: no."}, "it fails the gate"),
+    ],
+)
+def test_the_first_screen_answers_what_how_fast_how_accurate_and_whether_it_is_proven(
+    data: dict, html: str, changes, answer
+) -> None:
+    data["max_drop"] = 7.5
+    data["steps"][data["shipped_step"]] |= {**changes, "drop": -0.49, "drop_ci": [-1.2, 0.2]}
+    head = require_true_figures(render(data, photos(html))).text.partition("Accuracy against latency")[0]
+    for question in ("What is it?", "How fast?", "How accurate?", "Proven?"):
+        assert question in head
+    assert "gain 0.49 points (-0.20 to +1.20) against float" in head
+    assert answer in head
+
+
+def test_a_training_of_several_epochs_has_its_curve(data: dict, html: str) -> None:
+    assert len(data["training"]) == 1
+    assert data["training"][0]["loss"] > 0
+    assert "Loss on the training photos" not in html
+    again = render({**data, "training": [{"loss": loss} for loss in (2.5, 1.25, 1.0)]}, photos(html))
+    curve = re.search(r'class="curve" points="(.*?)"', again)
+    assert curve
+    heights = [float(point.split(",")[1]) for point in curve[1].split()]
+    assert len(heights) == 3
+    assert heights == sorted(heights)  # downwards
+    assert "from 2.500 to 1.000" in require_true_figures(again).text
+
+
+def test_the_matrix_is_shaded_on_its_diagonal_too(data: dict, html: str) -> None:
+    rule = re.search(r"td\.right \{(.*?)\}", html)
+    assert rule
+    assert "background" not in rule[1]
+    shares = [float(s) for s in re.findall(r'class="right" style="--share:([\d.]+)"', html)]
+    assert shares == [round(0.5 * row[i] / sum(row), 2) for i, row in enumerate(data["confusion"]["matrix"])]
+    assert max(shares) > 0
+
+
+def test_the_histogram_has_p99_within_it_and_beyond(data: dict, html: str) -> None:
+    for beyond in (False, True):
+        data["latency_ms"]["p99"] = data["latency_ms"]["histogram"][1] + (0.5 if beyond else 0)
+        section = render(data, photos(html)).split("How the runs were spread")[1].split("</svg>")[0]
+        assert f"p99 {data['latency_ms']['p99']:.2f}</text>" in section
+
+
+def test_no_line_crosses_a_label() -> None:
+    points = [
+        charts.Point(1.0 + i, 0.9 + i, 1.2 + i, 70.0 + i * (6 - i), f"a variant {i}", good=True, chosen=False) for i in range(4)
+    ]
+    for frame in (page.FRAME, page.NARROW):
+        drawn = charts.scatter(points, 2.4, frame)
+        ends = [tuple(map(float, pair.split(","))) for pair in drawn.line.split()]
+        assert len(ends) > 2
+        for mark in drawn.marks:
+            left, top, right, bottom = mark.covered
+            assert left <= mark.tx <= right
+            assert not left < drawn.x(drawn.limit) < right
+            for (ax, ay), (bx, by) in itertools.pairwise(ends):
+                along = [(ax + (bx - ax) * i / 200, ay + (by - ay) * i / 200) for i in range(201)]
+                assert not [p for p in along if left < p[0] < right and top < p[1] < bottom]
+
+
+def test_lines_of_the_grid_begin_below_the_labels(html: str) -> None:
+    """In the drawings that have a label above each row."""
+    for drawing in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
+        if segments := re.search(r'class="grid" d="(.*?)"', drawing):
+            tops = [float(y) for y in re.findall(r"M[\d.]+ ([\d.]+)v", segments[1])]
+            labels = [float(y) for y in re.findall(r'<text class="(?:name)?" x="1[24]" y="([\d.]+)"', drawing)]
+            assert len(tops) == len(labels) > 1
+            assert all(baseline + 4 < top for baseline, top in zip(labels, tops, strict=True))
+
+
+def test_a_class_has_its_recall_and_precision() -> None:
+    labels, said = np.array([0, 0, 0, 2, 2, 2, 2]), np.array([0, 1, diagnostics.NO_ANSWER, 2, 2, 2, 0])
+    worst, best = diagnostics.class_rows(labels, said)
+    assert (worst.label, worst.photos, worst.got, worst.right) == (0, 3, 2, 1)
+    assert (worst.recall, worst.precision) == (pytest.approx(100 / 3), 50)
+    assert (best.label, best.recall, best.precision) == (2, 75, 100)
+    assert diagnostics.ClassRow(1, 3, 0, 0).precision is None
+    assert len(diagnostics.class_rows(np.arange(100), np.zeros(100, int))) == diagnostics.CLASSES
+
+
+def test_few_classes_have_the_matrix_and_the_pairs() -> None:
+    found = diagnostics.confusion(np.array([0, 0, 1]), np.array([1, 1, 1]), 2)
+    assert found.matrix == ((0, 2), (0, 1))
+    assert [(p.label, p.prediction, p.photos, p.of) for p in found.pairs] == [(0, 1, 2, 2)]
 
 
 def test_many_classes_are_listed_by_their_confusions() -> None:

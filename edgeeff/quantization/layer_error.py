@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -20,6 +21,7 @@ from ..files import user_path, write_whole
 from ..progress import SILENT, Progress
 
 LAYERS = ("Convolution", "GroupConvolution", "MatMul")
+QUANTIZED, FLOAT = "#a8361c", "#8a949c"  # colours of a layer's bar
 REARRANGING = ("Transpose", "Reshape", "Squeeze", "Convert")  # Convert: the rest of the graph computes in FP16
 
 
@@ -83,16 +85,27 @@ def compare(float_file: Path, integer_file: Path, images: Pixels, *, progress: P
 
 
 def plot(errors: list[LayerError], path: Path) -> None:
-    """Write an SVG: a bar a layer, in the network's order of error added."""
-    widest = max((e.adds for e in errors), default=0) or 1.0
-    rows = []
+    """Write an SVG: a bar a layer, in the order of the error that it adds, with title, axis and legend."""
+    widest = max([1e-9, *(e.adds for e in errors)])
+    step = next(s for s in (m * 10.0 ** math.floor(math.log10(widest)) for m in (1, 0.5, 0.2)) if widest >= 3 * s)
+    bottom = 70 + 18 * len(errors)
+    rows = [
+        '<rect width="100%" height="100%" fill="#fff"/>',
+        '<text x="12" y="22" font-size="15" font-weight="bold">Error that each layer adds</text>',
+    ]
+    for left, colour, words in ((12, QUANTIZED, "in INT8"), (92, FLOAT, "left in float")):
+        rows.append(f'<rect x="{left}" y="36" width="12" height="12" fill="{colour}"/><text x="{left + 18}" y="46">{words}</text>')
+    for i in range(math.floor(widest / step) + 1):
+        x = 320 + 400 * i * step / widest
+        rows.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="60" y2="{bottom}" stroke="#ddd"/>')
+        rows.append(f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{i * step:.3g}</text>')
+    rows.append(f'<text x="320" y="{bottom + 32}">squared error, % of the power of the float signal</text>')
     for i, e in enumerate(errors):
-        y, width = 24 + 18 * i, max(0.0, 400 * e.adds / widest)
-        colour = "#c0392b" if e.bits == 8 else "#95a5a6"
+        y, width = 74 + 18 * i, max(0.0, 400 * e.adds / widest)
         rows.append(f'<text x="312" y="{y}" text-anchor="end">{escape(e.layer)}</text>')
-        rows.append(f'<rect x="320" y="{y - 10}" width="{width:.1f}" height="12" fill="{colour}"/>')
-        rows.append(f'<text x="{326 + width:.1f}" y="{y}">{e.adds:.3f}%</text>')
-    size = f'width="820" height="{30 + 18 * len(errors)}"'
+        rows.append(f'<rect x="320" y="{y - 10}" width="{width:.1f}" height="12" fill="{QUANTIZED if e.bits == 8 else FLOAT}"/>')
+        rows.append(f'<text x="{326 + width:.1f}" y="{y}" stroke="#fff" stroke-width="3" paint-order="stroke">{e.adds:.3f}%</text>')
+    size = f'width="820" height="{bottom + 44}"'
     text = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">{"".join(rows)}</svg>\n'
     with user_path(path, "written"):
         write_whole(path, text.encode())

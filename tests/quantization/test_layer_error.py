@@ -30,7 +30,10 @@ def test_layers_are_listed_by_the_error_they_add(integer: Path, run, tmp_path: P
     assert all(e["low"] < e["high"] and e["leaves"] >= 0 and 0 <= e["outliers"] <= 100 for e in layers)
     assert {"conv_stem", "classifier", "blocks.0.0.conv_dw"} <= {e["layer"] for e in layers}
     drawn = ElementTree.parse(tmp_path / "layers.svg").getroot()
-    assert sum(e.tag.endswith("rect") for e in drawn) == len(layers)
+    assert sum(e.tag.endswith("rect") for e in drawn) == len(layers) + 3  # and the paper and the legend's two
+    texts = [e.text for e in drawn if e.tag.endswith("text")]
+    assert {"Error that each layer adds", "in INT8", "left in float", "0"} <= set(texts)
+    assert "squared error, % of the power of the float signal" in texts
 
 
 def test_the_table_shows_the_worst(integer: Path, run) -> None:

@@ -71,6 +71,9 @@ class Unreliable(EdgeeffError):
     """A measurement, made for itself, that cannot be relied on; its `result` has the figures and the reasons."""
 
 
+READER_GONE = 141  # 128 + SIGPIPE: what a shell gives of a program that the signal ended
+
+
 class ExitCode(NamedTuple):
     """One row of the table: a process's exit code, the exception that leads to it, and its description for the user."""
 
@@ -91,6 +94,7 @@ EXIT_CODES = (
     ExitCode(8, Disturbed, "the device slowed down while it was measured, twice"),
     ExitCode(9, Unreliable, "bench measured, but not soundly: the figures are printed, the message has the reason"),
     ExitCode(130, KeyboardInterrupt, "interrupted, by Ctrl-C, SIGTERM or SIGHUP: the same command continues from what was done"),
+    ExitCode(READER_GONE, BrokenPipeError, "nobody reads standard output any more, as after `head -1`"),
 )
 """Every exit code. A subclass that is not listed has the code of its nearest listed ancestor."""
 

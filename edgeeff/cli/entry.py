@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..errors import INTERNAL_ERROR, BadInput, EdgeeffError, ToolMissing, exit_code, printable
+from ..errors import INTERNAL_ERROR, READER_GONE, BadInput, EdgeeffError, ToolMissing, exit_code, printable
 from ..files import failed_disk
 from ..progress import DEBUG, debugging
 from ..records import to_json
@@ -63,6 +63,7 @@ EXTRAS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv`, by default this process's; returns the exit code."""
+    _open_closed_streams()
     try:
         try:
             return _run(sys.argv[1:] if argv is None else argv)
@@ -70,9 +71,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except OSError as error:  # of standard output: _run reports every other
         _discard_output()
-        if not isinstance(error, BrokenPipeError):  # which means that the reader, such as `head`, has ended
-            print(f"edgeeff: standard output: cannot be written: {error.strerror}.", file=sys.stderr)
+        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has ended
+            return READER_GONE
+        print(f"edgeeff: standard output: cannot be written: {error.strerror}.", file=sys.stderr)
         return INTERNAL_ERROR
+
+
+def _open_closed_streams() -> None:
+    """Lead standard streams that the caller has closed (`>&-`) nowhere: Python has None for them, and files get their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 (until the process ends)
 
 
 def _run(argv: Sequence[str]) -> int:

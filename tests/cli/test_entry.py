@@ -210,7 +210,17 @@ def test_a_reader_that_has_ended_is_no_error(arguments: list[str], both: bool) -
     finally:
         os.close(write)
     assert not done.stderr
-    assert done.returncode == 1 or (done.returncode == 0 and arguments == ["--help"])  # where argparse ignores it
+    assert done.returncode == 141 or (done.returncode == 0 and arguments == ["--help"])  # where argparse ignores it
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["targets"], ["targets", "--json"], ["lint", "nowhere.onnx"]])
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_that_are_closed_are_as_if_they_led_nowhere(arguments: list[str], closed: str, tmp_path: Path) -> None:
+    command = ["bash", "-c", f'"$@" {closed}', "bash", sys.executable, "-m", "edgeeff", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == (2 if arguments[:1] == ["lint"] else 0)
+    assert done.stderr.count("\n") == (arguments[:1] == ["lint"] and "2>&-" not in closed)
+    assert done.stdout == ""
 
 
 @pytest.mark.slow
@@ -220,7 +230,7 @@ def test_a_camera_whose_reader_has_ended_ends_quietly(fitted, digits: Path, more
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
-    assert process.returncode == 1
+    assert process.returncode == 141
 
 
 @pytest.mark.parametrize("arguments", [[], ["--version"], ["targets"], ["targets", "--json"]])

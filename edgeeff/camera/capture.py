@@ -1,7 +1,7 @@
 """A thread for each source, which keeps the newest frame only, so that a slow model labels no old frames.
 
 A live source drops the frames that come while the model is busy, and is opened again when it fails; folders and files wait for the
-model.
+model, and for their own pace where somebody watches.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from ..data.frames import Frame
 from ..errors import EdgeeffError
 from ..progress import SILENT, Progress
-from .sources import Source
+from .sources import Source, TimedFrames
 
 REOPEN_DELAYS = (0.5, 8.0)  # seconds until a source is opened again: the first, and the longest that doubling leads to
+MAX_PAUSE = 1.0  # seconds for which one frame of a file is shown, or a photo of a folder
 MAX_OUTAGES = 1000  # whose durations are kept
 
 
@@ -43,7 +44,7 @@ class Capture:
         self.frames = self.dropped = 0
         self.outage_since: float | None = None
         self.error: Exception | None = None
-        self.ended = False
+        self.ended = self._paced = self._again = False
         self.last_frame_at = time.monotonic()
         self._newest: CapturedFrame | None = None
         self._outages: deque[float] = deque(maxlen=MAX_OUTAGES)
@@ -61,7 +62,9 @@ class Capture:
         """Whether a frame has arrived since `take`."""
         return self._newest is not None
 
-    def start(self) -> None:
+    def start(self, *, paced: bool = False, again: bool = False) -> None:
+        """Of a file or folder: `paced` by its own frame rate, and begun `again` at its end."""
+        self._paced, self._again = paced and not self.source.live, again and not self.source.live
         self.last_frame_at = time.monotonic()
         self._thread.start()
 
@@ -99,11 +102,13 @@ class Capture:
             self.arrived.notify_all()
 
     def _capture(self) -> None:
-        """Captures until the source ends for good; one that has given frames is opened again with exponential back-off."""
+        """Captures until the source ends for good; a live one that has given frames is opened again with exponential back-off."""
         delay = REOPEN_DELAYS[0]
         while not self._stop.is_set():
+            usable = False
             try:
-                for captured_at, pixels in self.source.frames(self.progress.say):
+                for captured_at, pixels in self._frames():
+                    usable = usable or pixels is not None
                     self._end_outage(captured_at)
                     delay, self.last_frame_at = REOPEN_DELAYS[0], captured_at
                     if not self._store(captured_at, pixels):
@@ -111,6 +116,8 @@ class Capture:
             except EdgeeffError:
                 if not self._opens_again:
                     raise
+            if self._again and usable:
+                continue
             if not self._opens_again:
                 return
             if self.outage_since is None:
@@ -118,6 +125,16 @@ class Capture:
                 self.progress.say(f"{self.source.name}: gives no more frames; trying to open it again.")
             self._stop.wait(delay)
             delay = min(2 * delay, REOPEN_DELAYS[1])
+
+    def _frames(self) -> TimedFrames:
+        """The source's frames. Where it is paced, each comes when its time has come, and after a delay the rest are late too."""
+        due = time.monotonic()
+        for captured_at, pixels in self.source.frames(self.progress.say):
+            if self._paced:
+                self._stop.wait(max(0.0, due - time.monotonic()))
+                captured_at = time.monotonic()
+                due = max(due + min(self.source.frame_seconds, MAX_PAUSE), captured_at)
+            yield captured_at, pixels
 
     @property
     def _opens_again(self) -> bool:

@@ -3,8 +3,8 @@
     for result in Camera(Bundle.open("my-model"), ["0"]):
         print(result.label, result.age_ms)
 
-Whenever the model is free, it takes the newest frame of the next source in turn. The age of a label, from the capture of its frame
-to the moment when everything that wants the label has it, is measured for every frame.
+Whenever the model is free, it takes the newest frame of the next source in turn. The end-to-end latency of a label (its age), from
+the capture of its frame to the moment when everything that wants the label has it, is measured for every frame.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,14 +39,15 @@ class Camera:
 
     Leaving the loop, `close` or `options.seconds` end the capture. A source that fails does not end the others; its error is
     `failed`, and is raised when all have ended. `sources` are addresses, or Sources that are made already; raises what `Source.of`
-    raises.
+    raises. `paced`, until the first frame: files play at their own pace, as for somebody who watches, and not as fast as the model.
     """
 
     def __init__(
         self, bundle: Bundle, sources: Sequence[str | Source], options: CameraOptions = CameraOptions(), progress: Progress = SILENT
     ) -> None:
         bundle.runtime()  # refuses a bundle for another machine before a camera is opened
-        self.options, self.progress = options, progress
+        self.bundle, self.options, self.progress = bundle, options, progress
+        self.paced = False
         self.names = bundle.labels or tuple(map(str, range(bundle.manifest.classes)))
         self.arrived = threading.Condition()
         self.captures = [Capture(i, s, self.arrived, progress) for i, s in enumerate(_sources(sources, options))]
@@ -56,8 +58,8 @@ class Camera:
         self._next_source = 0
         self._last_warnings: dict[int, str] = {}  # of each source, so that each is given once
         self._unusable: dict[int, BadInput] = {}  # why the first frame of a source that cannot be used or labelled cannot
-        self._started_at = time.monotonic()
-        self._closed = False
+        self._started_at = self._ready_at = time.monotonic()  # when the newest model was compiled and warm
+        self._ended_at: float | None = None
 
     def __enter__(self) -> Camera:
         return self
@@ -68,10 +70,13 @@ class Camera:
     def __iter__(self) -> Iterator[Result]:
         self._started_at = time.monotonic()
         for capture in self.captures:
-            capture.start()
+            capture.start(paced=self.paced, again=self.options.loop)
         try:
             while (frame := self._wait_for_frame()) is not None:
-                if (model := self._model_for(frame)) and (result := self._label(frame, model)):
+                model = self._model_for(frame)
+                if not self.captures[frame.source].source.live:  # a frame of a file waits for a model that is being compiled
+                    frame = replace(frame, captured_at=max(frame.captured_at, self._ready_at))
+                if model and (result := self._label(frame, model)):
                     try:
                         yield result
                     finally:
@@ -89,18 +94,22 @@ class Camera:
 
     def close(self) -> None:
         """Ends the capture of every source; may be called again."""
-        if self._closed:
+        if self._ended_at is not None:
             return
-        self._closed = True
+        self._ended_at = time.monotonic()
         for capture in self.captures:
             capture.stop()
         until = time.monotonic() + STOP_TIMEOUT
         for capture in self.captures:
             capture.join(until)
 
+    def smoothing(self, source: Source) -> float:
+        """The time constant of the smoothed label of a source, in seconds; 0 where each label is of its frame alone."""
+        return 0.0 if source.separate_photos else self.options.smooth
+
     def summary(self) -> CameraSummary:
-        """Frames, labels, ages and outages of every source until now, and the device's temperature."""
-        now = time.monotonic()
+        """Frames, labels, ages and outages of every source until now or the end, and the device's temperature."""
+        now = self._ended_at or time.monotonic()
         seconds = now - self._started_at
         rows = [
             SourceSummary(
@@ -121,7 +130,7 @@ class Camera:
         return CameraSummary(tuple(rows), round(seconds, 1), snapshot().state.temperature)
 
     def check_budget(self, budget_ms: float) -> None:
-        """Raises BudgetNotMet, which names the part that takes most, unless 90% of each source's labels are younger than that."""
+        """Raises BudgetNotMet, which names the part that takes most, unless 90% of each source's labels came within that time."""
         for capture, stats in zip(self.captures, self.stats, strict=True):
             age = stats.age.percentile(90)
             if age is None:
@@ -133,7 +142,7 @@ class Camera:
                 parts = {name: part.percentile(90) or 0.0 for name, part in stats.parts.items()}
                 figures = ", ".join(f"{name} {ms:.1f}" for name, ms in parts.items())
                 longest = max(parts, key=lambda name: parts[name]).capitalize()
-                message = f"from frame to label p90 {age:.1f} ms > {budget_ms:g}: {figures}. {longest} takes most."
+                message = f"end-to-end latency p90 {age:.1f} ms > {budget_ms:g}: {figures}. {longest} takes most."
                 raise BudgetNotMet(f"{capture.source.name}: {message}", {"summary": self.summary().to_json()})
 
     def _wait_for_frame(self) -> CapturedFrame | None:
@@ -176,7 +185,7 @@ class Camera:
     def _model_for(self, frame: CapturedFrame) -> Watch | None:
         """The model for frames of that shape; None where the frame cannot be used, or became old while the model was compiled."""
         shape, capture = frame.pixels.shape, self.captures[frame.source]
-        compiled_before = shape in self._models
+        compiled_before, begun = shape in self._models, time.monotonic()
         try:
             model = self._models.get(shape)
         except BadInput as error:  # too small, or the region does not fit
@@ -187,9 +196,13 @@ class Camera:
                 with self.arrived:
                     capture.fail(BadInput(f"{capture.source.name}: {error}"))
             return None
-        if not compiled_before and capture.source.live and capture.has_newer_frame:
-            capture.dropped += 1
-            return None
+        if not compiled_before:
+            self._ready_at = time.monotonic()
+            if not any(stats.labels for stats in self.stats):
+                self._started_at += self._ready_at - begun
+            if capture.source.live and capture.has_newer_frame:
+                capture.dropped += 1
+                return None
         return model
 
     def _label(self, frame: CapturedFrame, model: Watch) -> Result | None:
@@ -236,4 +249,6 @@ def _sources(addresses: Sequence[str | Source], options: CameraOptions) -> list[
         if any(source.name == other.name for other in sources):
             source.name += f" ({len(sources) + 1})"  # the addresses differ in their passwords only
         sources.append(source)
+    if options.loop and all(source.live for source in sources):
+        raise BadInput(f"{sources[0].name}: has no start to go back to. --loop is for a video file or a folder of photos.")
     return sources

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import numpy as np
+
 from ..backends import Watch
 from ..bundle import Bundle
 from ..data.frames import Frames
@@ -16,7 +18,8 @@ MAX_MODELS = 4  # kept compiled; one for each source at least
 class ModelCache:
     """Compiles the model for frames of a shape when the first one comes: sources may differ in size, and a stream may change it.
 
-    The model that has not been used for longest makes way where there are too many. `progress` is told of each size but the first.
+    Each is run once on a black frame (warm-up), because the first inference takes longer than those after it. The model that has
+    not been used for longest makes way where there are too many. `progress` is told of each size but the first.
     """
 
     def __init__(self, bundle: Bundle, options: CameraOptions, sources: int, progress: Progress) -> None:
@@ -34,7 +37,9 @@ class ModelCache:
             frames = Frames(width, height, "NV12" if self.options.nv12 else "BGR", self.options.region)
             if self._models:
                 self.progress.say(f"New frame size: {width}×{height} pixels.")
-            self._models[shape] = self.bundle.watch(frames)
+            model = self.bundle.watch(frames)
+            model(np.zeros(shape, np.uint8))
+            self._models[shape] = model
             while len(self._models) > self.limit:
                 self._models.popitem(last=False)
         self._models.move_to_end(shape)

@@ -70,6 +70,7 @@ class CameraOptions:
         unit="s",
         help="stop after that many seconds (default: at Ctrl-C, SIGTERM or the source's end)",
     )
+    loop: bool = option(False, help="start a video file or a folder of photos again at its end")
 
     def __post_init__(self) -> None:
         if not (0 <= self.smooth < math.inf and 0 < self.threshold <= 1):

@@ -16,7 +16,7 @@ class FrameLabel:
 
     `frame` is the frame's number in its source, from 0; `time` its capture in seconds since the epoch. `top` has the most likely
     classes of this frame with their probabilities; `label` is smoothed over time, and None when no class reaches the threshold.
-    `age_ms` counts from the capture to the label, `waited_ms` from the capture to the start of inference.
+    `age_ms` is the end-to-end latency, from the capture to the label, `waited_ms` from the capture to the start of inference.
     """
 
     source: str

@@ -10,7 +10,7 @@ import numpy as np
 
 from .result import Result
 
-PARTS = ("waiting for the model", "inference", "output")  # what the age of a label is the sum of
+PARTS = ("waiting for the model", "inference", "output")  # what the end-to-end latency is the sum of
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class LatencyHistogram:
 
 
 class SourceStats:
-    """Ages of one source's labels, and of the parts of each age."""
+    """End-to-end latencies of one source's labels, and the parts of each."""
 
     def __init__(self) -> None:
         self.labels = 0

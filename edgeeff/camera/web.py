@@ -1,14 +1,16 @@
 """The newest frame, its label and the statistics as a page for a browser, which asks for them again and again.
 
-Nothing is pushed to the browser. One thread answers all clients, so a slow client does not hold up the camera. A frame is encoded,
-and the statistics are collected, only when a client asks, and ten times a second at most, however many clients there are. A server
-that other machines can reach answers only requests that carry its token. One that only this machine can reach answers only requests
-for a name of this machine: a page elsewhere whose own name resolves to this machine (DNS rebinding) gets nothing.
+Nothing is pushed to the browser. One answer has a frame's picture with its label, so that a browser never shows the one of another
+frame beside the other. One thread answers all clients, so a slow client does not hold up the camera. A frame is encoded, and the
+statistics are collected, only when a client asks, and ten times a second at most, however many clients there are. A server that
+other machines can reach answers only requests that carry its token. One that only this machine can reach answers only requests for
+a name of this machine: a page elsewhere whose own name resolves to this machine (DNS rebinding) gets nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import json
 import logging
@@ -19,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from ..errors import BadInput, ToolMissing
@@ -29,6 +31,8 @@ from .result import Result
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+T = TypeVar("T")
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NAMES = ("127.0.0.1", "[::1]", "localhost")  # the same in the address of a page
@@ -55,10 +59,12 @@ class PageServer:
     """Serves the page in a thread of its own, from construction until `with` is left. Call it with every result.
 
     `where` is PORT or HOST:PORT; HOST is 127.0.0.1 by default, and port 0 is any free one. `url` is the address of the page.
-    Raises BadInput for an address that is malformed or taken, and ToolMissing without aiohttp.
+    `budget_ms` is the limit to the end-to-end latency that the plot shows, beside the manifest's to that of the model. The camera's
+    files play at their own pace, for somebody watches them. Raises BadInput for an address that is malformed or taken, and
+    ToolMissing without aiohttp.
     """
 
-    def __init__(self, where: str, camera: Camera) -> None:
+    def __init__(self, where: str, camera: Camera, budget_ms: float | None = None) -> None:
         given = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]:|([\w.-]*):)?([0-9]{1,5})", where)
         if not given or int(given[3]) > 65535:
             raise BadInput(f"--web {where}: expected PORT or HOST:PORT, with an IPv6 address as [ADDRESS]:PORT.")
@@ -67,11 +73,12 @@ class PageServer:
             import aiohttp  # noqa: F401
         except ModuleNotFoundError as error:
             raise ToolMissing("aiohttp is not installed: pip install 'edgeeff[camera]'") from error
-        self.camera = camera
+        self.camera, self.budget_ms = camera, budget_ms
+        camera.paced = True
         self.token = "" if host in LOOPBACK else secrets.token_urlsafe(16)
         self.newest: list[Result | None] = [None] * len(camera.captures)
         self.page = PAGE.read_bytes()
-        self._cache: dict[str, tuple[float, float, bytes]] = {}
+        self._cache: dict[str, tuple[float, float, Any]] = {}
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             listening = socket.create_server((host, port), family=family, backlog=128)
@@ -161,25 +168,41 @@ class PageServer:
         return 404, "text/plain", b"no such page"
 
     def state(self) -> bytes:
-        """The newest labels and the statistics, as JSON."""
+        """The newest labels with their pictures, each source, the budgets and the statistics, as JSON."""
 
         def make() -> bytes:
-            labels = [result and result.to_json() for result in self.newest]
-            return json.dumps({"newest": labels, "summary": self.camera.summary().to_json()}).encode()
+            camera = self.camera
+            newest = []
+            for index in range(len(self.newest)):
+                shot = self._shot(index)
+                newest.append(shot and {**shot[0].to_json(), "picture": base64.b64encode(shot[1]).decode()})
+            sources = [
+                {"ended": c.ended, "smooth_s": camera.smoothing(c.source), "threshold": camera.options.threshold}
+                for c in camera.captures
+            ]
+            budgets = {"the model": camera.bundle.manifest.budget.latency_ms, "end-to-end latency": self.budget_ms}
+            answer = {"newest": newest, "sources": sources, "budgets_ms": budgets, "summary": camera.summary().to_json()}
+            return json.dumps(answer).encode()
 
         return self._cached("state", time.monotonic(), make)
 
     def jpeg(self, index: int) -> bytes | None:
         """The newest frame of a source; None where there is none."""
-        result = self.newest[index] if 0 <= index < len(self.newest) else None
+        shot = self._shot(index) if 0 <= index < len(self.newest) else None
+        return shot and shot[1]
+
+    def _shot(self, index: int) -> tuple[Result, bytes] | None:
+        """The newest label of a source, and the JPEG of that very frame; None where there is none."""
+        result = self.newest[index]
         if result is None:
             return None
-        return self._cached(str(index), result.frame, lambda: encode_jpeg(result.pixels, 80, self.camera.options.region, MAX_WIDTH))
+        region = self.camera.options.region
+        return self._cached(str(index), result.frame, lambda: (result, encode_jpeg(result.pixels, 80, region, MAX_WIDTH)))
 
-    def _cached(self, key: str, version: float, make: Callable[[], bytes]) -> bytes:
+    def _cached(self, key: str, version: float, make: Callable[[], T]) -> T:
         """What `make` gives: called again only for another version, and CACHE_SECONDS after the last time at the earliest."""
-        made_at, made_version, body = self._cache.get(key, (float("-inf"), -1, b""))
+        made_at, made_version, made = self._cache.get(key, (float("-inf"), -1, None))
         if version != made_version and time.monotonic() - made_at > CACHE_SECONDS:
-            body = make()
-            self._cache[key] = time.monotonic(), version, body
-        return body
+            made = make()
+            self._cache[key] = time.monotonic(), version, made
+        return made  # type: ignore[no-any-return]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import threading
 from pathlib import Path
 
 from ..camera.loop import Camera
@@ -17,7 +18,10 @@ from .options import filled, progress_of
 
 
 def watch(options: argparse.Namespace) -> object:
-    """Label frames until the sources end, the time is over, or the process is asked to end by Ctrl-C, SIGTERM or SIGHUP."""
+    """Label frames until the sources end, the time is over, or the process is asked to end by Ctrl-C, SIGTERM or SIGHUP.
+
+    A page stays open after the sources' end, unless a time was given.
+    """
     job, asked, outputs = filled(CameraJob, options), filled(CameraOptions, options), filled(OutputOptions, options)
     failed: Exception | None = None
     with contextlib.ExitStack() as stack:
@@ -27,6 +31,9 @@ def watch(options: argparse.Namespace) -> object:
             for result in camera:
                 for sink in sinks:
                     sink(result)
+            if outputs.web and asked.seconds is None:
+                camera.progress.say("The stream has ended; the page stays open until Ctrl-C.")
+                threading.Event().wait()
         except KeyboardInterrupt:
             pass  # how a camera is switched off
         except Exception as error:  # raised again below, after the figures were printed
@@ -53,7 +60,7 @@ def _sinks(stack: contextlib.ExitStack, camera: Camera, outputs: OutputOptions, 
             FrameCollector(folder, outputs.uncertain, megabytes=megabytes, region=camera.options.region, progress=progress)
         )
     if outputs.web:
-        page = stack.enter_context(PageServer(outputs.web, camera))
+        page = stack.enter_context(PageServer(outputs.web, camera, outputs.budget_ms))
         TerminalProgress().say(f"watch at {page.url}")  # also with --quiet: it has the token, without which nobody sees the page
         sinks.append(page)
     return sinks

@@ -221,13 +221,26 @@ def test_a_bundle_for_another_runtime_is_refused_before_the_camera_is_opened(bun
         Camera(foreign, ["/dev/video77"])
 
 
-def test_a_clock_that_jumps_changes_no_age(bundle: Bundle, monkeypatch) -> None:
-    clock, real = itertools.count(step=-86_400.0), time.time
-    monkeypatch.setattr("edgeeff.camera.loop.time.time", lambda: real() + next(clock))
-    with Camera(bundle, [Fake("steady", at_pace(50))]) as camera:
-        results = list(itertools.islice(camera, 5))
-    assert all(0 < r.age_ms < 10_000 for r in results)
-    assert results[1].time < results[0].time - 80_000
+def test_a_clock_that_jumps_changes_nothing_but_the_time_of_a_label(bundle: Bundle, monkeypatch) -> None:
+    """The wall clock is set back by a day at each look, or an hour forth: no latency, outage, silence or smoothing follows it."""
+    monkeypatch.setattr("edgeeff.camera.capture.REOPEN_DELAYS", (0.05, 0.2))
+    real, times = time.time, []
+    update = LabelSmoother.update
+    monkeypatch.setattr(LabelSmoother, "update", lambda self, at, p: (times.append(at), update(self, at, p))[1])
+    for hours in (-24, 1):
+        jumps = itertools.count()
+        monkeypatch.setattr(time, "time", lambda jumps=jumps, hours=hours: real() + 3600 * hours * next(jumps))
+        times.clear()
+        with Camera(bundle, [Fake("steady", at_pace(50, 5))], CameraOptions(seconds=60)) as camera:
+            results = list(itertools.islice(camera, 12))
+        (row,) = camera.summary().sources
+        assert abs(results[-1].time - results[0].time) > 3600
+        assert all(0 < r.age_ms < 30_000 for r in results)
+        assert 0 < times[-1] - times[0] < 30
+        assert times == sorted(times)
+        assert all(0 <= outage < 30 for outage in row.outages)
+        assert 0 <= row.silent_s < 30
+        assert camera.summary().seconds < 60
 
 
 def test_a_source_that_fails_does_not_end_the_others(bundle: Bundle) -> None:
@@ -421,3 +434,41 @@ def test_a_source_of_which_no_frame_gets_numbers_fails(bundle: Bundle, monkeypat
     source.live = False
     with pytest.raises(BadInput, match=r"dark: frame 0: the model answers with numbers that are not finite\. Check it here"):
         list(Camera(bundle, [source]))
+
+
+def test_a_file_that_is_watched_plays_at_its_own_pace(bundle: Bundle, film: Path) -> None:
+    camera = Camera(bundle, [str(film)])
+    camera.paced = True
+    results = list(camera)
+    assert [r.frame for r in results] == list(range(40))
+    assert results[-1].time - results[9].time > 0.95 * 30 / 20  # at 20 frames a second, once the model is compiled
+
+
+def test_a_file_that_loops_begins_again(bundle: Bundle, film: Path, tmp_path: Path) -> None:
+    with Camera(bundle, [str(film)], CameraOptions(loop=True)) as camera:
+        results = list(itertools.islice(camera, 90))
+    assert [r.frame for r in results] == list(range(90))
+    assert [r.top for r in results[40:80]] == [r.top for r in results[:40]]
+    (row,) = camera.summary().sources
+    assert (row.labels, row.dropped, row.outages) == (90, 0, ())
+    with pytest.raises(BadInput, match="--loop is for a video file or a folder"):
+        Camera(bundle, [Fake("live", at_pace(50))], CameraOptions(loop=True))
+    (tmp_path / "a.png").write_text("no photo")
+    assert list(Camera(bundle, [str(tmp_path)], CameraOptions(loop=True))) == []  # nothing in it would ever be labelled
+
+
+def test_what_is_compiled_and_warmed_up_delays_no_label_of_a_file(bundle: Bundle, film: Path, monkeypatch) -> None:
+    watch, seen = bundle.__class__.watch, []
+
+    def slow(self, frames: Frames):
+        see = watch(self, frames)
+        time.sleep(5)
+        return lambda frame: (seen.append(frame.any()), see(frame))[1]
+
+    monkeypatch.setattr(bundle.__class__, "watch", slow)
+    camera = Camera(bundle, [str(film)])
+    results = list(camera)
+    assert max(r.age_ms for r in results) < 4000
+    assert seen[0] == 0  # the warm-up, on a black frame
+    assert len(seen) == 41
+    assert camera.summary().seconds < 5

@@ -1,8 +1,10 @@
 """The page of a camera: what it answers, to browsers and to what is none."""
 
+import base64
 import contextlib
 import itertools
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -54,6 +56,53 @@ def test_the_page_has_the_newest_frame_and_the_figures(live) -> None:
     assert [fetched(web.url + page)[0] for page in ("frame.jpg?source=7", "frame.jpg?source=x", "etc/passwd")] == [404] * 3
 
 
+def test_a_picture_comes_with_the_label_of_its_own_frame(live) -> None:
+    """Each frame of the camera is as bright as its number says."""
+    _, web = live
+    while web.newest[0] is None:
+        time.sleep(0.01)
+    numbers = set()
+    for _ in range(8):
+        fetched(web.url + "frame.jpg")  # another client asks between
+        (label,) = json.loads(fetched(web.url + "state.json")[1])["newest"]
+        picture = cv2.imdecode(np.frombuffer(base64.b64decode(label["picture"]), np.uint8), cv2.IMREAD_COLOR)
+        assert abs(picture.mean() - label["frame"] % 256) < 1.5
+        numbers.add(label["frame"])
+        time.sleep(0.07)
+    assert len(numbers) > 2
+
+
+@pytest.mark.slow
+def test_the_page_stays_open_at_the_end_of_a_file_and_says_so(fitted, film: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "edgeeff",
+        "camera",
+        str(fitted[0]),
+        "--source",
+        str(film),
+        "--web",
+        "0",
+        "--budget-ms",
+        "9000",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        url = process.stderr.readline().removeprefix("watch at ").strip()
+        assert process.stderr.readline() == "The stream has ended; the page stays open until Ctrl-C.\n"
+        states = [json.loads(fetched(url + "state.json")[1])]
+        time.sleep(0.5)
+        states.append(json.loads(fetched(url + "state.json")[1]))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "latency p50 ms" in out
+    assert states[0]["sources"] == [{"ended": True, "smooth_s": 0.5, "threshold": 0.5}]
+    assert states[0]["newest"][0]["frame"] == 39
+    assert states[0]["budgets_ms"] == {"the model": 500.0, "end-to-end latency": 9000.0}
+    assert states[0]["summary"]["seconds"] == states[1]["summary"]["seconds"] > 1.5  # at the file's pace, and not counted on
+
+
 def test_however_many_ask_a_picture_is_made_ten_times_a_second_at_most(live, monkeypatch) -> None:
     from edgeeff.camera import web as module
 
@@ -88,9 +137,13 @@ def test_a_browser_shows_moving_pictures_without_complaint(live, tmp_path: Path)
     profile = [f"--user-data-dir={tmp_path}", "--virtual-time-budget=4000"]
     done = subprocess.run([*command, *profile, web.url], capture_output=True, text=True, timeout=120)
     assert ":CONSOLE" not in done.stderr, done.stderr
-    assert "rtsp://pictures</td>" in done.stdout
-    assert 'src="frame.jpg?t=' in done.stdout
+    assert "rtsp://pictures · frame " in done.stdout
+    assert "Label, smoothed over 0.5 s" in done.stdout
+    assert 'src="data:image/jpeg;base64,' in done.stdout
+    assert done.stdout.count('<div class="track">') == 3
     assert done.stdout.split('points="')[1].split('"')[0].count(",") > 2
+    assert "budget of the model: 500 ms" in done.stdout
+    assert "−10 s</text>" in done.stdout
 
 
 def test_one_connection_takes_many_requests_also_in_pieces(live) -> None:

@@ -96,7 +96,7 @@ def test_the_page_stays_open_at_the_end_of_a_file_and_says_so(fitted, film: Path
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
-    assert "latency p50 ms" in out
+    assert "end-to-end latency" in out
     assert states[0]["sources"] == [{"ended": True, "smooth_s": 0.5, "threshold": 0.5}]
     assert states[0]["newest"][0]["frame"] == 39
     assert states[0]["budgets_ms"] == {"the model": 500.0, "end-to-end latency": 9000.0}

@@ -16,7 +16,7 @@ from .. import config as settings
 from ..errors import ToolMissing
 
 # Those that run bundles; making them takes torch, onnx and nncf.
-EXTRAS = ("camera", "openvino", "onnxruntime", "signature", "tensorrt")
+EXTRAS = ("camera", "openvino", "onnxruntime", "parquet", "signature", "tensorrt")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip file can hold
 
 

@@ -11,11 +11,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from boards import NEEDED, PYTHON, Board, client, first, free_port, until
 from conftest import ROOT, refused
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from edgeeff import BadInput, EdgeeffError, Unreachable
+from edgeeff import BadInput, Bundle, EdgeeffError, Unreachable
 from edgeeff.errors import Unreliable, exit_code
 from edgeeff.remote import host as remote
 from edgeeff.remote import ssh, wheel
@@ -70,6 +74,42 @@ def test_a_first_eval_installs_through_a_lost_connection_and_answers_as_here(
     assert "sending" not in again.stderr
     assert "installing" not in again.stderr
     assert f"{local['top1']:.2f}" in again.stdout
+
+
+def test_a_host_checks_the_signature_itself_and_reads_a_table_of_photos(
+    here: Board, fitted, digits: Path, run, tmp_path: Path
+) -> None:
+    """Both take packages beside the runtime's, which are installed there."""
+    bundle = Path(shutil.copytree(fitted[0], tmp_path / "bundle"))
+    ours, theirs = (key_pair(tmp_path / name) for name in ("ours", "theirs"))
+    Bundle.open(bundle).sign(ours[0])
+    photos = sorted(p for p in (digits / "val").rglob("*.png"))
+    names = sorted({p.parent.name for p in photos})
+    images = [{"bytes": p.read_bytes(), "path": p.name} for p in photos]
+    table = pa.table({"image": images, "label": [names.index(p.parent.name) for p in photos]})
+    pq.write_table(table, tmp_path / "val.parquet")
+    words = ("eval", bundle, "--trusted", ours[1], "--json", "--val")
+    done = run(*words, tmp_path / "val.parquet", "--on", here.name, env=here.env)
+    assert done.returncode == 0, done.stderr
+    local = json.loads(run(*words, digits / "val").stdout)
+    assert json.loads(done.stdout)["hosts"][0]["top1"] == local["top1"]
+
+    words = ("eval", "bundle", "--val", "val-val.parquet", "--trusted", "trusted-0.pem")
+    sent = {"bundle": bundle, "val-val.parquet": tmp_path / "val.parquet", "trusted-0.pem": theirs[1]}
+    with (
+        remote.Host.connect(here.name, "openvino", remote.SILENT) as host,
+        pytest.raises(BadInput, match="is not trusted"),
+    ):
+        host.run(list(words), sent)
+
+
+def key_pair(path: Path) -> tuple[Path, Path]:
+    """A private and a public key, written as OpenSSL writes them."""
+    private, public = path.with_suffix(".key"), path.with_suffix(".pem")
+    key = Ed25519PrivateKey.generate()
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return private, public
 
 
 @pytest.mark.parametrize(

@@ -7,5 +7,5 @@ import economy
 economy.after_import(economy.ONE_THREAD)
 if {"fit", "pick", "compile", "measure"} & set(sys.orig_argv):
     economy.after_import(economy.BRIEF)
-if "measure" in sys.orig_argv:
+if {"measure", "bench"} & set(sys.orig_argv):
     economy.after_import(economy.QUIET)

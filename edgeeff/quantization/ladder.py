@@ -17,6 +17,7 @@ from ..measurement.latency import ratio
 from ..network.activations import SWAPS
 from ..network.swap import swapped
 from ..precision import Precision
+from ..progress import spoken
 from .forms import Form
 from .random_weights import kept_for_timing
 from .reduction import Plan, plan, recovered_as
@@ -94,9 +95,9 @@ def climb(context: NetworkContext, network: Network, strategies: Sequence[Strate
     The first strategy has to give one, but that its file may be refused for its answers, as one that does not compute numbers.
     """
     attempts: list[Attempt] = []
-    for strategy in strategies:
-        if not strategy.applies(context, network):
-            continue
+    for strategy in (s for s in strategies if s.applies(context, network)):
+        if attempts:
+            _say_why(context, attempts[-1], strategy)
         if attempts and time.monotonic() > context.deadline:
             attempts.append(Attempt(strategy.name, network.activation, 0.0, note="not tried: the time budget was used up"))
             break
@@ -116,6 +117,23 @@ def climb(context: NetworkContext, network: Network, strategies: Sequence[Strate
     if not any(attempt.report for attempt in attempts):
         raise AccuracyGateFailed(attempts[0].note)
     return attempts
+
+
+def _say_why(context: NetworkContext, missed: Attempt, following: Strategy) -> None:
+    """Why a strategy was not enough, what is tried instead, and what is left of the time budget.
+
+    What is tried next is expected to take as long as the last one did.
+    """
+    why, report = missed.note, missed.report
+    if report:
+        why = report.refusal
+        if report.drop is not None and report.drop > context.gate.max_drop:
+            lost = round(report.drop * report.images / 100)
+            why = f"drop {report.drop:+.2f} > {context.gate.max_drop:g} ({lost} of {report.images} photos)"
+    left = max(context.deadline - time.monotonic(), 0)
+    then = f"next: {following.name}, {spoken(left)} left" if left else "no time is left for another strategy"
+    context.progress.say(f"{missed.strategy}: {why.rstrip('.')}; {then}")
+    context.progress.expect(min(missed.seconds, left))
 
 
 def best(attempts: list[Attempt]) -> Attempt:

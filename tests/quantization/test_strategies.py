@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cameras import Said
 from contexts import context_of
 
 from edgeeff import BadInput, Precision, backends
@@ -83,7 +84,12 @@ def test_the_first_rung_that_passes_ends_the_climb(pixels: PixelFile, model, tmp
 
 def test_logits_that_are_no_numbers_are_an_attempt_that_failed(pixels: PixelFile, model, tmp_path: Path) -> None:
     context, network = context_of("host-cpu", pixels, model, tmp_path, agreement=0)
+    context = replace(context, progress=(said := Said()))
     attempts = climb(context, network, [Refused(), Overflowing(), STRATEGIES[0]])
+    assert [line.partition(",")[0] for line in said.lines if "next: " in line] == [
+        "refused: they agree on 0.0% of the calibration photos; next: overflowing",
+        "overflowing: int8 (overflowing): a logit is not a finite number for 64 of 64 photos (100.00%). Check the weights",
+    ]
     assert [(a.strategy, bool(a.report and a.report.passed)) for a in attempts] == [
         ("refused", False),
         ("overflowing", False),

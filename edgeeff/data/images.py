@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -51,6 +52,10 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def name(self, label: int) -> str:
+        """A class's name; its number where it has none."""
+        return self.classes[label] if label < len(self.classes) else str(label)
 
     def take(self, indices: Iterable[int]) -> ImageSet:
         """The photos at these positions, in this order, with their labels."""
@@ -114,6 +119,28 @@ class ImageSet:
         rng.shuffle(order)
         rounds = (members[i] for i in range(max(map(len, order))) for members in order if i < len(members))
         return self.take(sorted(i for i, _ in zip(rounds, range(count), strict=False)))
+
+    def parts(self, shares: Iterable[float], seed: int = 0, *, least: int = 0) -> list[ImageSet]:
+        """The `shares` of the photos, each of every class alike and at least `least` of it, and last what remains.
+
+        A photo's contents and the seed put the photos of a class in order, so names do not matter. Copies stay together, with the
+        class of the first. One photo more in a class moves at most one other across each border.
+        """
+        classes = dict[str, int]()
+        for i, digest in enumerate(self.digests):
+            classes.setdefault(digest, 0 if self.labels is None else self.labels[i])
+        groups = defaultdict[int, list[str]](list)
+        for digest in sorted(classes, key=lambda d: hashlib.sha256(f"{seed} {d}".encode()).digest()):
+            groups[classes[digest]].append(digest)
+        borders = list(accumulate(shares))
+        sides = dict[str, int]()
+        for members in groups.values():
+            end = 0
+            for side, share in enumerate(borders):
+                start, end = end, max(end + least, round(share * len(members)))
+                sides |= dict.fromkeys(members[start:end], side)
+        rows = [[i for i, d in enumerate(self.digests) if sides.get(d, len(borders)) == side] for side in range(len(borders) + 1)]
+        return [self.take(each) for each in rows]
 
     def split(self, share: float, seed: int = 0) -> tuple[ImageSet, ImageSet]:
         """All but a share of the photos, and that share; copies of a photo stay together. The same ones for the same seed."""

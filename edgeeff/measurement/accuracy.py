@@ -226,8 +226,7 @@ class Gate:
 
     def name(self, label: int) -> str:
         """A class's name; its number where it has none."""
-        names = self.pixels.images.classes
-        return names[label] if label < len(names) else str(label)
+        return self.pixels.images.name(label)
 
     def _begin(self, step: str, answers: Answers) -> None:
         """Refuse a float model that cannot be compared with, and remark on its answers."""

@@ -2,17 +2,23 @@
 
 AdamW, one warm-up and a cosine, label smoothing, random crops, mirroring and colours; the result is the exponential moving average
 (EMA) of the weights. Seeded; the state is saved after every epoch, and an interrupted run resumes from there with the same outcome.
+
+A small share of the photos of each class is held back: no step learns from them, nothing is chosen by them, and they show after
+every epoch how the average does on photos that it has not learnt.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import random
+import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from itertools import chain, count, islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.crops import random_box
-from ..data.images import ImageSet, Pixels
+from ..data.images import ImageSet, PixelFile, Pixels
 from ..data.photos import Photo
 from ..data.preprocess import INTERPOLATIONS, Preprocess, open_photo, upright_rgb
 from ..errors import EdgeeffError
@@ -32,6 +38,8 @@ from .learner import Learner
 from .model import Deployed, EfficientNet, channels_last
 
 DECAY = 0.998  # of the average of the weights, at each step
+HELD_BACK, MOST_HELD_BACK = 0.05, 500  # share and number of the photos; none of a class of fewer than 11
+TIMED_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -60,28 +68,30 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to: the mean of its batches' losses, which the network is trained on, with smoothed labels."""
+    """What an epoch came to: the mean of its batches' losses, which the network is trained on, with smoothed labels, and the top-1
+    accuracy on the photos that are held back, in percent; None without such photos."""
 
     loss: float
+    right: float | None = None
 
 
 def train(
     model: EfficientNet, preprocess: Preprocess, images: ImageSet, recipe: Recipe, checkpoint: Path, *, progress: Progress = SILENT
 ) -> tuple[EfficientNet, list[Epoch]]:
-    """Train on all of `images`; returns the averaged network, in eval mode, and its epochs. `checkpoint` stores the state between.
+    """Train on `images`; returns the averaged network, in eval mode, and its epochs. `checkpoint` stores the state between.
 
     Raises EdgeeffError where the loss becomes infinite or NaN.
     """
     progress = progress if parallel.rank() == 0 else SILENT
     torch.manual_seed(recipe.seed)
-    student = channels_last(Deployed(model, preprocess))
-    learner = Learner(student, _optimizer(student, recipe), DECAY)
-    learner.averaged.eval()
-    model.set_stochastic_depth(recipe.stochastic_depth)
+    learner = _learner(model, preprocess, recipe)
+    student = learner.network
+    held_back, images = apart(images, recipe.seed)
+    unseen = PixelFile(held_back, preprocess) if held_back else None
     batches = max(1, len(images) // recipe.batch)
     history: list[Epoch] = []
     if checkpoint.exists():
-        history = [Epoch(loss) for loss in learner.resume(checkpoint)["losses"]]
+        history = [Epoch(*each) for each in learner.resume(checkpoint)["epochs"]]
     done = len(history)
     if done:
         progress.say(f"train: resumed after epoch {done} of {recipe.epochs}")
@@ -100,12 +110,38 @@ def train(
         mean = sum(parallel.total(losses)) / len(losses) / parallel.world()
         if not math.isfinite(mean):
             raise EdgeeffError(f"training diverged in epoch {epoch + 1}: the loss is {mean}. Lower --lr (now {recipe.lr:g}).")
-        history.append(Epoch(mean))
+        history.append(Epoch(mean, _right(learner.averaged, unseen) if unseen else None))
         if parallel.rank() == 0:
-            learner.save(checkpoint, {"losses": [each.loss for each in history]})
+            learner.save(checkpoint, {"epochs": [astuple(each) for each in history]})
         left = (time.monotonic() - start) / (epoch + 1 - done) * (recipe.epochs - epoch - 1)
-        progress.say(f"epoch {epoch + 1}/{recipe.epochs}: loss {mean:.3f}, {left / 60:.1f} min left")
+        right = f"{history[-1].right:.0f}% of {len(unseen)} held-back photos right, " if unseen else ""
+        progress.say(f"epoch {epoch + 1}/{recipe.epochs}: loss {mean:.3f}, {right}{left / 60:.1f} min left")
+        progress.expect(left)
     return learner.averaged.model.eval(), history
+
+
+def apart(images: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:
+    """The photos that are held back from training, and the others."""
+    held_back, others = images.parts((min(HELD_BACK, MOST_HELD_BACK / len(images)),), seed)
+    return held_back, others
+
+
+def finished_epochs(checkpoint: Path) -> int:
+    """How many epochs of an interrupted training are done."""
+    return len(torch.load(checkpoint, weights_only=True)["epochs"]) if checkpoint.exists() else 0
+
+
+def epoch_seconds(model: EfficientNet, preprocess: Preprocess, images: ImageSet, recipe: Recipe) -> float:
+    """About how long an epoch of `train` takes here, by the time of some steps of a copy, decoding and augmenting included."""
+    _, images = apart(images, recipe.seed)
+    learner = _learner(copy.deepcopy(model), preprocess, recipe)
+    learner.network.train()
+    starts = []
+    batches = chain.from_iterable(_batches(images, preprocess, recipe, epoch) for epoch in count())
+    for pixels, labels in islice(batches, TIMED_STEPS + 1):
+        learner.step(_loss(learner.network, pixels, labels, recipe.smoothing), recipe.lr)
+        starts.append(time.monotonic())
+    return max(1, len(images) // recipe.batch) * statistics.median(later - earlier for earlier, later in pairwise(starts))
 
 
 def training_resolution(resolution: int) -> int:
@@ -115,6 +151,22 @@ def training_resolution(resolution: int) -> int:
     Source: Touvron et al. 2019, arXiv:1906.06423.
     """
     return 32 * math.ceil(resolution * 5 / 7 / 32)
+
+
+def _learner(model: EfficientNet, preprocess: Preprocess, recipe: Recipe) -> Learner[Deployed]:
+    """What trains `model` in place."""
+    student = channels_last(Deployed(model, preprocess))
+    learner = Learner(student, _optimizer(student, recipe), DECAY)
+    learner.averaged.eval()
+    model.set_stochastic_depth(recipe.stochastic_depth)
+    return learner
+
+
+@torch.inference_mode()
+def _right(network: torch.nn.Module, photos: PixelFile) -> float:
+    """Percent of the photos that get their label."""
+    answers = torch.cat([network(torch.from_numpy(batch)).argmax(1) for batch in photos.batches(32)])
+    return 100 * float((answers == torch.tensor(photos.images.labels)).float().mean())
 
 
 def _loss(student: torch.nn.Module, pixels: Pixels, labels: Tensor, smoothing: float) -> Tensor:

@@ -8,6 +8,7 @@ from edgeeff.data.images import ImageSet
 from edgeeff.data.preprocess import Preprocess
 from edgeeff.network.model import create
 from edgeeff.network.train import Recipe, train, training_resolution
+from edgeeff.progress import Progress
 
 pytestmark = pytest.mark.slow
 RECIPE = Recipe(epochs=2, lr=3e-3, batch=25, flip=False)
@@ -31,7 +32,7 @@ class Stop(Exception):
 def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(images: ImageSet, tmp_path: Path) -> None:
     whole, epochs = train(network(), PREPROCESS, images, RECIPE, tmp_path / "whole.pt")
 
-    class Interrupting:
+    class Interrupting(Progress):
         def say(self, line: str) -> None:
             if line.startswith("epoch 1/"):
                 raise Stop
@@ -51,7 +52,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(image
 def test_training_learns(images: ImageSet, tmp_path: Path) -> None:
     lines: list[str] = []
 
-    class Listening:
+    class Listening(Progress):
         def say(self, line: str) -> None:
             lines.append(line)
 

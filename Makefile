@@ -20,8 +20,8 @@ demo: .venv/ready  ## handwritten digits, from scratch to an INT8 bundle for thi
 	$(BIN)/edgeeff fit --target host-cpu --latency 3 --size-mb 10 --resolution 64 --variant lite0 b0 b4 --epochs 12 --no-flip --max-drop 1 \
 	  --train $(DEMO)/digits/train --val $(DEMO)/digits/val --out $(DEMO)/bundle
 	@echo
-	@echo "Next, your own photos in DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg:"
-	@echo "  $(BIN)/edgeeff fit --target host-cpu --latency 10 --train DIR/train --val DIR/val --out my-model"
+	@echo "Next, your own photos in DIR/CLASS/*.jpg:"
+	@echo "  $(BIN)/edgeeff fit --target host-cpu --latency 10 --photos DIR --weights auto --out my-model"
 
 # NVIDIA's Python API without its libraries, in the versions of JetPack 6.1 to 7.2 and the newest; what a Python lacks, a test skips.
 .venv/bindings: | .venv/ready

@@ -225,7 +225,7 @@ def trained(data: Path) -> dict[str, Any]:
     seconds = {}
     with tempfile.TemporaryDirectory() as temporary:
         context = NetworkContext(
-            job=Job("tensorrt-qdq", "val", "out", variants=("v2-b0",), weights="weights", calib="calib"),
+            job=Job("tensorrt-qdq", "out", "val", variants=("v2-b0",), weights="weights", calib="calib"),
             target=target,
             budget=Budget(),
             recipe=Calibration.load("default"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ from .network.checkpoint import CHECKPOINT_BYTES
 from .progress import Progress
 from .target import Target
 
+TEST, VALIDATION = 0.15, 0.15  # shares of --photos that judge once, and every step; the others train
 LEARNING = 4000  # photos that a network recovers on, at most
 NOT_INPUTS = (
     "val",
@@ -52,6 +54,13 @@ class Photos:
     learning: ImageSet
     training: ImageSet | None
     test: ImageSet | None = None
+
+    def __str__(self) -> str:
+        """How many there are of each kind, by class where they have labels."""
+        sets = {"training": self.training, "calibration": self.calibration if self.training is None else None}
+        sets |= {"validation": self.validation, "test": self.test}
+        classes = f"{self.classes} classes; " if self.classes else ""
+        return f"photos: {classes}{'; '.join(f'{name} {_counted(each)}' for name, each in sets.items() if each)}"
 
     @property
     def classes(self) -> int | None:
@@ -83,6 +92,7 @@ class Context:
             progress.say(f"{job.out} holds a bundle ({made}): it stays until this fit is done, which then replaces it.")
         recipe = Calibration.load(job.calibration)
         photos = open_photos(job, recipe, progress)
+        progress.say(str(photos))
         return cls(
             job=job,
             target=target,
@@ -156,11 +166,7 @@ class NetworkContext(Context):
 
 def open_photos(job: Job, recipe: Calibration, progress: Progress) -> Photos:
     """The photos of a job; raises BadInput where they do not suit each other."""
-    validation = ImageSet.open(job.val)
-    training = ImageSet.open(job.train) if job.train else None
-    test = ImageSet.open(job.test) if job.test else None
-    if job.hold_out:
-        validation, test = _held_out(job, validation)
+    training, validation, test = _opened(job)
     if training is not None:
         training = _training(job, training, validation, progress)
         validation = validation.labelled_for(_number_of_classes(training), training.classes)
@@ -172,6 +178,33 @@ def open_photos(job: Job, recipe: Calibration, progress: Progress) -> Photos:
             unseen(test, other)
     learning = source.joined(unlabelled) if unlabelled else source
     return Photos(validation, recipe.take(source, job.seed), learning.draw(LEARNING, job.seed), training, test)
+
+
+def _opened(job: Job) -> tuple[ImageSet | None, ImageSet, ImageSet | None]:
+    """The photos that train, those that judge every step, and those that judge once."""
+    if job.photos:
+        return _split(job, ImageSet.open(job.photos))
+    assert job.val is not None  # a job has one of the two
+    validation = ImageSet.open(job.val)
+    training = ImageSet.open(job.train) if job.train else None
+    test = ImageSet.open(job.test) if job.test else None
+    if job.hold_out:
+        validation, test = _held_out(job, validation)
+    return training, validation, test
+
+
+def _split(job: Job, photos: ImageSet) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """One folder's photos as `_opened` gives them; raises BadInput where a class has too few for that."""
+    if photos.labels is None:
+        raise BadInput(f"{photos.root}: unlabelled photos cannot train. Expected DIR/CLASS/*.jpg or labels.txt.")
+    test, validation, training = photos.parts((TEST, VALIDATION), job.seed, least=1)
+    for label, count in sorted(Counter(photos.labels).items()):
+        if not all(label in (part.labels or ()) for part in (test, validation, training)):
+            raise BadInput(
+                f"{photos.root}: class {photos.name(label)!r} has {count} photos, too few to train on and to judge by. "
+                "Expected 3 different ones or more in each class."
+            )
+    return training, validation, test
 
 
 def _held_out(job: Job, photos: ImageSet) -> tuple[ImageSet, ImageSet]:
@@ -190,16 +223,27 @@ def versions() -> dict[str, str]:
 def _training(job: Job, training: ImageSet, validation: ImageSet, progress: Progress) -> ImageSet:
     """The training photos that can be read and do not judge."""
     if training.labels is None:
-        raise BadInput(f"{job.train}: unlabelled photos cannot train. Expected DIR/CLASS/*.jpg or labels.txt.")
+        raise BadInput(f"{training.root}: unlabelled photos cannot train. Expected DIR/CLASS/*.jpg or labels.txt.")
     training = readable(training, max_corrupt=job.max_corrupt, progress=progress)
     training = unseen(training, validation, allowed=0.01, progress=progress)
     if set(training.labels or ()) != set(range(max(2, _number_of_classes(training)))):
-        raise BadInput(f"{job.train}: expected photos of at least two classes, numbered from 0 without gaps.")
+        raise BadInput(f"{training.root}: expected photos of at least two classes, numbered from 0 without gaps.")
     return training
 
 
 def _number_of_classes(images: ImageSet) -> int:
     return len(images.classes) or max(images.labels or (0,)) + 1
+
+
+def _counted(images: ImageSet) -> str:
+    """The number of photos, and those of the smallest and the largest class, such as "720 (40 of rose to 80 of tulip)"."""
+    if images.labels is None:
+        return str(len(images))
+    counts = Counter(images.labels)
+    least, most = min(counts, key=lambda label: counts[label]), max(counts, key=lambda label: counts[label])
+    if counts[least] == counts[most]:
+        return f"{len(images)} ({counts[least]} of each class)"
+    return f"{len(images)} ({counts[least]} of {images.name(least)} to {counts[most]} of {images.name(most)})"
 
 
 def _require_device(job: Job, target: Target, machine: Machine) -> None:

@@ -282,8 +282,8 @@ def _candidates(context: NetworkContext, choice: Choice | None) -> tuple[Candida
 
 def _commands(context: NetworkContext, command: str) -> tuple[str, ...]:
     """What makes the bundle again, and what checks it."""
-    out, val = str(context.job.out), ["--val", str(context.job.val)]
+    out, val = str(context.job.out), ["--val", str(context.job.val)] if context.job.val else []
     lines: Sequence[Sequence[str]] = [["compile", out, *val]] if context.target.compiles_on_device else []
-    evaluate = [["eval", out, *val]] if context.gate.labels is not None else []
+    evaluate = [["eval", out, *val]] if val and context.gate.labels is not None else []
     lines = [*lines, ["verify", out], *evaluate, ["bench", out]]
     return (command, *(shlex.join(["edgeeff", *words]) for words in lines))

@@ -18,12 +18,13 @@ from .data.labels import MOST_CLASSES
 from .errors import BadInput
 from .network import activations
 from .network.architecture import PADDINGS, Padding
-from .network.variants import grid
+from .network.variants import grid, published_weights
 from .option import arguments, option, parse_number, parse_whole
 
 MAX_CORRUPT = "share of unreadable photos that is tolerated (default 0.01)"
 BUNDLE = "a bundle's folder, as fit or compile wrote it"
 MOST_EPOCHS = 100_000
+AUTO = "auto"  # the weights that are published for the variant that is chosen
 TARGET = "a name from `edgeeff targets`, or a YAML file"
 
 
@@ -42,20 +43,22 @@ def _check_max_corrupt(share: float) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """A fit. Folders are labelled photos; `calib` may be unlabelled.
+    """A fit. Folders are labelled photos; `calib` may be unlabelled. `photos` is split into training, validation and test photos.
 
     `activation`: keep, another one, or auto, which swaps Swish where that is faster and stays within the gate; None swaps only
     where INT8 misses the gate without. A network that is trained has the target's from the first epoch, unless it is to keep Swish.
     """
 
     target: str | Path = option(help=TARGET)
-    val: str | Path = option(help="photos that judge every step; no step learns from them", metavar="PHOTOS")
     out: str | Path = option(help="the bundle to write", metavar="DIR")
+    val: str | Path | None = option(None, help="photos that judge every step; no step learns from them", metavar="PHOTOS")
     budget: Budget = field(default_factory=Budget)
     variants: Sequence[str] = option(
         (), help="the variant, or those to choose from (default: all)", flag="--variant", metavar="NAME", many=True
     )
-    weights: str | None = option(None, help="checkpoint: .safetensors, .pth, or hf-hub:owner/name", metavar="FILE")
+    weights: str | None = option(
+        None, help="checkpoint: .safetensors, .pth, hf-hub:owner/name, or auto: as `edgeeff variants` names", metavar="FILE"
+    )
     train: str | Path | None = option(
         None, help="labelled photos to train on: DIR/CLASS/*.jpg, a list, an archive or a table", metavar="PHOTOS"
     )
@@ -111,29 +114,46 @@ class Job:
         unit="share",
         parse=parse_number,
     )
+    photos: str | Path | None = option(
+        None,
+        help="labelled photos, instead of --train, --val and --test: split into these, by class and contents",
+        metavar="PHOTOS",
+    )
 
     def __post_init__(self) -> None:
         self._check_numbers()
-        grid(self.variants, self.resolution)  # refuses unknown names and sizes
+        networks = grid(self.variants, self.resolution)  # refuses unknown names and sizes
         if self.activation is not None:
             activations.check(self.activation, activations.CHOICES, "--activation")
-        if not self.train and not self.weights:
-            raise BadInput("nothing to fit: give --weights (a trained checkpoint), --train (labelled photos), or both.")
-        if self.labels and self.train:
-            raise BadInput("--labels name the classes of weights; with --train the folders' names do.")
-        if not self.train and not self.calib:
-            raise BadInput(
-                "INT8 needs photos for its ranges, not the validation ones: give --calib DIR (unlabelled will do) or --train DIR."
-            )
-        if self.test and self.hold_out:
-            raise BadInput("--test or --hold-out: what ships is judged once. Give one of them.")
-        if self.weights and len(self.variants) != 1:
+        self._check_photos()
+        if self.weights == AUTO:
+            for v in networks:
+                published_weights(v)  # refuses one without
+        if self.weights and len(self.variants) != 1 and not (self.weights == AUTO and self.trains):
             raise BadInput("--weights belong to one variant: name it with --variant.")
         for word in arguments(self):  # the bundle and its report tell the command
             try:
                 word.encode()
             except UnicodeEncodeError as error:
                 raise BadInput(f"{word}: the name is not UTF-8 text. Rename it.") from error
+
+    def _check_photos(self) -> None:
+        if self.photos:
+            for name in ("train", "val", "test", "calib", "hold_out"):
+                if getattr(self, name):
+                    raise BadInput(f"--photos is split by itself: leave out --{name.replace('_', '-')}, or --photos.")
+        elif not self.val:
+            raise BadInput("nothing to judge by: give --val DIR (photos that nothing learns from), or --photos DIR alone.")
+        if not self.trains and not self.weights:
+            raise BadInput("nothing to fit: give --weights (a trained checkpoint), --train or --photos (labelled photos), or both.")
+        if self.labels and self.trains:
+            raise BadInput("--labels name the classes of weights; with --train or --photos the folders' names do.")
+        if not self.trains and not self.calib:
+            raise BadInput(
+                "INT8 needs photos for its ranges, not the validation ones: give --calib DIR (unlabelled will do) or --train DIR."
+            )
+        if self.test and self.hold_out:
+            raise BadInput("--test or --hold-out: what ships is judged once. Give one of them.")
 
     def _check_numbers(self) -> None:
         if not (math.isfinite(self.max_drop) and 0 <= self.max_drop <= 100):
@@ -155,6 +175,11 @@ class Job:
             raise BadInput(f"--time-budget {self.time_budget}: expected minutes, above 0.")
         if self.lr is not None and not 0 < self.lr <= 1:
             raise BadInput(f"--lr {self.lr}: expected a rate above 0, at most 1.")
+
+    @property
+    def trains(self) -> bool:
+        """Whether there are photos to train on."""
+        return bool(self.train or self.photos)
 
     @property
     def command(self) -> str:

@@ -15,7 +15,7 @@ import yaml
 from . import config
 from .budget import KINDS, Budget
 from .errors import BadInput, suggestion
-from .job import Job
+from .job import AUTO, Job
 from .option import Option, flag, options
 
 NAME = "fit.yaml"
@@ -71,5 +71,5 @@ def _text(value: object, how: Option, moved: Callable[[str], str]) -> object:
     if not isinstance(value, (str, Path)):
         return value
     text = str(value)
-    is_path = (how.metavar in PATHS and not text.startswith("hf-hub:")) or text.endswith((".yaml", ".yml"))
+    is_path = (how.metavar in PATHS and text != AUTO and not text.startswith("hf-hub:")) or text.endswith((".yaml", ".yml"))
     return moved(text) if is_path and not Path(text).is_absolute() else text

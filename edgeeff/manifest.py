@@ -180,6 +180,8 @@ class Manifest:
     held_out: HeldOut | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     max_class_drop: float | None = None
+    training_sha256: str = ""
+    training_photos: int = 0
 
     @property
     def made_smaller_by(self) -> list[ReductionRecord]:

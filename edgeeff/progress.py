@@ -28,6 +28,11 @@ def debugging() -> bool:
 class Progress:
     """Says nothing: what a library call uses unless told otherwise."""
 
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[Progress]:
+        """Within the block, which is the whole work, a terminal shows one line under all others: stage, share done, time left."""
+        yield self
+
     def say(self, line: str) -> None:
         """Report one finished thing."""
 
@@ -53,7 +58,6 @@ class TerminalProgress(Progress):
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[Progress]:
-        """Within the block, which is the whole work, a terminal shows one line under all others: stage, share done, time left."""
         if not sys.stderr.isatty():
             yield self
             return

@@ -67,6 +67,7 @@ def compile_here(context: Context, published: Bundle) -> Compilation | None:
 def describe(context: NetworkContext, made: Made) -> Manifest:
     """What the bundle says of itself."""
     job, target, gate, outcome = context.job, context.target, context.gate, made.outcome
+    training = context.photos.training
     shipped, model, measured = outcome.shipped, made.weights.model, outcome.measured
     machine = LOCAL if target.compiles_on_device else context.machine
     facts = machine.facts(target.judge)
@@ -91,6 +92,8 @@ def describe(context: NetworkContext, made: Made) -> Manifest:
         steps=tuple(gate.reports),
         ladder=tuple(attempt.record for attempt in made.candidates.attempts),
         validation_sha256=gate.pixels.images.sha256,
+        training_sha256=training.sha256 if training else "",
+        training_photos=len(training or ()),
         calibration_sha256=context.photos.calibration.sha256,
         validation_photos=len(gate.pixels),
         calibration_photos=len(context.calibration),

@@ -8,18 +8,20 @@ from pathlib import Path
 
 import torch
 
+from . import forecast
 from .context import Context
 from .data.labels import LIST_BYTES, class_names
 from .data.preprocess import Preprocess
 from .errors import BadInput
 from .files import read_lines
+from .job import AUTO, Job
 from .measurement.accuracy import agreement, rank
 from .network import checkpoint, distributed
 from .network.architecture import Variant
 from .network.model import EfficientNet, create, predict
 from .network.swap import swapped
 from .network.train import Epoch, Recipe, train
-from .network.variants import expected_top1, published
+from .network.variants import expected_top1, published, published_weights
 from .records import dump_json, read_json
 from .selection.candidates import Accuracy
 
@@ -59,6 +61,7 @@ def prepare_weights(context: Context, v: Variant) -> Weights:
         start = replace(start, preprocess=start.preprocess.cropped(context.job.crop), usual=start.preprocess)
     if context.photos.training is not None:
         return _trained(context, v, start)
+    forecast.announce(context, start.model, start.preprocess, source(context.job, v), None)
     validation = context.photos.validation.classes
     return replace(start, class_names=start.class_names or (validation if len(validation) == start.model.classes else ()))
 
@@ -77,31 +80,37 @@ def ranking(context: Context, candidates: Sequence[Variant]) -> Ranking | None:
     own, _ = _at(context, published(v), None)
     answers = {}
     for resolution in sorted({own.variant.resolution, *(c.resolution for c in candidates)}):
-        context.progress.say(f"{job.weights} at {resolution} px")
+        context.progress.say(f"{source(job, v)} at {resolution} px")
         model, preprocess = _at(context, v.at(resolution), resolution)
         answers[resolution] = rank(predict(model, preprocess), context.pixels(context.photos.calibration, preprocess))[:, 0]
     reference = answers[own.variant.resolution]
     return Ranking(own.classes, lambda c: agreement(answers[c.resolution], reference))
 
 
+def source(job: Job, v: Variant) -> str:
+    """The checkpoint to start from; empty where training starts from scratch."""
+    return published_weights(v) if job.weights == AUTO else str(job.weights or "")
+
+
 def _at(context: Context, v: Variant, resolution: int | None) -> tuple[EfficientNet, Preprocess]:
     """The weights at a resolution, or at their own."""
-    model, source, _ = checkpoint.load(str(context.job.weights), v, padding=context.job.padding, resolution=resolution)
-    mean, std = (source.preprocess.mean, source.preprocess.std) if source.preprocess else (v.mean, v.std)
+    file = source(context.job, v)
+    model, stated, _ = checkpoint.load(file, v, padding=context.job.padding, resolution=resolution)
+    mean, std = (stated.preprocess.mean, stated.preprocess.std) if stated.preprocess else (v.mean, v.std)
     preprocess = Preprocess.standard(model.variant.resolution, mean, std)
     return model, preprocess if context.job.crop is None else preprocess.cropped(context.job.crop)
 
 
 def _loaded(context: Context, v: Variant) -> Weights:
-    job, classes = context.job, context.photos.classes
-    resolution = v.resolution if job.resolution else None
-    model, source, fresh = checkpoint.load(str(job.weights), v, classes=classes, padding=job.padding, resolution=resolution)
+    job, classes, file = context.job, context.photos.classes, source(context.job, v)
+    resolution = v.resolution if job.resolution or job.weights == AUTO else None
+    model, stated, fresh = checkpoint.load(file, v, classes=classes, padding=job.padding, resolution=resolution)
     if fresh:
-        context.progress.say(f"{job.weights}: initialised afresh: {', '.join(fresh)}")
-    preprocess = source.preprocess or Preprocess.standard(model.variant.resolution, v.mean, v.std)
+        context.progress.say(f"{file}: initialised afresh: {', '.join(fresh)}")
+    preprocess = stated.preprocess or Preprocess.standard(model.variant.resolution, v.mean, v.std)
     if preprocess.resolution != model.variant.resolution:
         preprocess = Preprocess.standard(model.variant.resolution, preprocess.mean, preprocess.std)
-    return Weights(model, preprocess, source.class_names or read_labels(job.labels, model.classes))
+    return Weights(model, preprocess, stated.class_names or read_labels(job.labels, model.classes))
 
 
 def _created(context: Context, v: Variant) -> Weights:
@@ -117,14 +126,17 @@ def _trained(context: Context, v: Variant, start: Weights) -> Weights:
     kind = Recipe.fine_tune if job.weights else Recipe.from_scratch
     recipe, activation = kind(job.epochs, job.lr, flip=job.flip, seed=job.seed), start.variant.activation
 
+    name, state = f"{activation}-weights", context.cache.root / f"{activation}-training.pt"
+    plan = None if (context.cache.root / name).exists() else (recipe, state)
+    forecast.announce(context, start.model, start.preprocess, source(job, v), plan)
+
     def make(folder: Path) -> None:
-        state = context.cache.root / f"{activation}-training.pt"
         arguments = (start.model, start.preprocess, training, recipe, state)
         result, history = distributed.together(train, *arguments, progress=context.progress)
         checkpoint.save(result, folder / "weights.safetensors", start.preprocess, training.classes)
         (folder / "history.json").write_text(dump_json(history), encoding="utf-8")
 
-    trained = context.cache.once(f"{activation}-weights", make)
+    trained = context.cache.once(name, make)
     model = checkpoint.load(trained / "weights.safetensors", v.at(start.model.variant.resolution))[0]
     history = tuple(read_json(trained / "history.json", list[Epoch]))
     return replace(start, model=model, class_names=training.classes, history=history)

@@ -27,7 +27,7 @@ def context_of(
     gate.judge("float", predict(model, pixels.preprocess))
     photos = Photos(gate.pixels.images, pixels.images, pixels.images.take(range(34)), None)
     context = NetworkContext(
-        job=Job(target, "val", "out", variants=("b0",), weights="w", calib="calib", flip=False),
+        job=Job(target, "out", "val", variants=("b0",), weights="w", calib="calib", flip=False),
         target=Target.load(target),
         budget=Budget(),
         recipe=Calibration.load("default"),

@@ -42,7 +42,7 @@ def edgeeff(*words: object) -> str:
 
 
 def fit_job(**fields: object) -> Job:
-    return Job("host-cpu", "val", "out", variants=("b0",), weights="w", calib="calib", **fields)
+    return Job("host-cpu", "out", "val", variants=("b0",), weights="w", calib="calib", **fields)
 
 
 def a_backend(folder: Path) -> None:

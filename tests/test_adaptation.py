@@ -68,7 +68,7 @@ def photos_of(job: Job):
 
 
 def test_networks_recover_on_unlabelled_photos_too(digits: Path, frames: Path) -> None:
-    job = Job("host-cpu", digits / "val", "out", train=digits / "train", flip=False)
+    job = Job("host-cpu", "out", digits / "val", train=digits / "train", flip=False)
     without, photos = photos_of(job), photos_of(Job(**{**vars(job), "unlabelled": frames}))
     assert len(photos.learning) == len(without.learning) + 40
     assert {path.parent for path in photos.learning.paths} >= {frames}

@@ -268,7 +268,7 @@ def test_targets_that_cannot_be_say_what_they_lack_and_what_to_use(run) -> None:
 def test_a_choice_among_variants_needs_the_device_or_a_cost(digits: Path, tmp_path: Path) -> None:
     from edgeeff import Budget, Job, fit
 
-    job = Job("gpu", digits / "val", tmp_path / "out", Budget(latency_ms=5), ("b0", "b1"), train=digits / "train")
+    job = Job("gpu", tmp_path / "out", digits / "val", Budget(latency_ms=5), ("b0", "b1"), train=digits / "train")
     with pytest.raises(BadInput, match="gpu is not this machine .* --on USER@HOST, .* or give --gflops"):
         fit(job)
     for option in ("activation", "adapt"):

@@ -29,14 +29,15 @@ def _fit(options: argparse.Namespace) -> object:
     from ..pipeline import fit
 
     job = filled(Job, options)
-    with _machine(options) as machine:
-        result = fit(job, machine=machine, progress=progress_of(options))
+    with _machine(options) as machine, progress_of(options).whole() as progress:
+        result = fit(job, machine=machine, progress=progress)
     graphs = bool(result.manifest.forms)
     if not options.json:
         tables.fit(result)
         if graphs and not result.compiled and not options.on:
             name = result.bundle.path.name
-            print(f"Copy it to the device, and there: edgeeff compile {name} --val PHOTOS; or from here, with --on USER@HOST")
+            val = "" if job.photos else " --val PHOTOS"  # all of --photos would judge by what was trained on
+            print(f"Copy it to the device, and there: edgeeff compile {name}{val}; or from here, with --on USER@HOST")
     told = fit_json(result)
     if not (options.on and graphs):
         return told
@@ -147,7 +148,14 @@ def _variants(options: argparse.Namespace) -> object:
         tables.variants(networks, options.classes)
     rows = []
     for v in networks:
-        facts = {"variant": v.name, "resolution": v.resolution, "top1": v.top1, "padding": v.padding, "activation": v.activation}
+        facts = {
+            "variant": v.name,
+            "resolution": v.resolution,
+            "top1": v.top1,
+            "padding": v.padding,
+            "activation": v.activation,
+            "weights": v.hub,
+        }
         rows.append({**facts, **asdict(v.cost(options.classes))})
     return {"variants": rows}
 

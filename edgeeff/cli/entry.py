@@ -32,8 +32,8 @@ edgeeff finds the largest EfficientNet within a device's budget, makes it INT8, 
 
   edgeeff pick --target host-cpu --latency 10
       the largest network that answers within 10 ms on this machine
-  edgeeff fit --target host-cpu --latency 10 --train DIR/train --val DIR/val --out my-model
-      labelled photos in DIR/train/CLASS/*.jpg to a verified bundle, with a report
+  edgeeff fit --target host-cpu --latency 10 --photos DIR --weights auto --out my-model
+      labelled photos in DIR/CLASS/*.jpg to a verified bundle, with a report
   edgeeff camera my-model --source 0
       its labels on a live camera
 

@@ -371,8 +371,8 @@ def variants(networks: Sequence[Variant], classes: int) -> None:
     for v in networks:
         cost = v.cost(classes)
         numbers = [f"{cost.params / 1e6:.2f}", f"{cost.flops / 1e9:.3f}", f"{cost.activations / 1e6:.2f}"]
-        rows.append([v.name, str(v.resolution), *numbers, f"{v.top1:.1f}" if v.top1 else "", v.activation, v.padding])
-    columns = ["variant", "px", "M params", "GMACs", "M activations", "ImageNet %", "activation", "padding"]
+        rows.append([v.name, str(v.resolution), *numbers, f"{v.top1:.1f}" if v.top1 else "", v.activation, v.padding, v.hub])
+    columns = ["variant", "px", "M params", "GMACs", "M activations", "ImageNet %", "activation", "padding", "weights auto"]
     table(columns, rows, spare=["padding", "M activations", "activation"])
 
 

@@ -188,7 +188,7 @@ class Variant:
 
     `resolution` is the square input in pixels; `stem` and `head` are channels. `padding` and `bn_eps` are those of the weights
     usually published for it. `mean` and `std` are in pixels (0–255). `top1` is the published ImageNet accuracy at the published
-    resolution, in percent, or None.
+    resolution, in percent, or None. `hub` names the weights to start from, as owner/name on the Hugging Face hub; empty: none.
     """
 
     name: str
@@ -203,6 +203,7 @@ class Variant:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     top1: float | None
+    hub: str = ""
 
     def at(self, resolution: int | None) -> Variant:
         """The same network for another input size (None: its own). Raises BadInput outside of 32 to 2048 pixels."""

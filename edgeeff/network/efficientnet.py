@@ -84,10 +84,10 @@ def _scaled(stages: tuple[Stage, ...], width: float, depth: float, floor: float 
     )
 
 
-def _b(name: str, width: float, depth: float, resolution: int, top1: float | None, bn_eps: float = 1e-5) -> Variant:
+def _b(name: str, width: float, depth: float, resolution: int, top1: float | None, bn_eps: float = 1e-5, hub: str = "") -> Variant:
     stem, head = round_channels(32, width), round_channels(1280, width)
     stages = _scaled(_B, width, depth)
-    return Variant(name, "b", resolution, stem, stages, head, "silu", "symmetric", bn_eps, *_IMAGENET, top1)
+    return Variant(name, "b", resolution, stem, stages, head, "silu", "symmetric", bn_eps, *_IMAGENET, top1, hub)
 
 
 def _lite(name: str, width: float, depth: float, resolution: int, top1: float) -> Variant:
@@ -95,17 +95,20 @@ def _lite(name: str, width: float, depth: float, resolution: int, top1: float) -
     for fixed in (0, -1):
         scaled[fixed] = replace(scaled[fixed], repeats=_B[fixed].repeats)
     stages = tuple(replace(s, se=False) for s in scaled)
-    return Variant(name, "lite", resolution, 32, stages, 1280, "relu6", "same", 1e-3, *_LITE, top1)
+    hub = f"timm/tf_efficientnet_{name}.in1k"
+    return Variant(name, "lite", resolution, 32, stages, 1280, "relu6", "same", 1e-3, *_LITE, top1, hub)
 
 
 def _v2_base(name: str, width: float, depth: float, resolution: int, top1: float) -> Variant:
     stem, head = round_channels(32, width, 0), round_channels(1280, width, 0)
     stages = _scaled(_V2_BASE, width, depth, floor=0)
-    return Variant(name, "v2", resolution, stem, stages, head, "silu", "same", 1e-3, *_IMAGENET, top1)
+    hub = f"timm/tf_efficientnet{name.replace('-', '_')}.in1k"
+    return Variant(name, "v2", resolution, stem, stages, head, "silu", "same", 1e-3, *_IMAGENET, top1, hub)
 
 
 def _v2(name: str, stages: tuple[Stage, ...], resolution: int, top1: float) -> Variant:
-    return Variant(name, "v2", resolution, stages[0].channels, stages, 1280, "silu", "same", 1e-3, *_HALF, top1)
+    hub = f"timm/tf_efficientnet{name.replace('-', '_')}.in21k_ft_in1k"
+    return Variant(name, "v2", resolution, stages[0].channels, stages, 1280, "silu", "same", 1e-3, *_HALF, top1, hub)
 
 
 def compound(phi: float) -> Variant:
@@ -114,15 +117,15 @@ def compound(phi: float) -> Variant:
 
 
 FAMILY = (
-    # top-1: arXiv:1905.11946, table 2
-    _b("b0", 1.0, 1.0, 224, 77.1),
-    _b("b1", 1.0, 1.1, 240, 79.1),
-    _b("b2", 1.1, 1.2, 260, 80.1),
-    _b("b3", 1.2, 1.4, 300, 81.6),
-    _b("b4", 1.4, 1.8, 380, 82.9),
-    _b("b5", 1.6, 2.2, 456, 83.6, 1e-3),
-    _b("b6", 1.8, 2.6, 528, 84.0, 1e-3),
-    _b("b7", 2.0, 3.1, 600, 84.3, 1e-3),
+    # weights: names of timm's models/efficientnet.py; top-1: arXiv:1905.11946, table 2
+    _b("b0", 1.0, 1.0, 224, 77.1, hub="timm/efficientnet_b0.ra_in1k"),
+    _b("b1", 1.0, 1.1, 240, 79.1, hub="timm/efficientnet_b1.ft_in1k"),
+    _b("b2", 1.1, 1.2, 260, 80.1, hub="timm/efficientnet_b2.ra_in1k"),
+    _b("b3", 1.2, 1.4, 300, 81.6, hub="timm/efficientnet_b3.ra2_in1k"),
+    _b("b4", 1.4, 1.8, 380, 82.9, hub="timm/efficientnet_b4.ra2_in1k"),
+    _b("b5", 1.6, 2.2, 456, 83.6, 1e-3, hub="timm/tf_efficientnet_b5.ra_in1k"),
+    _b("b6", 1.8, 2.6, 528, 84.0, 1e-3, hub="timm/tf_efficientnet_b6.aa_in1k"),
+    _b("b7", 2.0, 3.1, 600, 84.3, 1e-3, hub="timm/tf_efficientnet_b7.ra_in1k"),
     # top-1: TensorFlow's EfficientNet-Lite README
     _lite("lite0", 1.0, 1.0, 224, 75.1),
     _lite("lite1", 1.0, 1.1, 240, 76.7),

@@ -33,6 +33,13 @@ def published(v: Variant) -> Variant:
     return variant(v.name)
 
 
+def published_weights(v: Variant) -> str:
+    """The weights to start from, as the name of a checkpoint on the Hugging Face hub. Raises BadInput where none are known."""
+    if not v.hub:
+        raise BadInput(f"{v.name}: no published weights are known. Give --weights FILE, or another --variant.")
+    return f"hf-hub:{v.hub}"
+
+
 def grid(names: Sequence[str], resolutions: Sequence[int]) -> list[Variant]:
     """Every variant named (none: all of them) at each resolution named (none: its own)."""
     networks = [variant(name) for name in names or VARIANTS]

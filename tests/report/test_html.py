@@ -325,11 +325,11 @@ def test_photos_are_shown_as_the_network_saw_them() -> None:
 @pytest.mark.parametrize(
     "job",
     [
-        Job("host-cpu", "my val", "o'ut", Budget(latency_ms=4.5), ("b0",), weights="w.pth", calib="c", max_drop=1.0),
+        Job("host-cpu", "o'ut", "my val", Budget(latency_ms=4.5), ("b0",), weights="w.pth", calib="c", max_drop=1.0),
         Job(
             "gpu", "v", "o", Budget(gflops=0.25, percentile=90), ("b0", "b1"), train="t", flip=False, accept=True, epochs=3, lr=1e-4
         ),
-        Job("x.yaml", "v", "o", train="t", resolution=(64, 96), activation="auto", seed=3, max_corrupt=0.0, calibration="min-max"),
+        Job("x.yaml", "o", "v", train="t", resolution=(64, 96), activation="auto", seed=3, max_corrupt=0.0, calibration="min-max"),
     ],
 )
 def test_the_command_asks_for_the_same(job: Job) -> None:

@@ -366,14 +366,16 @@ def latency_models(models: Mapping[FormKey, LatencyModel]) -> None:
 
 
 def variants(networks: Sequence[Variant], classes: int) -> None:
-    """What each variant is built of and costs."""
+    """What each variant is built of and costs, and the weights to start from: in two tables, which fit 80 columns."""
     rows = []
     for v in networks:
         cost = v.cost(classes)
         numbers = [f"{cost.params / 1e6:.2f}", f"{cost.flops / 1e9:.3f}", f"{cost.activations / 1e6:.2f}"]
-        rows.append([v.name, str(v.resolution), *numbers, f"{v.top1:.1f}" if v.top1 else "", v.activation, v.padding, v.hub])
-    columns = ["variant", "px", "M params", "GMACs", "M activations", "ImageNet %", "activation", "padding", "weights auto"]
+        rows.append([v.name, str(v.resolution), *numbers, f"{v.top1:.1f}" if v.top1 else "", v.activation, v.padding])
+    columns = ["variant", "px", "M params", "GMACs", "M activations", "ImageNet %", "activation", "padding"]
     table(columns, rows, spare=["padding", "M activations", "activation"])
+    if weights := [[v.name, v.hub] for v in networks if v.hub]:
+        table(["variant", "weights of --weights auto, on the Hugging Face hub"], weights)
 
 
 def targets(found: Sequence[Target]) -> None:

@@ -1,13 +1,15 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from cameras import Said
 
 from edgeeff import EdgeeffError
 from edgeeff.data.images import ImageSet
 from edgeeff.data.preprocess import Preprocess
 from edgeeff.network.model import create
-from edgeeff.network.train import Recipe, train, training_resolution
+from edgeeff.network.train import Recipe, apart, train, training_resolution
 from edgeeff.progress import Progress
 
 pytestmark = pytest.mark.slow
@@ -47,6 +49,17 @@ def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(image
         torch.testing.assert_close(a, b)
     assert resumed == epochs
     assert len(epochs) == RECIPE.epochs
+
+
+def test_no_step_learns_from_the_photos_that_are_held_back_and_shown(digits: Path, tmp_path: Path) -> None:
+    images, said = ImageSet.open(digits / "train"), Said()
+    held_back, others = apart(images, RECIPE.seed)
+    assert [len(held_back), len(others)] == [20, 280]  # two of each class
+    assert not set(held_back.digests) & set(others.digests)
+    train(network(), PREPROCESS, images, replace(RECIPE, epochs=1, batch=280), tmp_path / "all.pt", progress=said)
+    assert "% of 20 held-back photos right, 0.0 min left" in said.lines[0]
+    few = images.draw(100)
+    assert apart(few, RECIPE.seed)[1] == few
 
 
 def test_training_learns(images: ImageSet, tmp_path: Path) -> None:

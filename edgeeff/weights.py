@@ -61,9 +61,11 @@ def prepare_weights(context: Context, v: Variant) -> Weights:
         start = replace(start, preprocess=start.preprocess.cropped(context.job.crop), usual=start.preprocess)
     if context.photos.training is not None:
         return _trained(context, v, start)
+    validation, classes = context.photos.validation, start.model.classes
+    names = start.class_names or (validation.classes if len(validation.classes) == classes else ())
+    validation.labelled_for(classes, names)  # refuses photos of other classes before time is spent
     forecast.announce(context, start.model, start.preprocess, source(context.job, v), None)
-    validation = context.photos.validation.classes
-    return replace(start, class_names=start.class_names or (validation if len(validation) == start.model.classes else ()))
+    return replace(start, class_names=names)
 
 
 def ranking(context: Context, candidates: Sequence[Variant]) -> Ranking | None:

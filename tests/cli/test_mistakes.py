@@ -45,8 +45,8 @@ MISTAKES = [
     ("fit --target jetson --out out --val val --train train", 2, "'jetson-orin-nano-8gb'", "'jetson-thor-t5000'?"),
     ("pick --target host_cpu", 2, "Did you mean 'host-cpu'?"),
     ("pick --target jetson-tx2", 2, "Use a Jetson Orin Nano or NX."),
-    ("fit --target host-cpu --train DIR", 2, "arguments are required: --val, --out. See edgeeff fit --help."),
-    (FIT, 2, "give --weights (a trained checkpoint), --train (labelled photos), or both"),
+    ("fit --target host-cpu --train DIR", 2, "arguments are required: --out. See edgeeff fit --help."),
+    (FIT, 2, "give --weights (a trained checkpoint), --train or --photos (labelled photos), or both"),
     (f"{FIT} --weights {{weights}} --calib {{photos}}/train", 2, "name it with --variant"),
     (f"{FIT} --weights {{weights}} --variant b0", 2, "give --calib DIR (unlabelled will do) or --train DIR"),
     (TINY, 2, "val: 10 classes, but the network has 1000. To teach a network these: edgeeff fit --train PHOTOS."),
@@ -87,7 +87,8 @@ def test_a_mistake_ends_in_a_line_that_says_what_to_type(
     ended = main(typed.format(**places).split())
     printed, said = capfd.readouterr()
     assert (ended, printed) == (code, "")
-    (line,) = said.splitlines()
+    *before, line = said.splitlines()
+    assert [each.partition(":")[0] for each in before] in ([], ["photos"])
     assert line.startswith("edgeeff: ")
     assert len(line) < 500
     for each in words:
@@ -123,7 +124,7 @@ def test_numbers_may_have_the_unit_of_their_option_or_another_of_its_kind(
 
 def test_a_budget_with_a_unit_is_repeated_in_full() -> None:
     budget = Budget(latency_ms=float(in_unit("0.0033333333333s", "ms")), memory_mb=float(in_unit("1GiB", "MB")))
-    job = Job("host-cpu", "val", "out", budget=budget, train="train")
+    job = Job("host-cpu", "out", "val", budget=budget, train="train")
     repeated = parser().parse_args(shlex.split(job.command)[1:])
     assert (repeated.latency_ms, repeated.memory_mb) == (3.3333333333, 1073.741824)
 
@@ -134,9 +135,10 @@ def test_a_finished_bundle_in_the_place_of_the_new_one_is_named_before_the_work(
     shutil.copytree(bundle.path, tmp_path / "out")
     command = f"{TRAIN} --size-mb 0.1 --variant lite0 --out".format(**places).split()
     assert main([*command, str(tmp_path / "out")]) == 3
-    told, refused = capfd.readouterr().err.splitlines()
+    told, photos, refused = capfd.readouterr().err.splitlines()
     assert told.startswith(f"{tmp_path / 'out'} holds a bundle (lite0 at 32 px, ")
     assert told.endswith("it stays until this fit is done, which then replaces it.")
+    assert photos.startswith("photos: 10 classes; training 60 (6 of each class); ")
     assert "lite0 at 224 px needs at least" in refused
     assert main([*command, str(tmp_path / "out"), "--quiet"]) == 3
     assert len(capfd.readouterr().err.splitlines()) == 1

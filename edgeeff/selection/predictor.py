@@ -40,3 +40,6 @@ class LatencyPredictor:
         fastest_first = tuple(sorted(forms, key=lambda f: f.metrics.latency.p50))
         self.known[v] = Candidate(v, self.classes, fastest_first, predicted=True)
         return self.known[v]
+
+    def forget(self) -> bool:
+        return False

@@ -54,6 +54,8 @@ class Profiler:
         self.search, self.machine, self.memory, self.progress = search, machine, memory, progress
         self.yardstick: CompiledModel | None = None
         self.known: dict[Variant, Candidate] = {}
+        self._recalled: set[Variant] = set()
+        self._recalls = True
         self._conditions: Conditions | None = None
 
     @property
@@ -67,8 +69,16 @@ class Profiler:
     def time(self, v: Variant) -> Candidate:
         """The network's metrics, remembered or measured."""
         if v not in self.known:
-            self.known[v] = self._remembered(v) or self._measured(v)
+            if remembered := self._remembered(v) if self._recalls else None:
+                self._recalled.add(v)
+            self.known[v] = remembered or self._measured(v)
         return self.known[v]
+
+    def forget(self) -> bool:
+        """Let measurements of earlier runs stand for new ones no longer; whether any did."""
+        self._recalls = False
+        self.known = {v: candidate for v, candidate in self.known.items() if v not in self._recalled}
+        return bool(self._recalled)
 
     def built(self, v: Variant, folder: Path) -> Forms:
         """Every form that the machine can run."""

@@ -207,6 +207,26 @@ def test_noise_is_said_and_not_remembered(monkeypatch, tmp_path: Path) -> None:
     assert not (tmp_path / "m").exists()
 
 
+def test_no_network_is_refused_by_a_measurement_of_an_earlier_run(monkeypatch, tmp_path: Path) -> None:
+    class Busy(LocalMachine):
+        milliseconds = 6.0
+
+        def benchmark(self, request, progress):
+            return BenchmarkResult({name: metrics(self.milliseconds) for name in request.models}, ())
+
+    monkeypatch.setattr(Profiler, "built", lambda self, v, folder: {INT8: None})
+    machine, small, memory = Busy(), [variant("lite0").at(32)], tmp_path / "m"
+    for milliseconds, chosen in ((6.0, False), (4.0, False), (2.0, True)):
+        machine.milliseconds = milliseconds
+        if chosen:
+            assert pick(HOST, Budget(latency_ms=3), small, on=machine, memory=memory).chosen.variant == small[0]
+        else:
+            with pytest.raises(BudgetNotMet, match=f"needs p50 {milliseconds:.2f} ms"):
+                pick(HOST, Budget(latency_ms=3), small, on=machine, memory=memory)
+    machine.milliseconds = 6.0  # what fits is remembered still
+    assert pick(HOST, Budget(latency_ms=3), small, on=machine, memory=memory).chosen.forms[0].metrics == metrics(2.0)
+
+
 def test_a_profile_is_not_misled_by_a_machine_that_drifts(monkeypatch, tmp_path: Path) -> None:
     class Drifting(LocalMachine):
         pace, runs = 1.0, 0

@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := demo
 OUT ?= $@
 
-.PHONY: help setup demo test test-fast pythons check bench wheel clean
+.PHONY: help setup demo test test-fast pythons check bench wheel man clean
 help:  ## list the targets
 	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -51,6 +51,12 @@ bench: .venv/ready  ## measure docs/benchmarks.md again (needs the photos and we
 
 wheel: .venv/ready  ## dist/edgeeff-*.whl, for a device
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+man: .venv/ready  ## write docs/edgeeff.1, the manual page, from the command line's own help
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt argparse-manpage
+	$(BIN)/argparse-manpage --module edgeeff.cli.options --function parser --prog edgeeff --project-name edgeeff \
+	  --description "the largest EfficientNet within a device's budget, in INT8" --manual-title "edgeeff manual" \
+	  --format single-commands-section --output docs/edgeeff.1
 
 cpu-%: .venv/ready FORCE  ## fit a variant to this CPU: make cpu-b0 WEIGHTS=b0.safetensors CALIB=photos VAL=val (or TRAIN=train VAL=val)
 	@test -n "$(VAL)" && test -n "$(WEIGHTS)$(TRAIN)" || \

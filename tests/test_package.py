@@ -1,3 +1,4 @@
+import argparse
 import re
 import subprocess
 import sys
@@ -6,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from edgeeff.cli.options import parser
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,7 +25,17 @@ def test_the_wheel_holds_the_targets_and_no_photos(tmp_path: Path) -> None:
         "edgeeff/report/charts.html.j2",
         "edgeeff/report/report.html.j2",
     } <= set(names)
+    assert [n for n in names if n.endswith("share/man/man1/edgeeff.1")]
     assert not [n for n in names if n.endswith((".png", ".jpg", ".pth", ".pyc"))]
+
+
+def test_the_manual_page_has_every_verb_and_option() -> None:
+    page = (ROOT / "docs/edgeeff.1").read_text().replace("\\-", "-")
+    (verbs,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    for name, verb in verbs.choices.items():
+        section = page.split(rf"\fBedgeeff {name}\fR", 1)[1].split(r"\fBedgeeff", 1)[0]
+        options = {option for action in verb._actions for option in action.option_strings if option.startswith("--")}
+        assert options - {"--help"} <= set(re.findall(r"--[\w-]+", section)), f"{name}: run make man"
 
 
 def of(machine: str, python: str) -> dict[str, str]:

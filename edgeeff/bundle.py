@@ -55,6 +55,22 @@ MAX_LABELS = 64 << 20  # bytes
 
 
 @dataclass(frozen=True)
+class Replay:
+    """How far golden photos' answers are `off` here, and how far they may be, in standard deviations of the logits."""
+
+    off: float
+    allowed: float
+
+    @property
+    def same(self) -> bool:
+        """Whether they count as the same answers; none that is not finite does."""
+        return self.off <= self.allowed < math.inf
+
+    def __str__(self) -> str:
+        return f"off by {self.off:.3f} standard deviations (allowed {self.allowed:.3g})"
+
+
+@dataclass(frozen=True)
 class Bundle:
     """An opened bundle whose files match their hashes."""
 
@@ -204,10 +220,21 @@ class Bundle:
         return golden
 
     def verify(self) -> dict[str, float]:
+        """How far `replay` finds each off; raises BadInput where that is more than is allowed."""
+        replayed = self.replay()
+        for name, found in replayed.items():
+            if not found.same:
+                raise BadInput(
+                    f"{self.path}: golden {name} give other logits here: {found}. "
+                    "The runtime here computes something else; fit again on this machine."
+                )
+        return {name: found.off for name, found in replayed.items()}
+
+    def replay(self) -> dict[str, Replay]:
         """Replay the golden images; and hold the camera's path, of frames that shrink to them, to numpy's shrinking and the file.
 
-        Returns how far each is off, in standard deviations of the logits: at most, and as root mean square. Frames may be off
-        twice as far as noise of ±2 grey levels moves the logits: runtimes round when they shrink, and some networks answer to that.
+        Returns how far each is off: `images` at most, `frames` as root mean square. Frames may be off twice as far as noise of ±2
+        grey levels moves the logits: runtimes round when they shrink, and some networks answer to that.
         """
         golden, view, run = self.golden(), View.standard(self.preprocess), self.load()
         frames = [view.frame(photo) for photo in golden["images"]]
@@ -216,18 +243,11 @@ class Bundle:
         noise = np.random.default_rng(0).integers(-2, 3, shrunk.shape)
         logits, expected, clean = run(golden["images"]), golden["logits"].astype(np.float64), run(shrunk)
         noisy = difference(run((shrunk + noise).clip(0, 255).astype(np.uint8)), clean)
-        off = {
-            "images": float(np.abs(logits - expected).max() / expected.std()),
-            "frames": difference(np.concatenate([see(frame) for frame in frames]), clean),
+        seen = np.concatenate([see(frame) for frame in frames])
+        return {
+            "images": Replay(float(np.abs(logits - expected).max() / expected.std()), GOLDEN_TOLERANCE),
+            "frames": Replay(difference(seen, clean), max(GOLDEN_TOLERANCE, 2 * noisy)),
         }
-        allowed = {"images": GOLDEN_TOLERANCE, "frames": max(GOLDEN_TOLERANCE, 2 * noisy)}
-        for name, far in off.items():
-            if not far <= allowed[name] < math.inf:
-                raise BadInput(
-                    f"{self.path}: golden {name} give other logits here: off by {far:.3f} standard deviations "
-                    f"(allowed {allowed[name]:.3g}). The runtime here computes something else; fit again on this machine."
-                )
-        return off
 
 
 def difference(ours: Logits, theirs: Logits) -> float:

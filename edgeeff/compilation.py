@@ -159,7 +159,8 @@ def _checked(precision: Precision, file: Path, run: Predict, golden: Golden, gat
     elif report and not report.passed:
         note = report.refusal
     told = difference if math.isfinite(difference) else None
-    return EngineRecord(precision, told, not note, note, report, round(file.stat().st_size / 1e6, 3))
+    size_mb, photos = round(file.stat().st_size / 1e6, 3), gate.pixels.images.sha256 if gate else ""
+    return EngineRecord(precision, told, not note, note, report, size_mb, photos_sha256=photos)
 
 
 def _with_latency(record: EngineRecord, timed: LatencyRun) -> EngineRecord:

@@ -92,7 +92,7 @@ EXIT_CODES = (
     ExitCode(6, Unreachable, "the hub or a device does not answer, or refuses the login"),
     ExitCode(7, BuildFailed, "TensorRT built no engine from a graph; the message has its reason"),
     ExitCode(8, Disturbed, "the device slowed down while it was measured, twice"),
-    ExitCode(9, Unreliable, "bench measured, but not soundly: the figures are printed, the message has the reason"),
+    ExitCode(9, Unreliable, "bench or requalify measured, but not soundly: the figures are printed, the message has the reason"),
     ExitCode(130, KeyboardInterrupt, "interrupted, by Ctrl-C, SIGTERM or SIGHUP: the same command continues from what was done"),
     ExitCode(READER_GONE, BrokenPipeError, "nobody reads standard output any more, as after `head -1`"),
 )

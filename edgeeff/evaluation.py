@@ -24,6 +24,7 @@ class Evaluation:
     """Accuracy in percent; `decode_seconds` are those of reading the photos, `seconds` those of running the network.
 
     `balanced` is the mean recall of the classes (None: they are even); `remarks` say what keeps the photos from judging.
+    `photos_sha256` is the digest of the photos that were judged, as manifests have it.
     """
 
     bundle: str
@@ -36,6 +37,7 @@ class Evaluation:
     images_per_second: float
     balanced: float | None
     remarks: tuple[str, ...]
+    photos_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def evaluate(job: EvaluateJob, *, progress: Progress = SILENT) -> Evaluation:
         images_per_second=report.images / (decoding + report.seconds),
         balanced=report.balanced,
         remarks=gate.remarks,
+        photos_sha256=pixels.images.sha256,
     )
 
 

@@ -266,6 +266,20 @@ class BenchmarkJob(BundleJob):
 
 
 @dataclass(frozen=True)
+class RequalifyJob(BenchmarkJob):
+    """What a bundle's manifest says, taken again and compared."""
+
+    val: str | Path | None = option(
+        None, help="labelled photos to judge on, best those of the fit (default: accuracy is not compared)", metavar="PHOTOS"
+    )
+    max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE", unit="share")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_max_corrupt(self.max_corrupt)
+
+
+@dataclass(frozen=True)
 class CompileJob(BundleJob):
     """A bundle's graphs as engines, on the device that runs them."""
 

@@ -112,7 +112,8 @@ class Rehearsal:
 @dataclass(frozen=True)
 class EngineRecord:
     """One engine as it was built on the device. `difference` is from what its graph answered before, to golden photos, as the root
-    mean square in standard deviations of the logits; `note` says what failed."""
+    mean square in standard deviations of the logits; `note` says what failed. `photos_sha256` are those of `accuracy`, empty where
+    there are none."""
 
     precision: Precision
     difference: float | None
@@ -121,6 +122,7 @@ class EngineRecord:
     accuracy: StepReport | None
     size_mb: float
     latency_ms: Latency | None = None
+    photos_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,16 @@ class Manifest:
     def made_smaller_by(self) -> list[ReductionRecord]:
         """The reductions that what ships came by."""
         return [r for r in self.reductions if r.name in (*self.left_out, f"{self.resolution} px")]
+
+    @property
+    def shipped(self) -> int | None:
+        """The index of the sibling that ships."""
+        wanted = (self.precision, self.activation, self.remedy, self.resolution, self.left_out, self.backend, False)
+        found = [
+            (f.precision, f.activation, f.remedy, f.resolution or self.resolution, f.left_out, f.runtime, f.reference)
+            for f in self.siblings
+        ]
+        return found.index(wanted) if wanted in found else None
 
     def made_at(self, source: object) -> datetime.datetime:
         """Its date; raises BadInput, with `source`, where that is none or says no time zone."""

@@ -97,6 +97,13 @@ def test_on_the_device_every_form_is_built_checked_and_timed_and_the_fastest_shi
     done = run("eval", copy, "--val", digits / "val", "--json", env=FAKES)
     assert json.loads(done.stdout)["top1"] == pytest.approx(fastest["accuracy"]["top1"], abs=1e-6)
     assert run("verify", copy, env=FAKES).returncode == 0
+    done = run("requalify", copy, "--val", digits / "val", "--rounds", 2, "--json", env=FAKES)
+    assert done.returncode in (0, 9), done.stderr  # 9: something else runs on the machine of the tests
+    told = json.loads(done.stdout)
+    assert {line["what"]: line["outcome"] for line in told["results"][:4]} == dict.fromkeys(
+        ("files", "golden images", "golden frames", "top-1 %"), "same"
+    )
+    assert [line["manifest"] == line["now"] for line in told["environment"] if line["what"] in ("tensorrt", "driver")] == [True] * 2
     done = run("camera", copy, "--source", digits / "val/3", "--json", env=FAKES)
     assert done.returncode == 0, done.stderr
     seen = [json.loads(line)["top"][0][0] for line in done.stdout.splitlines()[:-1]]

@@ -383,6 +383,13 @@ def _own(model: Path, plan: bytes, trt: Any, cuda: Any) -> Origin:
     return origin
 
 
+def moved(model: Path) -> dict[str, tuple[str, str]]:
+    """What a plan may outlive, by name: as it was where the plan was built, and as it is here."""
+    trt, cuda, plan = _tensorrt(), _cuda.runtime(), model.read_bytes()
+    origin, here = _own(model, plan, trt, cuda), _here(trt, cuda)
+    return {"driver": (origin.driver, here["driver"]), "Jetson Linux": (origin.l4t, here["l4t"])}
+
+
 def _here(trt: Any, cuda: Any) -> dict[str, str]:
     return {
         "tensorrt": str(trt.__version__),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, EdgeeffError, Unreliable
-from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob, SignJob
+from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob, RequalifyJob, SignJob
 from ..machine import LOCAL, Machine
 from ..records import to_json
 from . import tables
@@ -281,6 +281,24 @@ def _verify(options: argparse.Namespace) -> object:
     return {"bundle": options.bundle, "files": files, "golden_difference": off, "ok": True}
 
 
+def _requalify(options: argparse.Namespace) -> object:
+    from ..requalification import requalify
+
+    job = filled(RequalifyJob, options)
+    if options.on:
+        from .remote import requalify_on
+
+        return requalify_on(job, options)
+    result = requalify(job, progress=progress_of(options))
+    if not options.json:
+        tables.requalification(result)
+        print(result.verdict)
+    if error := result.error:
+        error.result = result
+        raise error
+    return result
+
+
 def _sign(options: argparse.Namespace) -> object:
     from ..bundle import Bundle
 
@@ -341,6 +359,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], object]] = {
     "lint": _lint,
     "inspect": _inspect,
     "verify": _verify,
+    "requalify": _requalify,
     "sign": _sign,
     "report": _report,
     "measure": _measure,

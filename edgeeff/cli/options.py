@@ -19,7 +19,7 @@ from .. import job_file
 from ..budget import KINDS, PERCENTILES, Budget
 from ..camera.options import CameraJob, CameraOptions, OutputOptions
 from ..errors import EXIT_CODES, BadInput, suggestion
-from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob, SignJob, parse_classes
+from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob, RequalifyJob, SignJob, parse_classes
 from ..option import flag, in_unit, options, parse_count, parse_number, parse_positive, parse_whole, units
 from ..progress import SILENT, Progress, TerminalProgress
 
@@ -91,6 +91,8 @@ def parser() -> argparse.ArgumentParser:
     p.set_defaults(indent=None)  # its summary is the last of many lines
     _add_inspection(verb)
     verb("verify", "re-hash a bundle's files and replay its golden images; with --trusted, check who signed it", BundleJob)
+    requalifying = "after a new driver, runtime or library: is a bundle still what its manifest says, and as accurate and as fast?"
+    verb("requalify", requalifying, RequalifyJob, on="do it there")
     verb("sign", "vouch for a bundle with a private key, so that verify, camera and others can tell it from any other", SignJob)
     p = verb("measure", "what a fit elsewhere asks of this machine, by --on: always JSON")
     p.add_argument("backend")

@@ -12,7 +12,7 @@ from ..camera.options import CameraJob, CameraOptions, OutputOptions
 from ..camera.result import FrameLabel
 from ..camera.sinks import open_sinks
 from ..errors import BadInput, printable
-from ..job import BenchmarkJob, CompileJob, EvaluateJob
+from ..job import BenchmarkJob, CompileJob, EvaluateJob, RequalifyJob
 from ..remote import HostAnswer
 from ..remote.fleet import failure
 from . import tables
@@ -29,6 +29,11 @@ def benchmark_on(job: BenchmarkJob, options: argparse.Namespace) -> dict[str, ob
 
 def compile_on(job: CompileJob, options: argparse.Namespace) -> dict[str, object]:
     return _answers(options, remote.compile_bundle(job, options.on, progress=progress_of(options)))
+
+
+def requalify_on(job: RequalifyJob, options: argparse.Namespace) -> dict[str, object]:
+    answers = remote.requalify(job, options.on, progress=progress_of(options))
+    return _answers(options, answers, tables.requalified_elsewhere)
 
 
 def watch_on(options: argparse.Namespace) -> dict[str, object]:

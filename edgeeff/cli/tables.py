@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..pipeline import Fit
     from ..quantization.layer_error import LayerError
     from ..remote.fleet import HostAnswer
+    from ..requalification import Requalification
     from ..selection.candidates import Candidate, FormKey
     from ..selection.latency_model import LatencyModel
     from ..selection.search import Choice
@@ -39,9 +40,9 @@ SMALLER = ["px", "parts out"]  # columns that say how a network was made smaller
 SPEED = ["speed", "95% of speed"]
 GAP = 2  # characters between columns
 VERDICTS = {
-    **dict.fromkeys(("yes", "ok", "passed"), "green"),
-    **dict.fromkeys(("NO", "ERROR", "!", "missed the gate"), "bold red"),
-    "warning": "yellow",
+    **dict.fromkeys(("yes", "ok", "passed", "same"), "green"),
+    **dict.fromkeys(("NO", "ERROR", "!", "missed the gate", "differs"), "bold red"),
+    **dict.fromkeys(("warning", "not sound"), "yellow"),
 }
 JUDGING = ("passed", "proven", "outcome", "")  # columns whose cells have the colours of VERDICTS
 
@@ -393,6 +394,24 @@ def benchmark(result: BundleBenchmark) -> None:
     timed, costs = result.metrics.latency, result.metrics.costs
     print(f"p50 {timed.p50:.2f} ms ({timed.ci[0]:.2f} to {timed.ci[1]:.2f})  p90 {timed.p90:.2f}  p99 {timed.p99:.2f}", end="")
     print(f"  first {timed.first:.2f}  {costs['fps']:.0f} frames per second  {costs['memory_mb']:.0f} MB of memory")
+
+
+def requalification(result: Requalification, host: str = "") -> None:
+    """What was compared, then the environment: as the manifest has it, and now."""
+    rows = [[line.what, line.manifest, line.now, line.outcome] for line in (*result.results, *result.environment)]
+    title = f"{f'{host}: ' if host else ''}{result.bundle}, {result.precision}: what its manifest says, and what is found now"
+    table(["compared", "manifest", "now", "outcome"], rows, title=printable(title), prose=["manifest", "now", "outcome"])
+
+
+def requalified_elsewhere(answers: Sequence[HostAnswer]) -> None:
+    """A table for each host, and a line for one that has none."""
+    from ..requalification import Requalification
+
+    for answer in answers:
+        if "results" in answer.result:
+            requalification(from_json(answer.result, Requalification, answer.host), answer.host)
+        elif answer.error is not None:
+            print(printable(f"{answer.host}: {answer.error}"))
 
 
 def examination(found: Sequence[Examined]) -> None:

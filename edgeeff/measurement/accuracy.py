@@ -73,11 +73,10 @@ class StepReport:
 
     @property
     def loss_error(self) -> float:
-        """The standard error of `loss`, in points, as the photos are a sample. Agresti and Coull's, where they have no labels."""
+        """The standard error of `loss`, in points, as the photos are a sample."""
         if self.drop_ci is not None:
             return (self.drop_ci[1] - self.drop_ci[0]) / (2 * Z)
-        share = (self.images * self.agreement / 100 + Z**2 / 2) / (self.images + Z**2)
-        return 100 * math.sqrt(share * (1 - share) / (self.images + Z**2))
+        return share_error(self.agreement, self.images)
 
     def differs_from(self, other: StepReport) -> bool:
         """Whether the loss is another than on other photos, by more than the sampling of both explains, at 95%."""
@@ -147,6 +146,15 @@ def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[fl
     difference = (lost - gained) / (n + 2)
     error = math.sqrt(max(lost + gained + 1 - (lost - gained) ** 2 / (n + 2), 0)) / (n + 2)
     return 100 * (lost - gained) / n, (100 * (difference - Z * error), 100 * (difference + Z * error))
+
+
+def share_error(percent: float, images: int) -> float:
+    """The standard error, in points, of a percentage of so many photos.
+
+    Source: Agresti & Coull 1998, The American Statistician 52:119.
+    """
+    share = (images * percent / 100 + Z**2 / 2) / (images + Z**2)
+    return 100 * math.sqrt(share * (1 - share) / (images + Z**2))
 
 
 def images_needed(before: NDArray[np.bool_], after: NDArray[np.bool_], max_drop: float) -> int | None:

@@ -35,6 +35,10 @@ class Device:
     os: str
     hosts: Mapping[str, Device] = field(default_factory=dict)
 
+    def same_kind(self, other: Device) -> bool:
+        """Whether latencies of both can be compared. How many cores a process may use is a setting, and not asked."""
+        return all(getattr(self, name) == getattr(other, name) for name in ("machine", "cpu", "family", "flags", "os"))
+
     @property
     def int8_overflows(self) -> bool:
         """Whether INT8 kernels add products in 16 bits, which overflow: on x86 without VNNI and AMX, here or on one of the hosts.

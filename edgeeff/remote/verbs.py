@@ -17,10 +17,11 @@ from ..data.sources import Source
 from ..errors import BadInput, EdgeeffError, Unreliable
 from ..evaluation import labelled
 from ..files import working_folder
-from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob
+from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, RequalifyJob
 from ..option import arguments
 from ..progress import SILENT, Progress
 from ..records import from_json
+from ..requalification import Requalification
 from .fleet import Figures, HostAnswer, on_each
 from .host import Host, Json, LiveOutput
 from .ssh import check
@@ -40,6 +41,17 @@ def benchmark(job: BenchmarkJob, hosts: Sequence[str], *, progress: Progress = S
     """What the bundle's file costs on each host."""
     bundle = job.open()
     return _read_bundle(bundle, ["bench", *arguments(_there(job))], {"bundle": bundle.path, **_keys(job)}, hosts, progress)
+
+
+def requalify(job: RequalifyJob, hosts: Sequence[str], *, progress: Progress = SILENT) -> list[HostAnswer]:
+    """The bundle held to its manifest on each host; photos, where there are some, are sent once."""
+    bundle, there = job.open(), _there(job)
+    send = {"bundle": bundle.path, **_keys(job)}
+    if job.val is not None:
+        labelled(EvaluateJob(job.bundle, job.val))  # refuses photos of other classes before anything is sent
+        val, photos = Source.of(Path(job.val)).sent("val")
+        send, there = {**send, **photos}, replace(there, val=val)
+    return _read_bundle(bundle, ["requalify", *arguments(there)], send, hosts, progress, Requalification)
 
 
 def compile_bundle(job: CompileJob, hosts: Sequence[str], *, progress: Progress = SILENT) -> list[HostAnswer]:
@@ -125,9 +137,9 @@ def _there(job: B) -> B:
     return replace(job, bundle="bundle", trusted=tuple(_keys(job)))
 
 
-def _with_figures(answer: Any, bundle: Path, host: Host) -> Json:
-    """What a verb answers of a bundle, with the path that it has here; raises BadInput where the figures are none."""
-    from_json(answer, Figures, host.name)
+def _with_figures(answer: Any, bundle: Path, host: Host, kind: type = Figures) -> Json:
+    """What a verb answers of a bundle, with the path that it has here; raises BadInput where it is no record of that `kind`."""
+    from_json(answer, kind, host.name)
     return {**answer, "bundle": str(bundle)}
 
 
@@ -138,16 +150,22 @@ def _with_summary(answer: Json, host: Host) -> Json:
 
 
 def _read_bundle(
-    bundle: Bundle, words: Sequence[str], send: dict[str, Path], hosts: Sequence[str], progress: Progress
+    bundle: Bundle,
+    words: Sequence[str],
+    send: dict[str, Path],
+    hosts: Sequence[str],
+    progress: Progress,
+    kind: type = Figures,
 ) -> list[HostAnswer]:
-    """A verb that only reads the bundle, on every host."""
+    """A verb that only reads the bundle, on every host; its answers are of that `kind`, also where it ends with an error."""
 
     def work(host: Host) -> Json:
         _require_same_machine(bundle, host)
         try:
-            return _with_figures(host.run(words, send), bundle.path, host)
-        except Unreliable as error:
-            error.result = _with_figures(error.result, bundle.path, host)
+            return _with_figures(host.run(words, send), bundle.path, host, kind)
+        except EdgeeffError as error:
+            if error.result is not None or isinstance(error, Unreliable):
+                error.result = _with_figures(error.result, bundle.path, host, kind)
             raise
 
     return on_each(hosts, bundle.manifest.backend, work, progress)

@@ -89,7 +89,7 @@ def document(manifest: Manifest, diagnostics: Diagnostics) -> Mapping[str, objec
     data = {
         **manifest.to_json(),
         **to_json(diagnostics),
-        "shipped_sibling": _shipped(manifest),
+        "shipped_sibling": manifest.shipped,
         "speeds": [{"times": times, "ci": interval} for times, interval in speeds],
         "change": manifest.steps[diagnostics.shipped_step].change,
     }
@@ -112,19 +112,9 @@ def redraw(path: Path) -> Path:
         return bundle.publish(copy, source.path.resolve()).path / REPORT
 
 
-def _shipped(manifest: Manifest) -> int | None:
-    """The index of the sibling that ships."""
-    m = manifest
-    wanted = (m.precision, m.activation, m.remedy, m.resolution, m.left_out, m.backend, False)
-    found = [
-        (f.precision, f.activation, f.remedy, f.resolution or m.resolution, f.left_out, f.runtime, f.reference) for f in m.siblings
-    ]
-    return found.index(wanted) if wanted in found else None
-
-
 def _points(manifest: Manifest, diagnostics: Diagnostics) -> list[Point]:
     """What the frontier draws: the candidates that were measured, or without a choice the forms of the one variant."""
-    percentile, shipped = manifest.budget.percentile, _shipped(manifest)
+    percentile, shipped = manifest.budget.percentile, manifest.shipped
 
     def point(latency: Latency, height: float, label: str, good: bool, chosen: bool) -> Point:
         low, high = {50: latency.ci, 90: latency.ci90, 99: latency.ci99}[percentile]

@@ -12,8 +12,10 @@ from edgeeff.export.tensorrt_lint import Finding
 from edgeeff.manifest import AttemptRecord, FormRecord
 from edgeeff.measurement.accuracy import StepReport
 from edgeeff.measurement.by_class import ClassDrop
+from edgeeff.precision import Precision
 from edgeeff.records import from_json
 from edgeeff.remote import HostAnswer
+from edgeeff.requalification import Line, Requalification
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,3 +166,23 @@ def test_names_out_of_files_are_shown_and_not_obeyed(terminal: bool, capsys, mon
     out = capsys.readouterr().out
     assert r"a\x1b[31m\nb" in out
     assert "[red]Größe[/red]" in out
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_was_compared_has_whole_lines_at_every_width(width: int, terminal) -> None:
+    results = (
+        Line("golden images", "off by ≤ 0.1", "off by 0.0001", "same"),
+        Line("p50 ms", "113.046 (111.993 … 115.994)", "119.862 (119.337 … 119.973)", "not compared"),
+        Line("budget", "p99 ≤ 120 ms, ≥ 8 fps, ≤ 10 MB", "not met", "differs", "the budget is not met", 3),
+    )
+    environment = (
+        Line("Jetson Linux", "36.4.3", "36.4.4", "differs"),
+        Line("device", "AMD EPYC 9V74 80-Core Processor", "", "same"),
+    )
+    compared = Requalification("/a/long/path/to/my-model", Precision.INT8_BF16, results, environment, "Differs.", None, None)
+    shown = lines(terminal(width, tables.requalification, compared))
+    assert max(map(len, shown)) <= width
+    text = " ".join(" ".join(shown).split())
+    assert "not shown" not in text
+    words = [word for line in (*results, *environment) for cell in (line.what, line.outcome) for word in cell.split()]
+    assert not set(words) - set(text.split())

@@ -61,6 +61,7 @@ NUMBERS: list[tuple[Command, Command, Command]] = [
     (FIT, ("--lr",), ("1.1",)),
     (EVAL, ("--max-corrupt",), ("-1", "1", "1e300")),
     (("compile", "nowhere"), ("--max-corrupt",), ("-1", "1", "1e300")),
+    (("requalify", "nowhere"), ("--max-corrupt",), ("-1", "1", "1e300")),
     (CAMERA, ("--seconds", "--collect-mb", "--budget-ms"), ("0", "-0", "-1")),
     (CAMERA, ("--smooth", "--threshold", "--uncertain"), ()),
 ]
@@ -74,6 +75,7 @@ WHOLE_NUMBERS: list[tuple[Command, Command, Command]] = [
     (("profile", "--target", "host-cpu"), ("--resolution",), ("0", "-1", "31", "2049")),
     (("variants",), ("--resolution", "--classes"), ("0", "-1", "1" * 18)),
     (("bench", "nowhere"), ("--rounds",), ("0", "1", "-1")),
+    (("requalify", "nowhere"), ("--rounds",), ("0", "1", "-1")),
     (("compile", "nowhere"), ("--dla",), ("-1", "16")),
     (("inspect", "nowhere"), ("--top",), ("0", "-1")),
     (CAMERA, ("--every", "--top"), ("0", "-1")),

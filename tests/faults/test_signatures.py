@@ -166,10 +166,12 @@ def test_every_verb_that_uses_a_bundle_can_ask_for_a_signature(
     for words in (
         ("eval", signed, "--val", few_digits / "val"),
         ("bench", signed),
+        ("requalify", signed),
         ("compile", signed),
         ("camera", signed, "--source", photo),
         ("eval", signed, "--val", few_digits / "val", "--on", "nobody@nowhere.invalid"),
         ("bench", signed, "--on", "nobody@nowhere.invalid"),
+        ("requalify", signed, "--on", "nobody@nowhere.invalid"),
         ("compile", signed, "--on", "nobody@nowhere.invalid"),
         ("camera", signed, "--source", "0", "--on", "nobody@nowhere.invalid"),
     ):

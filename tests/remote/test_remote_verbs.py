@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from boards import NEEDED, Board, client, free_port, until
 from conftest import ROOT, refused
@@ -14,7 +16,7 @@ from pages import require_true_figures
 from PIL import Image
 
 from edgeeff import Bundle, Precision, backends
-from edgeeff.bundle import write
+from edgeeff.bundle import seal, write
 
 pytestmark = NEEDED
 
@@ -39,6 +41,32 @@ def test_a_fleet_is_a_table_and_its_failing_host_the_exit_code(make: Callable[..
     assert answers[2]["exit_code"] == done.returncode == 6
     until(lambda: not any(b.processes for b in boards))
     assert not any(b.jobs for b in boards)
+
+
+def test_a_bundle_is_requalified_there_and_what_differs_there_is_told_here(
+    make: Callable[..., Board], fitted, digits: Path, run, tmp_path: Path
+) -> None:
+    """As if it had been fitted on another processor, so that nothing is timed; then with other golden answers."""
+    bundle = Path(shutil.copytree(fitted[0], tmp_path / "bundle"))
+    facts = Bundle.open(bundle).manifest
+    elsewhere = replace(facts, device=replace(facts.device, cpu="another"))
+    seal(bundle, elsewhere)
+    board, away = make(), make(options=f"Port {free_port()}")
+    words = ("requalify", bundle, "--val", digits / "val", "--on", board.name, away.name)
+    done = run(*words, env=board.env)
+    refused(done, 6, "1 of 2 hosts failed", f"{away.name}: it refuses the connection")
+    assert f"{board.name}: {bundle}, {facts.precision}: what its manifest says" in done.stdout
+    assert f"{board.name}: Same, as far as it was compared." in done.stdout
+    assert "device another" in done.stdout
+
+    golden = {**Bundle.open(bundle).golden()}
+    np.savez_compressed(bundle / "golden.npz", **{**golden, "logits": golden["logits"] + 5})
+    seal(bundle, elsewhere)
+    done = run("requalify", bundle, "--on", board.name, "--json", env=board.env)
+    refused(done, 2, f"{board.name}: bundle: golden images give other logits: off by")
+    (there,) = json.loads(done.stdout)["hosts"]
+    assert (there["bundle"], there["exit_code"]) == (str(bundle), 2)
+    assert "Differs: golden images" in there["verdict"]
 
 
 @pytest.fixture

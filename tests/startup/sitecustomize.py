@@ -5,7 +5,7 @@ import sys
 import economy
 
 economy.after_import(economy.ONE_THREAD)
-if {"fit", "pick", "compile", "measure"} & set(sys.orig_argv):
+if {"fit", "pick", "compile", "measure", "requalify"} & set(sys.orig_argv):
     economy.after_import(economy.BRIEF)
-if {"measure", "bench"} & set(sys.orig_argv):
+if {"measure", "bench", "requalify"} & set(sys.orig_argv):
     economy.after_import(economy.QUIET)

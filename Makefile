@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := demo
 OUT ?= $@
 
-.PHONY: help setup demo test test-fast pythons check bench wheel man clean
+.PHONY: help setup demo test test-fast pythons versions check bench wheel man clean
 help:  ## list the targets
 	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -39,6 +39,9 @@ test-fast: .venv/ready  ## run the tests that train, export and start nothing, i
 
 pythons:  ## run the fast tests on every Python from 3.10 to 3.13 that is found, and at the lowest versions of the dependencies
 	$(PYTHON) tests/pythons.py
+
+versions:  ## make .venv-pythons/lowest and /newest: the lowest and the newest versions of the dependencies that are allowed
+	$(PYTHON) tests/pythons.py --no-tests lowest newest
 
 check: .venv/ready  ## formatting, lint, types and layers of imports
 	$(BIN)/ruff format --check .

@@ -240,6 +240,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT, metavar="FILE")
     options = parser.parse_args()
     preload()
+    import result_files
     from digits import write
 
     with tempfile.TemporaryDirectory() as folder:
@@ -251,7 +252,7 @@ def main() -> None:
         wanted = points(len(names))
         if options.only:
             wanted = random.Random(1).sample(wanted, options.only)
-        results = json.loads(options.out.read_text())["tried"] if options.out.exists() else []
+        results = result_files.read(options.out)["tried"] if options.out.exists() else []
         done = {(each["fault"], each["at"]) for each in results}
         for point in wanted:
             if (point.fault, point.at) in done:
@@ -263,7 +264,7 @@ def main() -> None:
                 "leftovers": sum(bool(each["leftovers"]) for each in results),
             }
             print(f"{point.fault} {point.at:g} of {len(wanted)}: {results[-1]}", flush=True)
-            options.out.write_text(json.dumps({**summary, "steps": names, "tried": results}, indent=1) + "\n", encoding="utf-8")
+            result_files.write(options.out, {**summary, "steps": names, "tried": results})
 
 
 if __name__ == "__main__":

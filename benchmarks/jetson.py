@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import re
 from pathlib import Path
+
+import result_files
 
 from edgeeff.compilation import compile_bundle
 from edgeeff.job import CompileJob
 from edgeeff.measurement import jetson as board
 from edgeeff.progress import TerminalProgress
 from edgeeff.records import to_json
-
-HERE = Path(__file__).parent
 
 
 def main() -> None:
@@ -39,8 +38,8 @@ def main() -> None:
                 latency = f"{e.latency_ms.p50:.2f} ({low:.2f} to {high:.2f}) | {e.latency_ms.p90:.2f}"
                 print(f"| {e.precision} | {e.accuracy.top1:.2f} | {e.accuracy.drop:+.2f} | {latency} | {e.size_mb:.1f} |")
     result = {"measured": rows, "versions": dict(compiled.bundle.manifest.versions), "date": datetime.date.today().isoformat()}
-    path = HERE / "results" / f"jetson-{name}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path = result_files.FOLDER / f"jetson-{name}.json"
+    result_files.write(path, result)
     print(f"\n{path}")
 
 

@@ -5,9 +5,10 @@ A test compares the files with the results.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+import result_files
 
 from edgeeff.precision import Precision
 
@@ -19,7 +20,7 @@ BEGIN, END = "<!-- numbers: written by benchmarks/readme.py -->", "<!-- end of n
 
 
 def load(name: str) -> dict[str, Any]:
-    return json.loads((HERE / "results" / f"{name}.json").read_text())
+    return result_files.read(result_files.FOLDER / f"{name}.json")
 
 
 def summary() -> str:

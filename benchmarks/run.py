@@ -24,10 +24,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import compare
+import result_files
+
 from edgeeff.budget import Budget
 from edgeeff.bundle import Bundle
 from edgeeff.context import versions
 from edgeeff.data.photos import SUFFIXES
+from edgeeff.errors import BadInput
 from edgeeff.measurement.system_state import device
 from edgeeff.precision import Precision
 from edgeeff.records import to_json
@@ -443,23 +447,33 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SCRIPTS)} (default: all)")
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared/data")
     parser.add_argument("--on", metavar="USER@HOST", help="also run `remote`, on that host")
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        metavar="OLD",
+        help="measure nothing: what differs between the results in that folder and those here",
+    )
     options = parser.parse_args()
+    if options.compare:
+        try:
+            compare.compare(options.compare, result_files.FOLDER)
+        except BadInput as error:
+            parser.error(str(error))
+        return
     if options.on:
         SCRIPTS["remote"] = lambda data: remote(data, options.on)
     if not options.data.is_dir():
         parser.error(f"{options.data}: no such folder; --data names the photos and weights")
     for name in options.names or SCRIPTS:
         print(f"== {name}", file=sys.stderr)
-        measured = SCRIPTS[name](options.data.resolve())
+        found = SCRIPTS[name](options.data.resolve())
         facts = {
             "device": to_json(device()),
             "versions": versions(),
             "date": datetime.date.today().isoformat(),
         }
-        path = HERE / "results" / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"measured": measured, **facts}, indent=1) + "\n")
-        print(json.dumps(measured, indent=1))
+        result_files.write(result_files.FOLDER / f"{name}.json", {"measured": found, **facts})
+        print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Runs the fast tests on every CPython that edgeeff supports and this machine has, and at the lowest versions of its dependencies.
 
-    python tests/pythons.py [3.10 3.11 3.12 3.13 lowest]
+    python tests/pythons.py [--no-tests] [3.10 3.11 3.12 3.13 lowest newest]
 
 Interpreters are looked for on PATH and among those of pyenv. Each gets an environment in .venv-pythons/, kept for the next time; it
 takes 6 GB with PyPI's torch for Linux, which brings CUDA's libraries. "lowest" is the oldest of them with the lowest release that
-pyproject.toml allows of every dependency it names, as uv resolves it, and the newest of those that these need.
+pyproject.toml allows of every dependency it names, as uv resolves it, and the newest of those that these need. "newest", which runs
+only where it is named, is the newest of them with the newest releases that pyproject.toml allows, whatever constraints.txt says.
 
-Prints a line per environment. Exits with 1 if tests failed in one or it could not be made.
+Prints a line per environment; with --no-tests it makes them alone. Exits with 1 if tests failed in one or it could not be made.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 VENVS = ROOT / ".venv-pythons"
 VERSIONS = ["3.10", "3.11", "3.12", "3.13"]
-LOWEST = "lowest"
+LOWEST, NEWEST = "lowest", "newest"
+NO_TESTS = "--no-tests"
 DEPENDENCIES = ["-e", ".[dev]"]
 
 
@@ -52,19 +54,24 @@ def environment(name: str, python: str) -> Path:
         subprocess.run([*pip, "uv"], check=True)
         uv = [venv / "bin/uv", "pip", "install", "--quiet", "--python", inner, "--resolution", "lowest-direct"]
         subprocess.run([*uv, *DEPENDENCIES], check=True, cwd=ROOT)
+    elif name == NEWEST:
+        subprocess.run([*pip, *DEPENDENCIES], check=True, cwd=ROOT)
     else:
         subprocess.run([*pip, "-c", "constraints.txt", *DEPENDENCIES], check=True, cwd=ROOT)
     ready.touch()
     return inner
 
 
-def passes(name: str, python: str) -> bool:
-    """Whether the fast tests pass. Prints pytest's counts and seconds; its output is in .venv-pythons/NAME.txt."""
+def passes(name: str, python: str, *, tests: bool) -> bool:
+    """Whether the environment is made and its fast tests, if asked for, pass. Pytest's output is in .venv-pythons/NAME.txt."""
     try:
         inner = environment(name, python)
     except subprocess.CalledProcessError as error:
         print(f"{name:8} cannot be installed: {' '.join(map(str, error.cmd))}", flush=True)
         return False
+    if not tests:
+        print(f"{name:8} {os.path.relpath(inner)}", flush=True)
+        return True
     log = VENVS / f"{name}.txt"
     with log.open("w") as output:
         done = subprocess.run([inner, "-m", "pytest", "-m", "not slow"], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
@@ -73,16 +80,17 @@ def passes(name: str, python: str) -> bool:
     return done.returncode == 0
 
 
-def main(names: list[str]) -> int:
+def main(words: list[str]) -> int:
+    names, tests = [word for word in words if word != NO_TESTS], NO_TESTS not in words
     found = {version: python for version in VERSIONS if (python := interpreter(version))}
     if found:
-        found[LOWEST] = next(iter(found.values()))
+        found[LOWEST], found[NEWEST] = (list(found.values())[i] for i in (0, -1))
     wanted = names or [*VERSIONS, LOWEST]
     for name in wanted:
         if name not in found:
             print(f"{name:8} no such interpreter on PATH or in pyenv")
     VENVS.mkdir(exist_ok=True)
-    results = [passes(name, found[name]) for name in wanted if name in found]
+    results = [passes(name, found[name], tests=tests) for name in wanted if name in found]
     return 0 if results and all(results) else 1
 
 

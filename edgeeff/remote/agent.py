@@ -13,6 +13,7 @@ lock and no file `rc` with an exit code exists, the job has died. A job that is 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import json
@@ -163,6 +164,7 @@ def stop(folder: Path) -> StateAnswer:
         lock = _lock(folder / "lock") if folder.is_dir() else None
         if lock or not folder.is_dir():
             if lock:
+                (folder / "rc").unlink(missing_ok=True)  # first: a job whose removal is cut off must not be taken for a done one
                 _remove(folder)
                 lock.close()
             return {"state": "none"}
@@ -216,9 +218,11 @@ class Heartbeat:
             os.killpg(0, signal.SIGKILL)
 
     def run(self, command: list[str], out: IO[str], err: IO[str], cwd: str = ".", end: Path | None = None) -> int:
-        """A command's exit code. It dies with this process group, and gets SIGTERM once the file `end` appears."""
+        """A command's exit code. It dies with this process, and gets SIGTERM once the file `end` appears."""
         environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env=environment)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env=environment, preexec_fn=_die_with_parent
+        )
         while True:
             try:
                 return process.wait(timeout=1)
@@ -227,6 +231,11 @@ class Heartbeat:
             if end and end.exists():
                 end.unlink()
                 process.terminate()
+
+
+def _die_with_parent() -> None:
+    """Called in a new process: it is killed when its parent ends, however that ends. https://man7.org/linux/man-pages/man2/prctl.2.html"""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _run_verb(job: Job, heartbeat: Heartbeat) -> int:

@@ -158,7 +158,7 @@ class Connection:
         return out
 
     def _rsync(self, *arguments: str) -> None:
-        rc, _, err = self._execute(["rsync", "-a", "--partial", "--timeout=60", f"--rsh={shlex.join(self._ssh)}", *arguments])
+        rc, _, err = self._execute(["rsync", "-a", "--inplace", "--timeout=60", f"--rsh={shlex.join(self._ssh)}", *arguments])
         if rc == 0:
             return
         self._require_space(err)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,6 +153,34 @@ def test_an_upload_that_was_cut_goes_on_where_it_was(here: Board, tmp_path: Path
     (size,) = Path(f"{here.home}.sizes").read_text().split()
     assert 1_000_000 < int(size) < 6_000_000
     assert (here.home / "there/big").read_bytes() == (tmp_path / "big").read_bytes()
+
+
+def test_an_upload_whose_receiver_was_killed_leaves_no_file_but_its_own(here: Board, tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(os.urandom(20_000_000))
+    Path(f"{here.home}.cut").touch()
+    some = "{ dd bs=65536 count=6000000 iflag=count_bytes status=none; sleep 60; }"
+    here.rule(
+        f'case "$SSH_ORIGINAL_COMMAND" in *rsync*--server*) rm "$HOME.cut" 2>/dev/null && cd "$HOME" && '
+        f'{some} | sh -c "$SSH_ORIGINAL_COMMAND";; esac'
+    )
+
+    def kill() -> None:
+        until(lambda: any(p.stat().st_size > 1_000_000 for p in here.home.glob("there/*big*")))
+        for pid in here.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    connection = ssh.Connection(here.name)
+    try:
+        connection.run("true")
+        connection.send(tmp_path / "big", "there")
+    finally:
+        connection.close()
+        thread.join()
+    assert (here.home / "there/big").read_bytes() == (tmp_path / "big").read_bytes()
+    assert [p.name for p in (here.home / "there").iterdir()] == ["big"]
 
 
 def test_who_gives_up_finds_the_job_again(here: Board, fitted, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,6 +401,44 @@ def test_what_lay_unused_for_long_is_removed(tmp_path: Path) -> None:
     assert left == {"sent/kit", "sent/photos", "on/new", "jobs/a"}
     assert there("stop", "a")["state"] == "none"
     assert not (base / "jobs/a").exists()
+
+
+def test_a_verb_ends_with_its_agent_and_a_half_removed_job_is_not_a_done_one(tmp_path: Path) -> None:
+    """The agent alone is killed, as where memory is short. Then its folder is as a killed `stop` may leave it."""
+    base, asked = tmp_path / ".cache/edgeeff", {"kit": "kit", "send": {}, "copy": [], "environment": "new", "arguments": ["x"]}
+    for kind in ("sent/kit", "on/new/bin", "jobs"):
+        (base / kind).mkdir(parents=True)
+    (base / "on/new/bin/python").write_text('#!/bin/sh\necho $$ > "$HOME/verb"; exec sleep 1000\n')
+    (base / "on/new/bin/python").chmod(0o755)
+
+    def agent(*arguments: str) -> dict:
+        command = [sys.executable, ROOT / "edgeeff/remote/agent.py", *arguments]
+        text, env = json.dumps({**asked, "silence": 60}), {**os.environ, "HOME": str(tmp_path)}
+        return json.loads(subprocess.run(command, env=env, input=text, capture_output=True, text=True, check=True).stdout)
+
+    agent("start", "a")
+    until(lambda: (tmp_path / "verb").exists() and (tmp_path / "verb").read_text())
+    verb = int((tmp_path / "verb").read_text())
+    os.kill(int((base / "jobs/a/pid").read_text()), signal.SIGKILL)
+    until(lambda: not alive(verb))
+    assert agent("poll", "a", "0", "0")["state"] == "gone"
+
+    (base / "jobs/a/rc").write_text("0")
+    shutil.rmtree(base / "jobs/a/work")
+    remove = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'edgeeff/remote')!r}); import agent, os, signal; from pathlib import Path\n"
+    )
+    remove += "agent._remove = lambda path: os.kill(os.getpid(), signal.SIGKILL)\nagent.stop(Path(sys.argv[1]))"
+    assert subprocess.run([sys.executable, "-c", remove, base / "jobs/a"]).returncode == -signal.SIGKILL
+    assert agent("start", "a")["state"] == "gone"
+    assert agent("stop", "a") == {"state": "none"}
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended, and that nobody has waited for, does not."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ class Profiler:
         self._recalled: set[Variant] = set()
         self._recalls = True
         self._conditions: Conditions | None = None
+        self._remembers = True
 
     @property
     def conditions(self) -> Conditions:
@@ -105,7 +106,7 @@ class Profiler:
         measured = [FormMetrics(form, m) for form, m in zip(forms, metrics, strict=True)]
         fastest_first = sorted(measured, key=lambda form: form.metrics.latency.p50)
         candidate = Candidate(v, self.search.classes, tuple(fastest_first), result.noise, yardstick=yardstick)
-        if not result.noise:
+        if not result.noise and self._remembers:
             self._remember(v, candidate)
         return candidate
 
@@ -131,7 +132,8 @@ class Profiler:
         try:
             _add(self.memory, self._key(v), entry)
         except OSError as error:
-            self.progress.say(f"{self.memory}: cannot be written ({error.strerror}): the measurement is not remembered.")
+            self._remembers = False  # said once, and not of each candidate
+            self.progress.say(f"{self.memory}: cannot be written ({error.strerror}): measurements are not remembered.")
 
 
 def _read(memory: Path) -> Mapping[str, object]:

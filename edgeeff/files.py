@@ -187,7 +187,7 @@ def temporary_folder(root: Path | None = None) -> Iterator[Path]:
     place = root or Path(tempfile.gettempdir())
     for left in place.glob(f"{TEMPORARY}*"):
         with contextlib.suppress(OSError):  # another user's, in use, or removed by now
-            if not left.is_symlink() and sorted(p.name for p in left.iterdir()) in ([], [LOCK], [FILES, LOCK]):
+            if not left.is_symlink() and sorted(p.name for p in left.iterdir()) in ([], [LOCK], [FILES], [FILES, LOCK]):
                 with locked(left / LOCK, wait=False):
                     shutil.rmtree(left)
     while True:

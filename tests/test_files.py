@@ -239,6 +239,7 @@ def test_what_a_killed_process_left_in_the_temporary_folder_is_removed_by_the_ne
     place.mkdir()
     (place / "edgeeff-link").symlink_to(elsewhere)
     (place / "edgeeff-models/v2-b0").mkdir(parents=True)
+    (place / "edgeeff-removal-cut-off/files").mkdir(parents=True)
     with temporary_folder(place) as used:
         subprocess.run([sys.executable, "-c", script, place], check=False)
         assert len(list(place.glob("edgeeff-*"))) == 4

@@ -135,13 +135,13 @@ def _offer(form: Form, metrics: Metrics | None = None) -> Offer:
 def _explain(shipped: Sibling, siblings: Sequence[Sibling], notes: Sequence[str], budget: Budget, gate: Gate) -> str:
     """Why this form ships, in a few sentences."""
     form, latency = shipped.form, shipped.metrics.latency
-    base = min((s for s in siblings if s.form.precision is Precision.FLOAT32), key=lambda s: s.metrics.latency.p50)
-    parts = [
-        f"Ship {form.precision}: p{budget.percentile} {milliseconds(latency.at(budget.percentile))} ({budget}), "
-        f"{ratio(base.metrics.latency, latency)} as fast as the best float32 "
-        f"({base.form.runtime}, p50 {milliseconds(base.metrics.latency.p50)})",
-        _accuracy(form, gate),
-    ]
+    floats = [s for s in siblings if s.form.precision is Precision.FLOAT32]  # none: the target has it not, nor the host's runtime
+    parts = [f"Ship {form.precision}: p{budget.percentile} {milliseconds(latency.at(budget.percentile))} ({budget})"]
+    if floats:
+        base = min(floats, key=lambda s: s.metrics.latency.p50)
+        best = f"{base.form.runtime}, p50 {milliseconds(base.metrics.latency.p50)}"
+        parts.append(f", {ratio(base.metrics.latency, latency)} as fast as the best float32 ({best})")
+    parts.append(_accuracy(form, gate))
     if not form.report.passed:
         parts.append(" It fails the gate, and was accepted all the same.")
     parts.append(_about_int8(form, siblings))

@@ -51,11 +51,12 @@ Step = Callable[[int, str], None]  # number and name of a step, called before it
 
 @dataclass(frozen=True)
 class Attempt:
-    """How a process ended: its exit code, or minus the signal that killed it."""
+    """How a process ended: its exit code, or minus the signal that killed it; what it wrote to standard error and output."""
 
     code: int
     seconds: float
     said: str
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -66,59 +67,53 @@ class Point:
     at: float
 
 
-class Fits:
-    """Equal fits of a small network to a few photos, each in a folder of its own below `folder`, as forks of this process."""
+class Runs:
+    """Equal runs of one command, each in a folder of its own below `folder`, as forks of this process."""
 
-    def __init__(self, folder: Path, photos: Path) -> None:
-        self.folder, self.photos = folder, photos
+    def __init__(self, folder: Path, *words: object) -> None:
+        self.folder, self.words = folder, [str(word) for word in words]
         folder.mkdir(parents=True, exist_ok=True)
-        self.target = folder / "only-int8.yaml"
-        self.target.write_text(TARGET, encoding="utf-8")
 
-    def fit(self, name: str, *, before: Step = lambda number, step: None, after: float | None = None) -> Attempt:
-        """Run the fit `name`, or go on with it. `before` is called before each step; it is killed `after` that many seconds."""
+    def run(self, name: str, *, before: Step = lambda number, step: None, after: float | None = None) -> Attempt:
+        """Run `name`, or go on with it. `before` is called before each step; it is killed `after` that many seconds."""
         place = self.folder / name
         for each in ("home", "tmp", "work"):
             (place / each).mkdir(parents=True, exist_ok=True)
-        start, log = time.monotonic(), place.with_suffix(".log")
+        start, said, answer = time.monotonic(), place.with_suffix(".log"), place.with_suffix(".out")
         child = os.fork()
         if child == 0:
-            self._run(place, log, before)
+            self._run(place, (answer, said), before)
         killer = threading.Timer(after or 600, os.kill, (child, signal.SIGKILL))
         killer.start()
         try:
             _, status = os.waitpid(child, 0)
         finally:
             killer.cancel()
-        return Attempt(os.waitstatus_to_exitcode(status), time.monotonic() - start, log.read_text(encoding="utf-8"))
+        seconds = time.monotonic() - start
+        return Attempt(os.waitstatus_to_exitcode(status), seconds, *(p.read_text(encoding="utf-8") for p in (said, answer)))
 
-    def _run(self, place: Path, log: Path, before: Step) -> None:
+    def _run(self, place: Path, outputs: tuple[Path, Path], before: Step) -> None:
         """In the child, which never returns."""
         code = 70
         try:
-            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            os.environ.update(HOME=str(place / "home"), TMPDIR=str(place / "tmp"), XDG_CACHE_HOME=str(place / "home/.cache"))
-            tempfile.tempdir = None
-            os.chdir(place / "work")
+            for descriptor, file in enumerate(outputs, 1):
+                os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+            self.enter(place)
             sys.addaudithook(counted(place, before))
             from edgeeff.cli import main
 
-            photos = ("--train", self.photos / "train", "--val", self.photos / "val", "--max-drop", 100, "--no-flip")
-            network = ("--variant", "lite0", "--resolution", 32, "--epochs", 1)
-            code = main([str(a) for a in ("fit", "--target", self.target, *network, *photos, "--out", "bundle")])
+            code = main(self.words)
         finally:
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code)
 
-    def bundle(self, name: str) -> dict[str, object]:
-        """What does not differ between equal fits: each file's bytes, and the manifest without what was measured."""
-        folder = self.folder / name / "work/bundle"
-        files: dict[str, object] = {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in MEASURED_FILES}
-        return {**files, "manifest.json": without_measurements(json.loads((folder / "manifest.json").read_bytes()))}
+    def enter(self, place: Path) -> None:
+        """In the child: everything that the command writes lies in the place."""
+        os.environ.update(HOME=str(place / "home"), TMPDIR=str(place / "tmp"), XDG_CACHE_HOME=str(place / "home/.cache"))
+        tempfile.tempdir = None
+        os.chdir(place / "work")
 
     def leftovers(self, name: str) -> list[str]:
         """Everything beside the bundle, but for the empty folder that torch makes in the temporary one."""
@@ -126,6 +121,19 @@ class Fits:
         found = [p for part in ("home", "tmp", "work") for p in (place / part).rglob("*")]
         known = [place / "work/bundle", *(place / "tmp").glob("torchinductor_*")]
         return sorted(str(p.relative_to(place)) for p in found if not {p, *p.parents} & set(known))
+
+
+class Fits(Runs):
+    """Equal fits of a small network to a few photos."""
+
+    def __init__(self, folder: Path, photos: Path, *options: object) -> None:
+        target, sets = folder / "only-int8.yaml", ("--train", photos / "train", "--val", photos / "val")
+        network = ("--variant", "lite0", "--resolution", 32, "--epochs", 1, "--no-flip", "--max-drop", 100)
+        super().__init__(folder, "fit", "--target", target, *network, *sets, "--out", "bundle", *options)
+        target.write_text(TARGET, encoding="utf-8")
+
+    def bundle(self, name: str) -> dict[str, object]:
+        return unmeasured(self.folder / name / "work/bundle")
 
 
 def counted(place: Path, before: Step) -> Callable[[str, tuple[Any, ...]], None]:
@@ -177,19 +185,25 @@ FAULTS: dict[str, Callable[[int], Step]] = {
 MOMENT = "killed at a moment"
 
 
-def steps(fits: Fits, name: str) -> list[str]:
-    """Every step of the undisturbed fit `name`, in its order."""
-    record = fits.folder / f"{name}.steps"
+def steps(runs: Runs, name: str) -> list[str]:
+    """Every step of the undisturbed run `name`, in its order."""
+    record = runs.folder / f"{name}.steps"
     file = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
     def note(number: int, step: str) -> None:
         os.write(file, f"{step}\n".encode())
 
-    attempt = fits.fit(name, before=note)
+    attempt = runs.run(name, before=note)
     os.close(file)
     if attempt.code:
-        raise RuntimeError(f"the undisturbed fit ended with {attempt.code}: {attempt.said}")
+        raise RuntimeError(f"the undisturbed run ended with {attempt.code}: {attempt.said}")
     return record.read_text(encoding="utf-8").splitlines()
+
+
+def unmeasured(bundle: Path) -> dict[str, object]:
+    """What does not differ between the bundles of equal fits: each file's bytes, and the manifest without what was measured."""
+    files: dict[str, object] = {p.name: p.read_bytes() for p in bundle.iterdir() if p.name not in MEASURED_FILES}
+    return {**files, "manifest.json": without_measurements(json.loads((bundle / "manifest.json").read_bytes()))}
 
 
 def without_measurements(value: Any) -> Any:
@@ -201,7 +215,7 @@ def without_measurements(value: Any) -> Any:
 
 def preload() -> None:
     """Import what a fit imports, as briefly measured as in tests, so that forks need not."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests/startup")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/startup")]
     import economy
 
     economy.after_import(economy.ONE_THREAD | economy.BRIEF)
@@ -213,9 +227,9 @@ def preload() -> None:
 
 
 def points(steps: int) -> list[Point]:
-    """Everything that is tried of a fit that takes that many steps."""
+    """Everything that is tried of a fit that takes that many steps; every kill comes first, so that an unfinished run has all."""
     rng = random.Random(0)
-    at_steps = [Point(fault, step) for step in range(1, steps + 1) for fault in FAULTS]
+    at_steps = [Point(fault, step) for fault in FAULTS for step in range(1, steps + 1)]
     return [*at_steps, *(Point(MOMENT, round(rng.random(), 3)) for _ in range(100))]
 
 
@@ -223,11 +237,11 @@ def tried(fits: Fits, point: Point, whole: dict[str, object], seconds: float) ->
     """How a fit ended at that point, and whether the same command then made the bundle `whole` and left nothing behind."""
     name = f"{point.fault}-{point.at:g}".replace(" ", "-")
     if point.fault == MOMENT:
-        first = fits.fit(name, after=point.at * seconds)
+        first = fits.run(name, after=point.at * seconds)
     else:
-        first = fits.fit(name, before=FAULTS[point.fault](int(point.at)))
+        first = fits.run(name, before=FAULTS[point.fault](int(point.at)))
     line = first.said.splitlines()[-1:]
-    second = fits.fit(name)
+    second = fits.run(name)
     same = second.code == 0 and fits.bundle(name) == whole
     left = fits.leftovers(name)
     shutil.rmtree(fits.folder / name)

@@ -1,5 +1,6 @@
 """Boards to run verbs on: logins of a real SSH server on this machine, with homes of their own."""
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -86,10 +88,9 @@ class Board:
         return [pid for pid, line in self.processes.items() if "-m edgeeff" in line]
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of a running server; `hosts` in it are its clients' configurations."""
-    folder = tmp_path_factory.mktemp("sshd")
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[Path]:
+    """The folder of a running server; `hosts` in it are its clients' configurations. RuntimeError where it does not start."""
     for key in ("host", "user", "other"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
     (folder / "keys").write_text((folder / "user.pub").read_text())
@@ -123,31 +124,42 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                     break
             time.sleep(0.05)
         else:
-            pytest.skip(f"sshd does not start: {(folder / 'sshd.log').read_text()}")
+            raise RuntimeError(f"sshd does not start: {(folder / 'sshd.log').read_text()}")
         yield folder
     finally:
         process.terminate()
         process.wait()
 
 
+def new_board(server: Path, environments: Path, options: str = "") -> Board:
+    """One more login of the server; its environments lie in the folder that all boards share, so that each is installed once."""
+    unique = f"b{len(list((server / 'hosts').iterdir()))}"
+    home = server / unique
+    (home / ".cache/edgeeff").mkdir(parents=True)
+    (home / ".cache/edgeeff/on").symlink_to(environments)
+    key = "" if "IdentityFile" in options else f"IdentityFile {server}/user\n"
+    (server / "hosts" / unique).write_text(f"Host {unique}\nSetEnv BOARD={unique}\n{key}{options}\n")
+    return Board(unique, home, {**os.environ, "PATH": f"{server}/bin:{os.environ['PATH']}"})
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(serving(tmp_path_factory.mktemp("sshd")))
+        except RuntimeError as error:
+            pytest.skip(str(error))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where every board's environments are, so that each is installed once."""
     return tmp_path_factory.mktemp("on")
 
 
 @pytest.fixture
 def make(server: Path, environments: Path) -> Callable[..., Board]:
-    def board(options: str = "") -> Board:
-        unique = f"b{len(list((server / 'hosts').iterdir()))}"
-        home = server / unique
-        (home / ".cache/edgeeff").mkdir(parents=True)
-        (home / ".cache/edgeeff/on").symlink_to(environments)
-        key = "" if "IdentityFile" in options else f"IdentityFile {server}/user\n"
-        (server / "hosts" / unique).write_text(f"Host {unique}\nSetEnv BOARD={unique}\n{key}{options}\n")
-        return Board(unique, home, {**os.environ, "PATH": f"{server}/bin:{os.environ['PATH']}"})
-
-    return board
+    return partial(new_board, server, environments)
 
 
 @pytest.fixture

@@ -25,11 +25,11 @@ faults.steps(fits, "whole")
 assert fits.leftovers("whole") == [], fits.leftovers("whole")
 rng = random.Random(1)
 for fault in ("killed", "full disk", "broken disk", "killed"):
-    attempt = fits.fit("disturbed", before=faults.FAULTS[fault](rng.randrange(5, 25)))
+    attempt = fits.run("disturbed", before=faults.FAULTS[fault](rng.randrange(5, 25)))
     assert attempt.code == {"killed": -9, "full disk": 2, "broken disk": 2}[fault], attempt
     assert fault == "killed" or attempt.said.splitlines()[-1].startswith("edgeeff: "), attempt
     assert "Traceback" not in attempt.said, attempt
-attempt = fits.fit("disturbed")
+attempt = fits.run("disturbed")
 assert attempt.code == 0, attempt
 whole, again = fits.bundle("whole"), fits.bundle("disturbed")
 assert set(whole) == set(again)

@@ -1,6 +1,8 @@
 """Python runs this first in each process that a test starts: conftest.py puts the folder on PYTHONPATH."""
 
+import os
 import sys
+from pathlib import Path
 
 import economy
 
@@ -9,3 +11,8 @@ if {"fit", "pick", "compile", "measure", "requalify"} & set(sys.orig_argv):
     economy.after_import(economy.BRIEF)
 if {"measure", "bench", "requalify"} & set(sys.orig_argv):
     economy.after_import(economy.QUIET)
+if "FAULTS_AT" in os.environ:
+    sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+    import remote_faults
+
+    remote_faults.far_steps()

@@ -5,6 +5,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
 
 from edgeeff import Bundle, sbom
@@ -38,11 +40,21 @@ def test_the_bill_of_one_environment_is_always_the_same(monkeypatch: pytest.Monk
     assert not {"metadata", "serialNumber"} & set(sbom.bill())
 
 
-def test_a_bundle_holds_it_and_vouches_for_it(bundle: Bundle) -> None:
+def test_a_bundle_holds_it_vouches_for_it_and_meets_the_schema(bundle: Bundle) -> None:
     assert sbom.NAME in bundle.manifest.files
-    bill = json.loads((bundle.path / sbom.NAME).read_bytes())
+    text = (bundle.path / sbom.NAME).read_text(encoding="utf-8")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bill = json.loads(text)
     versions = {c["name"]: c["version"] for c in bill["components"]}
     assert bundle.manifest.versions["torch"] == versions["torch"]
+
+
+def test_what_misses_the_schema_of_cyclonedx_is_found() -> None:
+    bill = sbom.bill()
+    validator = JsonStrictValidator(SchemaVersion.V1_6)
+    assert validator.validate_str(json.dumps(bill)) is None
+    for change in ({"bomFormat": "SPDX"}, {"packages": []}, {"components": [{"type": "package", "name": "numpy"}]}):
+        assert validator.validate_str(json.dumps({**bill, **change})) is not None
 
 
 @pytest.mark.parametrize("line", [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] != "#"])

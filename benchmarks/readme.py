@@ -5,6 +5,7 @@ A test compares the files with the results.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -360,17 +361,22 @@ def updated(text: str, numbers: str) -> str:
 
 def reliability() -> str:
     """The table of docs/reliability.md."""
-    inputs, faults, clients = (load(name) for name in ("hostile", "faults", "hostile-clients"))
+    inputs, clients = (load(name) for name in ("hostile", "hostile-clients"))
     tried, failing = (sum(inputs["measured"][name].values()) for name in ("tried", "failing"))
     by_file = ", ".join(f"{name.removeprefix('test_')} {n}" for name, n in sorted(inputs["measured"]["tried"].items()))
     rate = clients["measured"]["30 a second"]
     rows = [
         ("hostile inputs", "run.py hostile", f"{tried:,} tried, {tried - failing:,} clean, {failing} failing ({by_file})"),
         (
-            f"a fit of {len(faults['steps'])} steps that is killed at one, or whose disk is full or fails from there on, or that "
-            "is killed at any moment; then the same command again",
-            "faults.py --only 110",
-            f"{faults['points']} points: {faults['same']} times the same bundle, {faults['leftovers']} times something left over",
+            "a fit that is killed at one of its steps, or whose disk is full or fails from there on, or that is killed at any "
+            "moment; then the same command again",
+            "faults.py",
+            killed(),
+        ),
+        (
+            "a verb with `--on` that is killed at a step, here or there; then the same command again",
+            "remote_faults.py",
+            killed_far(),
         ),
         (
             "500 silent and 50 malformed connections at the page of a camera of 30 frames a second",
@@ -378,9 +384,53 @@ def reliability() -> str:
             f"{100 * rate['ratio']:.0f}% of the labels (turns from {100 * min(rate['ratios']):.0f} to "
             f"{100 * max(rate['ratios']):.0f}%)",
         ),
+        ("two cameras, page, broker, file and collected frames at once, under limits", "run.py together", everything()),
+        (
+            "checking a bundle's signature",
+            "run.py signatures",
+            f"{load('signatures')['measured']['added']:.0f} ms of processor time more, the import of `cryptography` included",
+        ),
     ]
     lines = [f"| {what} | `python benchmarks/{command}` | {result} |" for what, command, result in rows]
     return "\n".join(["| what | command | result |", "|---|---|---|", *lines])
+
+
+def killed() -> str:
+    """How many of a fit's points were tried, by kind, and what came of them."""
+    found = load("faults")
+    steps, kinds = len(found["steps"]), Counter(each["fault"] for each in found["tried"])
+    of = {"killed at a moment": 100}
+    tried = ", ".join(f"{kind} at {n} of {of.get(kind, steps)}" for kind, n in kinds.items())
+    return (
+        f"{found['points']} points tried ({tried.replace('at a moment at', 'at a moment:')}): {found['same']} times the same "
+        f"bundle, {found['leftovers']} times something left over"
+    )
+
+
+def killed_far() -> str:
+    """How many points of each verb were tried, and what came of them."""
+    found = load("remote-faults")
+    struck = [each for each in found["tried"] if each["struck"]]
+    kinds = Counter((each["verb"], each["side"].split(",")[0]) for each in struck)
+    steps = {(verb, side): len(names) for verb, sides in found["steps"].items() for side, names in sides.items()}
+    tried = ", ".join(f"{verb} {n} {side}, of {steps[verb, side]} steps" for (verb, side), n in sorted(kinds.items()))
+    same, left = sum(each["same"] for each in struck), sum(bool(each["leftovers"]) for each in struck)
+    return f"{len(struck)} points tried at random ({tried}): {same} times the same result, {left} times something left over"
+
+
+def everything() -> str:
+    """What a camera with everything at once took."""
+    m = load("together")["measured"]
+    memory, descriptors, threads = (m[what] for what in ("resident_mb", "descriptors", "threads"))
+    slowest, fastest = (f([rate for each in m["rates"].values() for rate in each]) for f in (min, max))
+    return (
+        f"{m['seconds'] / 60:.0f} minutes under `ulimit -v {m['limits']['address_space'] >> 10} -n {m['limits']['descriptors']}`, "
+        f"after the first: {memory['least']:.0f} to {memory['most']:.0f} MB resident, {memory['slope']:+.2f} MB a minute "
+        f"({memory['low']:.2f} to {memory['high']:.2f}); {descriptors['least']:.0f} to {descriptors['most']:.0f} descriptors, "
+        f"{descriptors['slope']:+.2f} a minute ({descriptors['low']:.2f} to {descriptors['high']:.2f}); "
+        f"{threads['least']:.0f} to {threads['most']:.0f} threads; {slowest:.0f} to {fastest:.0f} labels a second of each camera "
+        f"of 30 frames a second, on two cores that others used too (load average {m['load']:g})"
+    )
 
 
 PAGES = {README: summary, BENCHMARKS: render, RELIABILITY: reliability}

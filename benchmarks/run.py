@@ -12,6 +12,7 @@ import math
 import os
 import random
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -358,17 +359,62 @@ def clients(data: Path) -> dict[str, Any]:
         return camera.clients(bundle, frames(data)[0])
 
 
-def hostile_clients(data: Path) -> dict[str, Any]:
-    """The page of a camera with a small model, without and with clients that say nothing or speak no HTTP."""
-    import camera
+@contextmanager
+def small() -> Iterator[Bundle]:
+    """Lite0 at 32 px, trained on digits: what a camera of this machine does is not the model's time."""
     import digits
 
     with tempfile.TemporaryDirectory() as temporary:
         photos, out = Path(temporary) / "photos", Path(temporary) / "bundle"
         digits.write(photos, each=30)
-        small = ("--variant", "lite0", "--resolution", 32, "--epochs", 1, "--no-flip", "--max-drop", 20, "--latency", 500)
-        edgeeff("fit", "--target", "host-cpu", *small, "--train", photos / "train", "--val", photos / "val", "--out", out)
-        return camera.hostile_clients(Bundle.open(out))
+        network = ("--variant", "lite0", "--resolution", 32, "--epochs", 1, "--no-flip", "--max-drop", 20, "--latency", 500)
+        edgeeff("fit", "--target", "host-cpu", *network, "--train", photos / "train", "--val", photos / "val", "--out", out)
+        yield Bundle.open(out)
+
+
+def hostile_clients(data: Path) -> dict[str, Any]:
+    """The page of a camera with a small model, without and with clients that say nothing or speak no HTTP."""
+    import camera
+
+    with small() as bundle:
+        return camera.hostile_clients(bundle)
+
+
+def together(data: Path) -> dict[str, Any]:
+    """A small model behind two cameras, with everything that takes their labels, under limits: ten minutes."""
+    import together
+
+    with small() as bundle:
+        return together.measured(bundle.path, 600)
+
+
+OPEN = """
+import sys, time
+from edgeeff import Bundle
+start = time.process_time()
+Bundle.open(sys.argv[1], trusted=sys.argv[2:] or None)
+print(1000 * (time.process_time() - start))
+"""
+
+
+def signatures(data: Path) -> dict[str, Any]:
+    """Processor milliseconds that opening a bundle takes in a new process, in turn without and with the check of its signature."""
+    with small() as bundle, tempfile.TemporaryDirectory() as folder:
+        private, public = Path(folder) / "key", Path(folder) / "key.pem"
+        subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True)
+        subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True)
+        bundle.sign(private)
+        return opened(bundle.path, public)
+
+
+def opened(bundle: Path, key: Path, turns: int = 20) -> dict[str, Any]:
+    times: dict[str, list[float]] = {"without": [], "with": []}
+    for _ in range(turns):
+        for name, keys in (("without", []), ("with", [key])):
+            command = [sys.executable, "-c", OPEN, bundle, *keys]
+            times[name].append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    middle = {name: statistics.median(each) for name, each in times.items()}
+    return {"milliseconds": times, "added": round(middle["with"] - middle["without"], 1)}
 
 
 def hostile(data: Path) -> dict[str, Any]:
@@ -432,7 +478,9 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "clients": clients,
     "hostile": hostile,
     "hostile-clients": hostile_clients,
+    "signatures": signatures,
     "overload": overload,
+    "together": together,
     "v4l2": v4l2,
     "pick": pick,
     "noise": noise,

@@ -80,14 +80,15 @@ class RemoteRuns(faults.Runs):
         os.environ["PATH"] = self.board.env["PATH"]
         ssh.temporary_folder = lambda root: temporary_folder()  # the socket's, which would lie among those of others in /tmp
 
-    def left_there(self) -> list[str]:
-        """Files in the host's home, and processes that still run in it after a while."""
+    def left(self, name: str) -> list[str]:
+        """What is left here, files in the host's home, and processes that still run in it after a while."""
         end = time.monotonic() + PATIENCE
         while self.board.processes and time.monotonic() < end:
             time.sleep(0.05)
         home = self.board.home
         files = [f"{p.relative_to(home)}" for p in home.rglob("*") if not p.is_dir() or p.parent.name == "jobs"]
-        return sorted([*files, *self.board.processes.values()])
+        there = (*files, *self.board.processes.values())
+        return [*(f"here: {each}" for each in self.leftovers(name)), *(f"there: {each}" for each in there)]
 
     def result(self, name: str, answer: str) -> object:
         """What does not differ between equal runs."""
@@ -135,7 +136,7 @@ class Whole:
             here = faults.steps(runs, name)
             seconds = time.monotonic() - start
         answer = (runs.folder / "whole.out").read_text()
-        return cls(runs, here, runs.steps_there(), seconds, runs.result("whole", answer), runs.left_there())
+        return cls(runs, here, runs.steps_there(), seconds, runs.result("whole", answer), runs.left("whole"))
 
     def points(self, moments: int) -> list[Point]:
         rng, verb = random.Random(self.runs.words[0]), self.runs.words[0]
@@ -166,10 +167,7 @@ class Whole:
         runs.kill_there_at(0)
         second = runs.run(name)
         same = second.code == 0 and runs.result(name, second.answer) == self.result
-        left = [
-            *(f"here: {each}" for each in runs.leftovers(name)),
-            *(f"there: {e}" for e in runs.left_there() if e not in self.left),
-        ]
+        left = sorted(set(runs.left(name)) - set(self.left))
         shutil.rmtree(runs.folder / name)
         said = [*first.said.splitlines()[-1:], *second.said.splitlines()[-1:]]
         ends = {"ended": first.code, "again": second.code, "said": said}

@@ -28,7 +28,6 @@ from boards import new_board
 folder, server, environments, bundle = map(Path, sys.argv[2:])
 board = new_board(server, environments)
 whole = remote_faults.Whole.of(remote_faults.RemoteRuns(folder, board, ("bench", bundle, "--rounds", 2)))
-assert whole.runs.leftovers("whole") == [], whole.runs.leftovers("whole")
 assert not [each for each in whole.left if "/sent/" not in each and "/on" not in each], whole.left
 rng = random.Random(2)
 points = {side: [p for p in whole.points(1) if p.side == side] for side in (remote_faults.HERE, remote_faults.THERE)}

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import faults
+import result_files
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/remote-faults.json"
@@ -223,7 +224,7 @@ def main() -> None:
         found = {whole.runs.words[0]: whole for whole in wholes(folder, runs, options.verbs)}
         points = [point for whole in found.values() for point in whole.points(5)]
         random.Random(1).shuffle(points)  # so that an unfinished run has some of each
-        before = json.loads(options.out.read_text()) if options.out.exists() else {"steps": {}, "tried": []}
+        before = result_files.read(options.out) if options.out.exists() else {"steps": {}, "tried": []}
         results = before["tried"]
         done = {(each["verb"], each["side"], each["at"]) for each in results}
         for point in points[: options.only]:
@@ -238,7 +239,7 @@ def main() -> None:
             }
             print(f"{len(results)} of {len(points)}: {results[-1]}", flush=True)
             steps = before["steps"] | {verb: {HERE: whole.here, THERE: whole.there} for verb, whole in found.items()}
-            options.out.write_text(json.dumps({**summary, "steps": steps, "tried": results}, indent=1) + "\n", encoding="utf-8")
+            result_files.write(options.out, {**summary, "steps": steps, "tried": results})
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ UNITS: dict[str, dict[str, float]] = {
 }
 """By the unit that an option's numbers are in: what may be typed after a number instead, and how much each is."""
 
-NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?"
+NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?"
 
 
 def in_unit(text: str, unit: str) -> str:

@@ -9,7 +9,7 @@ from edgeeff.data.preprocess import Preprocess
 from edgeeff.network.checkpoint import save
 from edgeeff.network.model import create
 
-SOME = ("nan", "-inf", "1e309", "4 parsecs", "", "9" * 5000, "1\n2", "\x1b[31m1")
+SOME = ("nan", "-inf", "1e309", "4 parsecs", "", "9" * 50_000, "1\n2", "\x1b[31m1")
 NO_NUMBERS = (
     *SOME,
     "NaN",

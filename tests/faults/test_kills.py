@@ -38,6 +38,7 @@ assert fits.leftovers("disturbed") == []
 """
 
 REPLACING = """
+import importlib
 import json
 import os
 import shutil
@@ -45,11 +46,15 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
+import economy
 import faults
 from edgeeff import Bundle
 from edgeeff.cli import main
 
 place, apart, words, anew = Path(sys.argv[2]), int(sys.argv[4]), json.loads(sys.argv[5]), set(json.loads(sys.argv[6]))
+economy.for_words(words)
+for name in ("edgeeff.diagnostics", "edgeeff.report.html", "jinja2.ext", "onnx", "onnxruntime"):
+    importlib.import_module(name)
 shutil.copytree(sys.argv[3], place / "bundle")
 whole = {p.name: p.read_bytes() for p in (place / "bundle").iterdir() if p.name not in anew}
 code, step = -9, 1
@@ -104,7 +109,6 @@ def test_a_bundle_is_whole_wherever_its_report_is_killed(fitted, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("brief")
 def test_a_bundle_is_whole_wherever_its_compilation_is_killed(portable, tmp_path: Path) -> None:
     anew = ["manifest.json", "golden.npz", "model.engine", "model.engine.json", "layers.json"]
     replacing(portable[0], tmp_path, 11, ["compile"], anew, env=FAKES)

@@ -6,9 +6,10 @@ They replace names in modules of edgeeff; a name that is gone is an error.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.machinery import SourceFileLoader
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 Change = Callable[[Any], object]  # from the old value of a name to the new one
@@ -29,11 +30,25 @@ BRIEF: dict[str, dict[str, Change]] = {
     "edgeeff.quantization.strategies": {"MOST_EPOCHS": lambda old: 2},
     # It is made smaller once.
     "edgeeff.quantization.reduction": {"STEPS": lambda old: old[:1]},
+    # NNCF takes a tenth of a second for each photo, whatever it shows.
+    "edgeeff.context": {"Calibration": lambda old: SimpleNamespace(load=lambda name: _of_few_photos(old.load(name)))},
 }
 QUIET: dict[str, dict[str, Change]] = {
     # Hosts that are one machine disturb each other: a measurement is not repeated for that.
     "edgeeff.measurement.latency": {"noise_reasons": lambda old: lambda before, after: []}
 }
+
+
+def for_words(words: Sequence[str]) -> None:
+    """What a process with these words on its command line is spared."""
+    if {"fit", "pick", "compile", "measure", "requalify"} & set(words):
+        after_import(BRIEF)
+    if {"measure", "bench", "requalify"} & set(words):
+        after_import(QUIET)
+
+
+def _of_few_photos(recipe: Any) -> Any:
+    return replace(recipe, images=min(recipe.images, 32))
 
 
 def after_import(changes: dict[str, dict[str, Change]]) -> None:

@@ -7,10 +7,7 @@ from pathlib import Path
 import economy
 
 economy.after_import(economy.ONE_THREAD)
-if {"fit", "pick", "compile", "measure", "requalify"} & set(sys.orig_argv):
-    economy.after_import(economy.BRIEF)
-if {"measure", "bench", "requalify"} & set(sys.orig_argv):
-    economy.after_import(economy.QUIET)
+economy.for_words(sys.orig_argv)
 if "FAULTS_AT" in os.environ:
     sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
     import remote_faults

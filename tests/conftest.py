@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -129,14 +129,21 @@ def unlabelled(digits: Path, shared: Callable[[str, Fill], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command line as a person uses it."""
+def run(cache: None) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """The command line as a person uses it, as a new process or a fork of one that has imported the libraries."""
+    from forks import Forks
+
+    forks = Forks()
 
     def edgeeff(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "edgeeff", *map(str, arguments)]
+        words, environment = [*map(str, arguments)], options.get("env", os.environ)
+        if not options.keys() - {"env"} and forks.can_run(words, environment):
+            return forks.run(words, environment, timeout=500)
+        command = [sys.executable, "-m", "edgeeff", *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=500, **options)  # type: ignore[call-overload,no-any-return]
 
-    return edgeeff
+    yield edgeeff
+    forks.end()
 
 
 SMALL = ["--target", "host-cpu", "--latency", 500, "--variant", "lite0", "--resolution", 32, "--epochs", 1, "--no-flip"]

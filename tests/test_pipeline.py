@@ -90,7 +90,7 @@ def test_a_budget_that_cannot_be_met_has_its_exit_code_and_the_figure(few_digits
 @pytest.mark.slow
 def test_a_budget_that_no_smaller_network_meets_says_what_the_smallest_needs(few_digits: Path, run, tmp_path: Path) -> None:
     arguments = [*SMALL, "--train", few_digits / "train", "--val", few_digits / "val", "--out", tmp_path / "out"]
-    done = run("fit", *arguments, "--latency", 0.03, "--adapt", "auto", "--max-drop", 100)
+    done = run("fit", *arguments, "--latency", 0.03, "--variant", "phi-6", "--adapt", "auto", "--max-drop", 100)
     assert done.returncode == 3
     assert "and the smallest that the network can be made needs" in done.stderr
     assert "Traceback" not in done.stderr

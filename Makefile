@@ -32,10 +32,10 @@ demo: .venv/ready  ## handwritten digits, from scratch to an INT8 bundle for thi
 	done
 
 test: .venv/ready .venv/bindings  ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/ready  ## run the tests that train, export and start nothing, in less than a minute
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 pythons:  ## run the fast tests on every Python from 3.10 to 3.13 that is found, and at the lowest versions of the dependencies
 	$(PYTHON) tests/pythons.py

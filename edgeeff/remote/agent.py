@@ -273,12 +273,13 @@ def _environment(job: Job, heartbeat: Heartbeat) -> Path:
             print(f"installing edgeeff[{extra}] there; this takes some minutes, once", file=sys.stderr, flush=True)
             _remove(folder)
             _remove(unfinished)
-            outside = ["--system-site-packages"] if job["outside"] else []
+            # JetPack's OpenCV, outside, is built for NumPy 1.
+            outside, beside = (["--system-site-packages"], ["numpy<2"]) if job["outside"] else ([], [])
             venv = [sys.executable, "-m", "venv", *outside, str(unfinished)]
             _install(venv, "create a virtual environment", heartbeat)
             wheel = BASE / "sent" / job["kit"] / job["wheel"]
             pip = [str(unfinished / "bin/python"), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-            _install([*pip, f"{wheel}[{extra}]"], f"install edgeeff[{extra}]", heartbeat)
+            _install([*pip, f"{wheel}[{extra}]", *beside], f"install edgeeff[{extra}]", heartbeat)
             os.replace(unfinished, folder)  # its scripts contain the old path; its Python works from any path
         os.utime(folder)
     return python

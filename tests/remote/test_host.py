@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from edgeeff import BadInput, Bundle, EdgeeffError, Unreachable
 from edgeeff.errors import Unreliable, exit_code
+from edgeeff.remote import agent, ssh, wheel
 from edgeeff.remote import host as remote
-from edgeeff.remote import ssh, wheel
 
 pytestmark = NEEDED
 
@@ -36,8 +37,6 @@ def test_the_same_files_make_the_same_wheel_and_it_asks_for_no_torch(tmp_path: P
     (tmp_path / "b").mkdir()
     a, b = wheel.build(tmp_path / "a"), wheel.build(tmp_path / "b")
     assert a.read_bytes() == b.read_bytes()
-    import zipfile
-
     archive = zipfile.ZipFile(a)
     text = archive.read("edgeeff-0.1.0.dist-info/METADATA").decode()
     assert "openvino" in text
@@ -372,6 +371,27 @@ def test_without_ssh_or_rsync_here(fitted, run, tmp_path: Path, tool: str) -> No
     for other in {"ssh", "rsync"} - {tool}:
         (tmp_path / other).symlink_to(str(shutil.which(other)))
     refused(run("bench", fitted[0], "--on", "board", env={**os.environ, "PATH": str(tmp_path)}), 5, f"{tool} is not installed here")
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_only_beside_jetpacks_opencv_is_numpy_held_below_2(tmp_path: Path, monkeypatch, outside: bool) -> None:
+    commands: list[list[str]] = []
+
+    class Installation:
+        def run(self, command: list[str], *_: object) -> int:
+            commands.append(command)
+            (tmp_path / "on/new.unfinished").mkdir(exist_ok=True)
+            return 0
+
+    (tmp_path / "on").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(agent, "BASE", tmp_path)
+    job = {"kit": "kit", "wheel": "edgeeff.whl", "extra": "tensorrt", "outside": outside, "environment": "new"}
+    agent._environment(job, Installation())
+    venv, pip = commands
+    assert ("--system-site-packages" in venv) == outside
+    wheel = f"{tmp_path}/sent/kit/edgeeff.whl[tensorrt]"
+    assert pip[pip.index(wheel) :] == ([wheel, "numpy<2"] if outside else [wheel])
 
 
 def test_what_lay_unused_for_long_is_removed(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ class Bundle:
         """What runs the compiled file; raises ToolMissing where that is not here."""
         backend = backends.get(self.manifest.backend)
         if missing := backend.available():
-            elsewhere = f" On the device itself: edgeeff compile {self.path}" if self.manifest.forms else ""
+            elsewhere = f". On the device itself: edgeeff compile {self.path}" if self.manifest.forms else ""
             raise ToolMissing(missing + elsewhere)
         return backend
 

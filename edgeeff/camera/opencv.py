@@ -23,7 +23,9 @@ def opencv() -> Any:
     try:
         import cv2
     except ModuleNotFoundError as error:
-        raise ToolMissing("opencv is not installed: pip install 'edgeeff[camera]'") from error
+        raise ToolMissing(
+            "opencv is not installed: pip install 'edgeeff[camera]', on a Jetson sudo apt install nvidia-opencv"
+        ) from error
     except ImportError as error:  # JetPack's and Debian's OpenCV are built for NumPy 1
         raise ToolMissing(
             f"opencv cannot be loaded beside NumPy {np.__version__} ({error}). "

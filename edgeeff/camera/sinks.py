@@ -109,7 +109,9 @@ class MqttPublisher:
             from paho.mqtt import client as mqtt
             from paho.mqtt.enums import CallbackAPIVersion
         except ModuleNotFoundError as error:
-            raise ToolMissing("paho-mqtt is not installed: pip install 'edgeeff[camera]'") from error
+            raise ToolMissing(
+                "paho-mqtt is not installed: pip install 'edgeeff[camera]', on a Jetson pip install paho-mqtt"
+            ) from error
         broker = MqttAddress.parse(address)
         self.topic, self.name = broker.topic, f"{broker.host}:{broker.port}"
         self.progress, self.unsent = progress, 0

@@ -72,7 +72,7 @@ class PageServer:
         try:
             import aiohttp  # noqa: F401
         except ModuleNotFoundError as error:
-            raise ToolMissing("aiohttp is not installed: pip install 'edgeeff[camera]'") from error
+            raise ToolMissing("aiohttp is not installed: pip install 'edgeeff[camera]', on a Jetson pip install aiohttp") from error
         self.camera, self.budget_ms = camera, budget_ms
         camera.paced = True
         self.token = "" if host in LOOPBACK else secrets.token_urlsafe(16)

@@ -22,7 +22,7 @@ PACKAGES = {
     "nncf": "fit: INT8",
     "onnxruntime": "fit: judges the exported graph",
     "openvino": "everything on a CPU",
-    "huggingface_hub": "weights from hf-hub:",
+    "huggingface_hub": "weights from hf-hub",
     "safetensors": "weights in .safetensors",
 }
 

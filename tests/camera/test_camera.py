@@ -217,7 +217,7 @@ def test_sigterm_ends_with_the_summary(fitted) -> None:
 def test_a_bundle_for_another_runtime_is_refused_before_the_camera_is_opened(bundle: Bundle) -> None:
     facts = replace(bundle.manifest, backend="tensorrt", forms=bundle.manifest.siblings)
     foreign = replace(bundle, manifest=facts)
-    with pytest.raises(ToolMissing, match="On the device itself: edgeeff compile"):
+    with pytest.raises(ToolMissing, match=r"\. On the device itself: edgeeff compile"):
         Camera(foreign, ["/dev/video77"])
 
 

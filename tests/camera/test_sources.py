@@ -304,6 +304,12 @@ def test_streams_that_differ_in_their_passwords_are_two(bundle: Bundle) -> None:
     assert [capture.source.name for capture in camera.captures] == ["http://nvr/s?token=…", "http://nvr/s?token=… (2)"]
 
 
+def test_a_missing_opencv_is_not_sought_at_pypi_on_a_jetson(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ToolMissing, match=r"'edgeeff\[camera\]', on a Jetson sudo apt install nvidia-opencv"):
+        next(Source.of(os.devnull).frames(print))
+
+
 def test_an_opencv_built_for_another_numpy_is_said(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "cv2.py").write_text("raise ImportError('numpy.core.multiarray failed to import')")
     monkeypatch.delitem(sys.modules, "cv2")

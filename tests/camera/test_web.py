@@ -208,5 +208,7 @@ def test_leaving_does_not_wait_for_clients(bundle: Bundle) -> None:
 
 def test_without_aiohttp_it_is_said_what_to_install(bundle: Bundle, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    with pytest.raises(ToolMissing, match=r"aiohttp is not installed: pip install 'edgeeff\[camera\]'"):
+    with pytest.raises(
+        ToolMissing, match=r"aiohttp is not installed: pip install 'edgeeff\[camera\]', on a Jetson pip install aiohttp"
+    ):
         PageServer("0", Camera(bundle, [Fake("pictures", at_pace(30))]))

@@ -120,6 +120,7 @@ def render() -> str:
         "(`python benchmarks/run.py predicted predicted-onnxruntime`; ONNX Runtime's were measured once each, not twice):",
         predictions(),
         f"**On another host** (`python benchmarks/run.py --on USER@HOST remote`): {remote()}",
+        *calibrated(),
         "**On a camera**: V2-B0 from a frame to its label (`python benchmarks/run.py camera clients overload`). "
         "End-to-end latencies are in ms from the decoded frame to the label, ten frames a second, and contain its conversion to "
         "BGR. The ratio is decoding + latency "
@@ -271,6 +272,26 @@ def predictions() -> str:
     for name, m in {**load("predicted")["measured"], **load("predicted-onnxruntime")["measured"]}.items():
         lines.append(f"| {name} | {100 * m['median']:.1f} | {100 * m['worst']:.1f} |")
     return "\n".join(lines)
+
+
+def calibrated() -> list[str]:
+    """How far probabilities can be believed; nothing where it was not measured yet."""
+    if not (HERE / "results" / "calibrated.json").exists():
+        return []
+    lines = [
+        "| network | form | temperature | test photos | float32 % | before % | after % | by chance % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, m in load("calibrated")["measured"].items():
+        errors = " | ".join(f"{m[key]['error']:.2f}" for key in ("float32", "before", "after"))
+        photos, by_chance = m["after"]["photos"], m["after"]["by_chance"]
+        lines.append(f"| {name} | {m['precision']} | {m['temperature']:.3g} | {photos} | {errors} | {by_chance:.2f} |")
+    return [
+        "**Probabilities**: the expected calibration error (15 bins) on test photos of the float network, and of what ships before "
+        "and after the temperature that validation photos fit; by chance: what probabilities that are true show on so many photos "
+        "(`python benchmarks/run.py calibrated`):",
+        "\n".join(lines),
+    ]
 
 
 def remote() -> str:

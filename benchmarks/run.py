@@ -95,6 +95,16 @@ def transfer(data: Path, name: str, *options: object, target: str = "host-cpu") 
         )
 
 
+def calibrated(data: Path) -> dict[str, Any]:
+    """How far probabilities can be believed, on test photos: a published checkpoint, and two networks that are fine-tuned here."""
+    fits = {
+        "v2-b0": imagenet(data, *V2_B0),
+        "flowers12": transfer(data, "flowers12", "--max-drop", 5),
+        "trashnet": transfer(data, "trashnet", "--max-drop", 5),
+    }
+    return {name: {"precision": fit["precision"], **fit["confidence"]} for name, fit in fits.items()}
+
+
 def against_swish(data: Path, name: str) -> dict[str, Any]:
     """A network fine-tuned and made smaller, against one fine-tuned with Swish in float32: on test photos, timed in one run."""
     from edgeeff import backends
@@ -472,6 +482,7 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "reduced": lambda data: imagenet(data, *V2_B0, *SMALLER),
     "reduced-lite0": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth", *SMALLER),
     "trained": trained,
+    "calibrated": calibrated,
     "v2-b0-auto": lambda data: imagenet(data, *V2_B0, "--activation", "auto"),
     "v2-b0-jetson": lambda data: imagenet(data, *V2_B0, target="jetson-orin-nano-8gb"),
     "camera": camera,

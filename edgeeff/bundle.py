@@ -42,6 +42,7 @@ from .data.preprocess import Preprocess
 from .errors import BadInput, ToolMissing
 from .files import open_file, put_folder, read_file, to_disk, user_path
 from .manifest import NAME, SCHEMA, Manifest, digest, written
+from .measurement.confidence import Probabilities, softmax
 from .records import dump_json
 
 REPORT = "report.html"
@@ -170,6 +171,10 @@ class Bundle:
             return self._logits(run(np.ascontiguousarray(frame)), 1)
 
         return see
+
+    def probabilities(self, logits: Logits) -> Probabilities:
+        """Those of finite logits, as `load` and `watch` give them: `(N, classes)`, calibrated by the bundle's temperature."""
+        return softmax(logits, self.manifest.temperature)
 
     def _logits(self, found: Logits, images: int) -> Logits:
         """What the compiled file gave, which may be anybody's; raises BadInput where it is no logits of the bundle's classes."""

@@ -19,9 +19,10 @@ from .data.images import ImageSet, PixelFile, Predict
 from .errors import AccuracyGateFailed, BadInput, BuildFailed, Disturbed, EdgeeffError, ToolMissing
 from .files import working_folder
 from .job import CompileJob
-from .manifest import EngineRecord
+from .manifest import EngineRecord, Manifest
 from .measurement.accuracy import Gate, StepReport
 from .measurement.benchmark import Metrics
+from .measurement.confidence import Confidence, measure_confidence
 from .measurement.latency import LatencyRun, measure, ratio
 from .measurement.system_state import Snapshot, device, snapshot, throttling_reasons
 from .precision import Precision
@@ -105,10 +106,12 @@ def compile_bundle(
         engines = [replace(e, record=_with_latency(e.record, timed)) for e in engines]
         shipped = engines[_decide(engines, source)]
         verdict = _explain(shipped.record, [e.record for e in engines], source)
-        verdict = " ".join((verdict, *(gate.remarks if gate else ()), *([ON_DLA] if job.dla is not None else [])))
+        confidence = _confidence(source, shipped, gate)
+        said = [confidence.sentence] if confidence else []
+        verdict = " ".join((verdict, *said, *(gate.remarks if gate else ()), *([ON_DLA] if job.dla is not None else [])))
         if timed.noise:
             verdict += f" Not a sound measurement: {'; '.join(timed.noise)}."
-        written = _write(source, work / "bundle", shipped, engines, timed, verdict)
+        written = _write(source, work / "bundle", shipped, engines, timed, replace(facts, verdict=verdict, confidence=confidence))
         written.verify()
         published = bundle.publish(written.path, source.path.resolve())
     return Compilation(published, shipped.record, tuple(e.record for e in engines), verdict)
@@ -177,11 +180,21 @@ def _decide(engines: list[Engine], source: Bundle) -> int:
     return built[decide(offers, Terms(str(source.path), source.manifest.budget, advice))]
 
 
-def _write(source: Bundle, folder: Path, shipped: Engine, engines: list[Engine], timed: LatencyRun, verdict: str) -> Bundle:
+def _confidence(source: Bundle, shipped: Engine, gate: Gate | None) -> Confidence | None:
+    """That of the engine on the gate's photos; where these fit no temperature, that of the graph that it was built from."""
+    record = shipped.record
+    known = next((form.confidence for form in source.manifest.forms if form.precision is record.precision), None)
+    if gate is None or record.accuracy is None or shipped.run is None:
+        return known
+    found, _ = measure_confidence(gate, gate.reports.index(record.accuracy), shipped.run, str(record.precision))
+    return found if found.photos or known is None else known
+
+
+def _write(source: Bundle, folder: Path, shipped: Engine, engines: list[Engine], timed: LatencyRun, facts: Manifest) -> Bundle:
     """The bundle with the engine, beside the graphs that it was built from."""
     assert shipped.file is not None
     assert shipped.run is not None
-    facts, golden = source.manifest, source.golden()
+    golden = source.golden()
     folder.mkdir()
     layers = shipped.file.with_name(tensorrt.LAYERS)
     files = [*backends.get("tensorrt").files(shipped.file), *([layers] if layers.exists() else [])]
@@ -200,7 +213,6 @@ def _write(source: Bundle, folder: Path, shipped: Engine, engines: list[Engine],
         device=device(),
         versions={**facts.versions, "tensorrt": tensorrt.version()},
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        verdict=verdict,
     )
     return bundle.write(folder, files, source.labels, answers, manifest)  # type: ignore[arg-type]
 

@@ -24,7 +24,7 @@ from .data.images import Pixels
 from .data.preprocess import Preprocess
 from .export.onnx import module_path
 from .manifest import Manifest
-from .measurement.accuracy import NO_ANSWER, Gate
+from .measurement.accuracy import NO_ANSWER, Answers, Gate
 from .measurement.latency import Latency
 from .network.train import Epoch
 from .network.variants import published
@@ -170,7 +170,7 @@ def diagnose(
 ) -> Diagnostics:
     """Run the shipped file once more, layer by layer, and look at the photos it is wrong about."""
     gate, step = context.gate, context.gate.reports.index(outcome.shipped.report)
-    labels, predicted = gate.labels, gate.answers[step].classes
+    labels, predicted, calibrated = gate.labels, gate.answers[step].classes, outcome.answers or gate.answers[step]
     return Diagnostics(
         commands=_commands(context, manifest.command),
         class_names=class_names,
@@ -179,17 +179,17 @@ def diagnose(
         layer_times=None if context.target.compiles_on_device else layer_times(context, outcome),
         layer_errors=layer_errors(outcome) if outcome.shipped.precision.quantized else None,
         confusion=None if labels is None else confusion(labels, predicted, manifest.classes),
-        mistakes=mistakes(gate, step),
+        mistakes=mistakes(gate, calibrated),
         by_class=() if labels is None else class_rows(labels, predicted),
         training=training,
     )
 
 
-def mistakes(gate: Gate, step: int) -> tuple[Mistake, ...]:
-    """The photos that a step is wrong about, those it is surest of first."""
+def mistakes(gate: Gate, said: Answers) -> tuple[Mistake, ...]:
+    """The gate's photos that these answers are wrong about, the surest first."""
     if gate.labels is None:
         return ()
-    said, images, root = gate.answers[step], gate.pixels.images, gate.pixels.images.root
+    images, root = gate.pixels.images, gate.pixels.images.root
     wrong = np.flatnonzero((said.classes != gate.labels) & (said.classes != NO_ANSWER))
     found = []
     for i in map(int, wrong[np.argsort(-said.probabilities[wrong], kind="stable")][:MISTAKES]):

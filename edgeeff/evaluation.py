@@ -12,6 +12,7 @@ from .errors import BadInput
 from .job import BenchmarkJob, EvaluateJob
 from .measurement.accuracy import Gate
 from .measurement.benchmark import BenchmarkRequest, CompiledModel, Metrics, benchmark
+from .measurement.confidence import Reliability, scaled
 from .measurement.system_state import Device, SystemState, device
 from .precision import Precision
 from .progress import SILENT, Progress
@@ -25,6 +26,7 @@ class Evaluation:
 
     `balanced` is the mean recall of the classes (None: they are even); `remarks` say what keeps the photos from judging.
     `photos_sha256` is the digest of the photos that were judged, as manifests have it.
+    `reliability` is that of the probabilities with the bundle's `temperature`.
     """
 
     bundle: str
@@ -37,7 +39,9 @@ class Evaluation:
     images_per_second: float
     balanced: float | None
     remarks: tuple[str, ...]
-    photos_sha256: str = ""
+    photos_sha256: str
+    temperature: float
+    reliability: Reliability
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ def evaluate(job: EvaluateJob, *, progress: Progress = SILENT) -> Evaluation:
     pixels = PixelFile(images, bundle.preprocess, max_corrupt=job.max_corrupt, progress=progress)
     decoding = time.monotonic() - start
     gate = Gate(pixels, max_drop=100, progress=progress)
-    report = gate.judge("bundle", bundle.load(throughput=True))
+    temperature = bundle.manifest.temperature
+    report = gate.judge("bundle", scaled(bundle.load(throughput=True), temperature))
+    assert gate.labels is not None  # as `labelled` requires
     return Evaluation(
         bundle=str(job.bundle),
         precision=bundle.manifest.precision,
@@ -73,6 +79,8 @@ def evaluate(job: EvaluateJob, *, progress: Progress = SILENT) -> Evaluation:
         balanced=report.balanced,
         remarks=gate.remarks,
         photos_sha256=pixels.images.sha256,
+        temperature=temperature,
+        reliability=Reliability.of(gate.answers[0], gate.labels),
     )
 
 

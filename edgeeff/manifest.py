@@ -23,6 +23,7 @@ from .errors import BadInput
 from .files import read_file
 from .measurement.accuracy import StepReport
 from .measurement.benchmark import Metrics
+from .measurement.confidence import HIGHEST, LOWEST, Confidence
 from .measurement.latency import Latency
 from .measurement.system_state import Device, SystemState
 from .precision import Precision
@@ -86,6 +87,7 @@ class FormRecord:
     reference: bool = False
     file: str = ""
     metrics: Metrics | None = None
+    confidence: Confidence | None = None
 
     @property
     def name(self) -> str:
@@ -184,6 +186,12 @@ class Manifest:
     max_class_drop: float | None = None
     training_sha256: str = ""
     training_photos: int = 0
+    confidence: Confidence | None = None
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before they become probabilities; 1 where none was fitted, as at first."""
+        return self.confidence.temperature if self.confidence else 1.0
 
     @property
     def made_smaller_by(self) -> list[ReductionRecord]:
@@ -259,6 +267,10 @@ class Manifest:
             return f"resolution {self.resolution}: expected that of preprocess, {self.preprocess.resolution}"
         if self.held_out and len(self.held_out.steps) < 2:
             return "held_out: expected the float network's step and that of what ships"
+        confidences = [("confidence", self.confidence), *(("forms", form.confidence) for form in self.forms)]
+        for field_name, confidence in confidences:
+            if confidence and not LOWEST <= confidence.temperature <= HIGHEST:
+                return f"{field_name}: temperature {confidence.temperature:g}: expected {LOWEST:g} to {HIGHEST:g}"
         if self.backend not in backends.names():
             return f"backend {self.backend!r}: expected one of {', '.join(backends.names())}"
         offered = backends.get(self.backend).PRECISIONS

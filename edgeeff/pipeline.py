@@ -1,7 +1,7 @@
 """The whole job: weights or photos, a target and a budget become a bundle whose file was judged and measured.
 
-Read `fit` first: choose → prepare weights → quantize → ship → check on frames → judge once → publish. Each stage is a plain call
-that takes what all stages share (`context.py`) and one or two things more; a gate judges the same validation photos after each.
+Read `fit` first: choose → prepare weights → quantize → ship → check on frames → calibrate → judge once → publish. Each is a plain
+call that takes what all stages share (`context.py`) and one or two things more; one gate judges the same validation photos.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from .quantization.strategies import Network, OutOfTime
 from .selection.candidates import Candidate, Search, activations
 from .selection.held_out import judge_held_out
 from .selection.outcome import Outcome, ship
+from .selection.probabilities import calibrate
 from .selection.search import Choice, grows, pick
 from .weights import Ranking, Weights, prepare_weights, ranking
 
@@ -79,7 +80,7 @@ def fit_variant(context: Context, variant: Variant, choice: Choice | None, refus
     Candidate(weights.variant, weights.model.classes).require(context.budget)
     judged, network, report = judge_float(stage, weights)
     candidates = quantize(judged, network, report)
-    shipped = ship_checked(judged, weights.variant, candidates)
+    shipped = calibrate(judged, ship_checked(judged, weights.variant, candidates))
     outcome = judge_held_out(judged, weights.model, weights.class_names, shipped)
     made = publishing.Made(weights, choice, candidates, outcome, tuple(refusals))
     bundle = publishing.publish(context, publishing.write(judged.at(outcome.shipped.preprocess), made))
@@ -108,8 +109,8 @@ def judge_float(context: Context, weights: Weights) -> tuple[NetworkContext, Net
     gate = context.gate_on(pixels)
     gate.require("float", predict(model, weights.preprocess))
     if weights.usual:
-        step = f"float, crop {weights.usual.crop:.3g}"
-        gate.judge(step, predict(model, weights.usual), context.pixels(validation, weights.usual))
+        usual = context.pixels(validation, weights.usual)
+        gate.judge(f"float, crop {weights.usual.crop:.3g}", predict(model, weights.usual), usual)
     judged = NetworkContext(
         **vars(context),
         preprocess=weights.preprocess,

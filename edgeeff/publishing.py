@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import backends, bundle, job_file, sbom
@@ -108,8 +108,11 @@ def describe(context: NetworkContext, made: Made) -> Manifest:
         conditions=measured.states if measured else (),
         disturbed=measured.noise if measured else (),
         siblings=tuple(s.form.record(s.metrics) for s in outcome.siblings),
-        forms=tuple(form.record(file=form.file.name) for form in outcome.going),
+        forms=tuple(
+            replace(form.record(file=form.file.name), confidence=outcome.confidence.get(form.precision)) for form in outcome.going
+        ),
         rehearsals=outcome.rehearsals,
         metrics=outcome.metrics,
         held_out=outcome.held_out,
+        confidence=outcome.confidence.get(shipped.precision),
     )

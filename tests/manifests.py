@@ -13,6 +13,7 @@ from edgeeff.manifest import AttemptRecord, EngineRecord, FormRecord, Manifest, 
 from edgeeff.measurement.accuracy import StepReport
 from edgeeff.measurement.benchmark import Metrics
 from edgeeff.measurement.by_class import ClassDrop
+from edgeeff.measurement.confidence import Bin, Confidence, Reliability
 from edgeeff.measurement.latency import Latency
 from edgeeff.measurement.system_state import Device, SystemState
 
@@ -20,6 +21,8 @@ PREPROCESS = Preprocess(32, 36, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
 LATENCY = Latency(1.0, 1.5, 2.0, (0.9, 1.1), (1.0, 1.1), (1.4, 1.6), (1.9, 2.1), 3.0, (0.5, 2.5, 3.0, 1.0))
 WORST = ClassDrop(3, "three", 20, 95.0, 80.0)
 STEP = StepReport("int8", 90.0, 99.0, 0.5, (-0.5, 1.5), 98.0, 200, False, False, 900, 1.5, WORST, 88.0, 0, "int8: class 'three'")
+RELIABILITY = Reliability(200, 2.5, 1.5, (Bin(0, 0.0, 0.0), Bin(200, 92.5, 90.0)))
+CONFIDENCE = Confidence(2.0, 200, "doubtful", "test", RELIABILITY, RELIABILITY, RELIABILITY)
 METRICS = Metrics(LATENCY, {"size_mb": 1.25, "fps": 900.0}, {"pi@one": LATENCY})
 
 
@@ -40,6 +43,7 @@ def small_manifest() -> Manifest:
         resolution=32,
         file="compiled.onnx",
         metrics=METRICS,
+        confidence=CONFIDENCE,
     )
     return Manifest(
         variant="lite0",
@@ -82,6 +86,7 @@ def small_manifest() -> Manifest:
         rehearsals=(Rehearsal(Precision.INT8, "built", ("a warning",)),),
         engines=(EngineRecord(Precision.INT8, 0.01, True, "", STEP, 1.5, LATENCY),),
         metrics=METRICS,
+        confidence=CONFIDENCE,
     )
 
 

@@ -256,6 +256,14 @@ def test_a_request_to_measure_with_anything_in_any_field_is_read_or_refused(tmp_
     assert BenchmarkRequest.read(tmp_path).models["it"].file == tmp_path / "m.onnx"
 
 
+def test_a_manifest_without_a_temperature_has_1_and_one_out_of_bounds_is_refused() -> None:
+    older = {name: value for name, value in PLAIN.items() if name not in ("confidence", "schema")}
+    assert (Manifest.from_json(PLAIN, "x").temperature, Manifest.from_json(older, "x").temperature) == (2.0, 1.0)
+    for wrong in (0, -1, 1e300):
+        with pytest.raises(BadInput, match=r"x: confidence: temperature .*: expected 0\.1 to 10"):
+            Manifest.from_json(changed(PLAIN, ("confidence", "temperature"), wrong), "x")
+
+
 def test_defaults_that_were_read_are_written_again() -> None:
     """Of a dataclass that it makes itself, msgspec leaves defaults out."""
     read = from_json({"machine": "m", "cpu": "c", "family": "f", "cores": 2, "flags": [], "os": "Linux"}, Device, "device")

@@ -20,6 +20,7 @@ from edgeeff.evaluation import BundleBenchmark, Evaluation
 from edgeeff.job import RequalifyJob
 from edgeeff.manifest import Manifest, digest
 from edgeeff.measurement.benchmark import PROBES, Metrics
+from edgeeff.measurement.confidence import Reliability
 from edgeeff.records import from_json, to_json
 from edgeeff.requalification import Judged, Line, Requalification, _accuracy, _latency, _recorded, requalify
 
@@ -181,7 +182,9 @@ def test_bad_input_is_one_line(elsewhere: Path, digits: Path, ended, tmp_path: P
 
 
 JUDGED = Judged("a" * 64, 400, 90.0, 1.0, (-0.5, 2.5), 2.0)
-EVALUATION = Evaluation("b", Precision.INT8, 90.0, 99.0, 400, 1.0, 1.0, 200.0, None, (), "a" * 64)
+EVALUATION = Evaluation(
+    "b", Precision.INT8, 90.0, 99.0, 400, 1.0, 1.0, 200.0, None, (), "a" * 64, 1.0, Reliability(400, 1.0, 1.0, ())
+)
 
 
 @pytest.mark.parametrize(

@@ -209,15 +209,14 @@ class Camera:
         """The frame's classes by the model, and its source's label after it; None where the model's answer is no finite numbers."""
         source = self.captures[frame.source].source
         start = time.monotonic()
-        logits = model(frame.pixels)[0].astype(np.float64)  # (classes,)
+        logits = model(frame.pixels)  # (1, classes)
         done = time.monotonic()
         if not np.isfinite(logits).all():
             reason = f"frame {frame.number}: the model answers with numbers that are not finite"
             self._unusable.setdefault(frame.source, BadInput(f"{source.name}: {reason}. Check it here: edgeeff verify."))
             source.skip(self.progress.say, reason)
             return None
-        exponentials = np.exp(logits - logits.max())
-        probabilities = exponentials / exponentials.sum()
+        probabilities = self.bundle.probabilities(logits)[0]
         seconds = frame.captured_at if source.live else frame.number * source.frame_seconds
         label = self._smoothers[frame.source].update(seconds, probabilities)
         best = np.argsort(-probabilities, kind="stable")[: self.options.top]

@@ -62,7 +62,7 @@ class CameraOptions:
     nv12: bool = option(False, help="take raw NV12 frames from the camera; OpenVINO converts them in its graph")
     top: int = option(3, parse=parse_count, metavar="K", help="classes to name for each frame (default 3)")
     smooth: float = option(0.5, metavar="S", unit="s", help="time constant of the label's smoothing, in seconds (default 0.5)")
-    threshold: float = option(0.5, metavar="P", unit="share", help="probability that a label needs (default 0.5)")
+    threshold: float = option(0.5, metavar="P", unit="share", help="calibrated probability that a label needs (default 0.5)")
     seconds: float | None = option(
         None,
         parse=parse_positive,
@@ -100,7 +100,9 @@ class OutputOptions:
         None, metavar="[HOST:]PORT", help="show frame, label and latency in a browser; other hosts need the token printed"
     )
     collect: str | None = option(None, metavar="DIR", help="keep frames whose most likely class is uncertain, one a second at most")
-    uncertain: float = option(0.6, metavar="P", unit="share", help="probability below which a frame is uncertain (default 0.6)")
+    uncertain: float = option(
+        0.6, metavar="P", unit="share", help="calibrated probability below which a frame is uncertain (default 0.6)"
+    )
     collect_mb: float = option(
         500.0, parse=parse_positive, metavar="MB", unit="MB", help="megabytes that DIR may hold (default 500)"
     )

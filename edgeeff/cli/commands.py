@@ -54,7 +54,18 @@ def _fit(options: argparse.Namespace) -> object:
 def fit_json(result: Fit) -> dict[str, object]:
     """A fit as --json prints it."""
     facts = result.manifest.to_json()
-    names = ["variant", "resolution", "precision", "activation", "remedy", "ladder", "steps", "held_out", "latency_ms"]
+    names = [
+        "variant",
+        "resolution",
+        "precision",
+        "activation",
+        "remedy",
+        "ladder",
+        "steps",
+        "held_out",
+        "confidence",
+        "latency_ms",
+    ]
     if result.manifest.forms:
         names += ["forms", "rehearsals"]
     else:
@@ -181,7 +192,8 @@ def _eval(options: argparse.Namespace) -> object:
     if not options.json:
         speed = f"{result.images_per_second:.0f} a second with decoding"
         balanced = "" if result.balanced is None else f"  mean of the classes {result.balanced:.2f}%"
-        print(f"top-1 {result.top1:.2f}%  top-5 {result.top5:.2f}%{balanced}  {result.images} photos, {speed}")
+        calibrated = f"calibration error {result.reliability.error:.2f}%"
+        print(f"top-1 {result.top1:.2f}%  top-5 {result.top5:.2f}%{balanced}  {calibrated}  {result.images} photos, {speed}")
     return result
 
 

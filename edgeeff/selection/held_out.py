@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..context import NetworkContext
+from ..data.images import Predict
 from ..errors import AccuracyGateFailed
 from ..manifest import HeldOut
 from ..measurement.accuracy import StepReport
+from ..measurement.confidence import hold_to
 from ..network.model import EfficientNet, predict
 from ..quantization.forms import Form
 from .outcome import Outcome, worst_class
@@ -28,20 +30,25 @@ def judge_held_out(context: NetworkContext, model: EfficientNet, class_names: tu
     original = gate.judge("float, test photos", predict(model, context.preprocess))
     prepared = {context.preprocess: photos}
 
-    def judged(form: Form) -> StepReport:
+    def judged(form: Form) -> tuple[StepReport, Predict]:
         if form.preprocess not in prepared:
             prepared[form.preprocess] = context.pixels(photos.images, form.preprocess)
         run = target.runtime.load(form.file, precision=form.precision, threads=target.threads, throughput=True)
-        return gate.on(prepared[form.preprocess]).judge(f"{form.report.step}, test photos", run)
+        return gate.on(prepared[form.preprocess]).judge(f"{form.report.step}, test photos", run), run
 
-    report = judged(form)
+    report, run = judged(form)
     if report.not_finite:
         raise AccuracyGateFailed(report.refusal)
+    validated, here = outcome.confidence[form.precision], gate.on(prepared[form.preprocess])
+    confidence, _ = hold_to(replace(validated, judged_on="test"), here, 1, run, f"{form.name}, test photos")
     forms = (sibling.form for sibling in outcome.siblings if sibling.form.precision.quantized and not sibling.form.reference)
-    others = [judged(other) for other in forms if other is not form]
+    others = [judged(other)[0] for other in forms if other is not form]
     held_out = HeldOut(photos.images.sha256, (original, report, *others), report.differs_from(form.report))
-    said = (outcome.verdict, _sentences(report, held_out.differs, form.report), *gate.remarks)
-    return replace(outcome, held_out=held_out, verdict=" ".join(said))
+    said = [outcome.verdict, _sentences(report, held_out.differs, form.report)]
+    if confidence.errors:
+        said.append(f"The {confidence.errors} there.")
+    verdict = " ".join((*said, *gate.remarks))
+    return replace(outcome, held_out=held_out, verdict=verdict, confidence={**outcome.confidence, form.precision: confidence})
 
 
 def _sentences(report: StepReport, differs: bool, validation: StepReport) -> str:

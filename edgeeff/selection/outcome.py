@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import backends
@@ -14,8 +14,9 @@ from ..bundle import Golden
 from ..context import NetworkContext
 from ..errors import BuildFailed
 from ..manifest import HeldOut, Rehearsal
-from ..measurement.accuracy import Gate, StepReport
+from ..measurement.accuracy import Answers, Gate, StepReport
 from ..measurement.benchmark import BenchmarkRequest, BenchmarkResult, CompiledModel, Metrics
+from ..measurement.confidence import Confidence
 from ..measurement.latency import ratio
 from ..network.architecture import Variant
 from ..precision import Precision
@@ -39,7 +40,10 @@ class Sibling:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What goes into the bundle, and why. `siblings` and `measured` are of a device at hand, `going` and `rehearsals` of graphs."""
+    """What goes into the bundle, and why. `siblings` and `measured` are of a device at hand, `going` and `rehearsals` of graphs.
+
+    `confidence` has the temperature of each form that goes, and `answers` are the shipped one's with it to the validation photos.
+    """
 
     shipped: Form
     verdict: str
@@ -50,6 +54,8 @@ class Outcome:
     going: tuple[Form, ...] = ()
     rehearsals: tuple[Rehearsal, ...] = ()
     held_out: HeldOut | None = None
+    confidence: Mapping[Precision, Confidence] = field(default_factory=dict)
+    answers: Answers | None = None
 
     @property
     def metrics(self) -> Metrics | None:

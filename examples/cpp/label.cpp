@@ -1,6 +1,7 @@
 // Labels of frames from a bundle, with OpenVINO alone: label BUNDLE WIDTH HEIGHT < frames.bgr
 // Frames are raw BGR, WIDTH × HEIGHT × 3 bytes each, as `ffmpeg -i SRC -pix_fmt bgr24 -f rawvideo -` gives them. For each one the
-// logits are printed on a line. Shrinking and cropping are part of the graph, by the same two matrices as in edgeeff/data/frames.py.
+// logits are printed on a line: divided by confidence.temperature of manifest.json, their softmax has calibrated probabilities.
+// Shrinking and cropping are part of the graph, by the same two matrices as in edgeeff/data/frames.py.
 
 #include <algorithm>
 #include <cmath>

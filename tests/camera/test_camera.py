@@ -23,6 +23,7 @@ from edgeeff.camera.smoothing import LabelSmoother
 from edgeeff.camera.stats import LatencyHistogram
 from edgeeff.data.frames import Frames, SyntheticFrames, View
 from edgeeff.data.images import ImageSet, PixelFile
+from edgeeff.measurement.confidence import Confidence
 
 
 def test_the_camera_says_what_footage_says(bundle: Bundle, digits: Path) -> None:
@@ -34,6 +35,15 @@ def test_the_camera_says_what_footage_says(bundle: Bundle, digits: Path) -> None
     source.live = False
     results = list(Camera(bundle, [source]))
     assert [r.top[0][0] for r in results] == [bundle.labels[int(see(f).argmax())] for f in footage]
+
+
+def test_probabilities_are_those_of_the_bundle_s_temperature(bundle: Bundle) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    odds = np.exp(np.sort(bundle.watch(Frames(64, 48))(frame)[0].astype(np.float64))[::-1] / 3)
+    source = Fake("it", lambda: iter([(time.monotonic(), frame)]))
+    source.live = False
+    (result,) = Camera(replace(bundle, manifest=replace(bundle.manifest, confidence=Confidence(3.0, 200))), [source])
+    assert [p for _, p in result.top] == pytest.approx((odds / odds.sum())[:3], abs=1e-6)
 
 
 def test_every_frame_of_a_file_gets_a_line(run, fitted, film: Path, tmp_path: Path) -> None:

@@ -109,8 +109,7 @@ def test_the_shipped_file_s_own_answers_are_counted(data: dict, fitted, digits: 
     assert (matrix.sum(1) == np.bincount(labels)).all()
     first = data["mistakes"][0]
     row = [p.relative_to(digits / "val").as_posix() for p in images.paths].index(first["file"])
-    odds = np.exp(logits - logits.max(1, keepdims=True))
-    wrong = (odds.max(1) / odds.sum(1))[labels != said]
+    wrong = bundle.probabilities(logits).max(1)[labels != said]
     assert (labels[row], said[row]) == (first["label"], first["prediction"])
     assert first["probability"] == pytest.approx(wrong.max(), abs=1e-4)  # the same kernels, in other batches
     assert data["confusion"]["wrong"] == len(wrong)

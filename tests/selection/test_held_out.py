@@ -67,11 +67,20 @@ def test_what_ships_is_judged_on_the_photos_held_out_and_on_no_others(digits: Pa
     for path in held.paths:
         (tmp_path / "test" / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, tmp_path / "test" / path.parent.name)
-    top1 = json.loads(run("eval", tmp_path / "out", "--val", tmp_path / "test", "--json").stdout)["top1"]
-    assert top1 == pytest.approx(held_out.steps[1].top1, abs=1e-6)
+    answer = json.loads(run("eval", tmp_path / "out", "--val", tmp_path / "test", "--json").stdout)
+    assert answer["top1"] == pytest.approx(held_out.steps[1].top1, abs=1e-6)
+    confidence = manifest.confidence
+    assert confidence is not None
+    assert confidence.after is not None
+    assert (confidence.photos, confidence.judged_on, confidence.after.photos) == (180, "test", 120)
+    assert answer["temperature"] == confidence.temperature
+    assert answer["reliability"]["error"] == pytest.approx(confidence.after.error, abs=1e-3)  # the same kernels, in other batches
+    assert f"Softmax temperature {confidence.temperature:.3g}" in done.stdout
+    assert f"calibration error {confidence.after.error:.2f}%" in done.stdout
     page = (tmp_path / "out/report.html").read_text()
     assert "On photos that no choice has seen" in page
     assert "data-path='held_out.steps.1.top1'" in page
+    assert "data-path='confidence.after.error'" in page
 
 
 def test_unlabelled_test_photos_are_judged_by_agreement(fitted, digits: Path, run, tmp_path: Path) -> None:

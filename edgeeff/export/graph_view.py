@@ -18,18 +18,21 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import AttributeProto, helper, inliner, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, inliner, numpy_helper
 
 from ..errors import BadInput
 
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
 RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-FOLDED = (  # computed where their inputs are constant
-    *("Cast", "Transpose", *RESHAPING),
-    *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sqrt", "Reciprocal", "Pow", "Exp", "Max", "Min"),
+MEASURING = ("Shape", "Size")  # constant where the dimensions are
+FOLDED = (  # computed where their inputs are constant: what exporters write around weights, scales and shapes
+    *("Cast", "CastLike", "Transpose", *RESHAPING, *MEASURING, "Expand", "Tile", "Concat", "Split", "Slice", "Gather", "Where"),
+    *("ConstantOfShape", "Range", "Clip", "Add", "Sub", "Mul", "Div", "Mod", "Sum", "Max", "Min", "Neg", "Abs", "Sign"),
+    *("Sqrt", "Reciprocal", "Pow", "Exp", "Log", "Floor", "Ceil", "Round", "Not", "And", "Or", "Equal", "Less", "LessOrEqual"),
+    *("Greater", "GreaterOrEqual", "ReduceMax", "ReduceMin", "ReduceMean", "ReduceSum", "ReduceProd"),
 )
-LARGEST_FOLDED = 2**28  # elements
-MOVING = ("Transpose", *RESHAPING, "MaxPool", "Slice", "Split", "DepthToSpace", "SpaceToDepth")
+LARGEST_FOLDED = 2**26  # elements
+MOVING = ("Transpose", *RESHAPING, "MaxPool", "Pad", "Slice", "Split", "DepthToSpace", "SpaceToDepth")
 
 
 class Node:
@@ -57,6 +60,8 @@ class Graph:
     def __init__(self, path: Path, tensorrt: tuple[int, ...]) -> None:
         self.path, self.tensorrt = path, tensorrt
         model = onnx.load(path, format="protobuf", load_external_data=False)
+        if any(b"..." in term.split(b"...", 1)[-1] for term in _einsum_terms(model)):
+            raise BadInput(f"{path}: an Einsum with two ellipses in one term. ONNX allows one.")  # onnx then never ends
         if model.functions:
             model = inliner.inline_local_functions(model)
         with contextlib.suppress(onnx.shape_inference.InferenceError):  # R19 says so
@@ -65,18 +70,20 @@ class Graph:
         self.nodes: list[Node] = []
         self.types: dict[str, int] = {}
         self.shapes: dict[str, list[int | None]] = {}
-        self._stored: dict[str, onnx.TensorProto] = {}
+        self._stored: dict[str, TensorProto] = {}
         self._taken = set[str]()
+        self.results = set[str]()  # what the graph, and each body in it, hands out
+        self.sparse: list[str] = []
         self._add(model.graph, {})
         self.producer = {o: n for n in self.nodes for o in n.outputs if o}
         self.consumers: dict[str, list[Node]] = defaultdict(list)
         for n in self.nodes:
             for i in n.inputs:
                 self.consumers[i].append(n)
-        self._constants = set(self._stored)
+        self.constants = {"", *self._stored}  # an input that is left out keeps no node from being constant
         for n in self.nodes:
-            if n.kind == "Constant" or (n.kind in FOLDED and n.inputs and self._constants.issuperset(n.inputs)):
-                self._constants.update(n.outputs)
+            if self._folds(n):
+                self.constants.update(n.outputs)
         self.pairs = [n for n in self.nodes if n.kind in (Q, DQ)]
         self.constant = lru_cache(64)(self._constant)  # not all of them: weights outside the file may exceed the memory
 
@@ -88,8 +95,11 @@ class Graph:
             name, tensor = names.get(v.name, v.name), v.type.tensor_type
             self.types[name] = tensor.elem_type
             if tensor.HasField("shape"):
-                self.shapes[name] = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+                dims = tensor.shape.dim
+                self.shapes[name] = [d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None for d in dims]
         made = {o.name for o in graph.output}
+        self.sparse += [i.values.name for i in graph.sparse_initializer]
+        self.results |= {names.get(o, o) for o in made}
         for i in graph.initializer:
             name = names[i.name]
             self._stored[name], self.types[name], self.shapes[name] = i, i.data_type, list(i.dims)
@@ -105,6 +115,11 @@ class Graph:
     @property
     def opset(self) -> int:
         return next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+    @property
+    def inputs(self) -> list[onnx.ValueInfoProto]:
+        """What is fed to the graph: older files name their initializers among the inputs as well."""
+        return [v for v in self.model.graph.input if v.name not in self._stored]
 
     def of(self, *kinds: str) -> Iterator[Node]:
         return (n for n in self.nodes if n.kind in kinds)
@@ -161,32 +176,62 @@ class Graph:
             seen.add(name)
         return False
 
+    def _folds(self, n: Node) -> bool:
+        """Whether a node makes numbers that are known before the graph runs."""
+        if n.kind == "Constant":
+            return any(a.name != "sparse_value" for a in n.proto.attribute)
+        if n.kind not in FOLDED or not any(n.inputs):
+            return False
+        measured = n.kind in MEASURING and None not in self.shapes.get(n.inputs[0], [None])
+        return measured or self.constants.issuperset(n.inputs)
+
     def _constant(self, tensor: str) -> NDArray[Any] | None:
         if tensor in self._stored:
-            return self._read(tensor)
-        if tensor not in self._constants:
+            return self._read(self._stored[tensor], tensor)
+        if not tensor or tensor not in self.constants:
             return None
         n = self.producer[tensor]
-        if n.kind == "Constant" and (attributes := n.proto.attribute):
-            stored = helper.get_attribute_value(attributes[0])
-            return numpy_helper.to_array(stored) if isinstance(stored, onnx.TensorProto) else np.asarray(stored)
-        values = [value for i in n.inputs if (value := self.constant(i)) is not None]
-        shape = [LARGEST_FOLDED + 1 if d is None else d for d in self.shapes.get(tensor, [None])]
-        return self._folded(n, values) if values and len(values) == len(n.inputs) and math.prod(shape) <= LARGEST_FOLDED else None
+        if n.kind == "Constant":
+            stored = helper.get_attribute_value(n.proto.attribute[0])
+            return self._read(stored, tensor) if isinstance(stored, TensorProto) else np.asarray(stored)
+        if n.kind in MEASURING:
+            shape = [d or 0 for d in self.shapes[n.inputs[0]]]
+            values = [np.broadcast_to(np.float32(0), shape)]  # what it holds does not matter
+        else:
+            values = [value for i in n.inputs if (value := self.constant(i)) is not None]
+        size = math.prod(LARGEST_FOLDED + 1 if d is None else d for d in self.shapes.get(tensor, [None]))
+        complete = len(values) == sum(map(bool, n.inputs)) and size <= LARGEST_FOLDED
+        return self._folded(n, values)[n.outputs.index(tensor)] if complete else None
 
-    def _read(self, name: str) -> NDArray[Any]:
+    def _read(self, stored: TensorProto, name: str) -> NDArray[Any]:
         try:
-            return numpy_helper.to_array(self._stored[name], str(self.path.parent))
+            return numpy_helper.to_array(stored, str(self.path.parent))
         except (onnx.checker.ValidationError, ValueError) as error:  # missing, cut, or outside of the folder
             reason = f"the values of {name} cannot be read ({str(error).strip():.160})"
             raise BadInput(f"{self.path}: {reason}. Put the files with its external data beside it, whole.") from error
 
-    def _folded(self, n: Node, values: list[NDArray[Any]]) -> NDArray[Any]:
+    def _folded(self, n: Node, values: list[NDArray[Any]]) -> list[NDArray[Any] | None]:
         from onnx.reference import ReferenceEvaluator
 
-        reads, makes = ([helper.make_value_info(i, onnx.TypeProto()) for i in ends] for ends in (n.proto.input, n.proto.output))
+        ends = n.proto.input, n.proto.output
+        reads, makes = ([helper.make_value_info(name, onnx.TypeProto()) for name in names if name] for names in ends)
         graph = helper.make_graph([n.proto], "constant", reads, makes)
-        evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)]))
-        with np.errstate(all="ignore"):  # R23 finds what overflows
-            made: Any = evaluator.run(None, dict(zip(n.proto.input, values, strict=True)))
-        return np.asarray(made[0])
+        try:
+            evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)]))
+            with np.errstate(all="ignore"):  # R23 finds what overflows
+                made: Any = evaluator.run(None, dict(zip([v.name for v in reads], values, strict=True)))
+        except Exception:  # of as many kinds as it has operators. What it does not compute counts as not constant
+            return [None] * len(n.outputs)
+        found = iter(made)
+        return [np.asarray(next(found)) if o else None for o in n.outputs]
+
+
+def _einsum_terms(model: onnx.ModelProto) -> Iterator[bytes]:
+    """The terms of every Einsum equation, in bodies and functions too."""
+    waiting = [*model.graph.node, *(n for f in model.functions for n in f.node)]
+    while waiting:
+        node = waiting.pop()
+        for a in node.attribute:
+            waiting.extend(n for body in (a.g, *a.graphs) for n in body.node)
+            if node.op_type == "Einsum" and a.name == "equation":
+                yield from a.s.replace(b"->", b",").split(b",")

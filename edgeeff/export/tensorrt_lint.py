@@ -1,6 +1,6 @@
 """Will TensorRT build this graph, and run it in INT8 where it says so? A small function a rule, over an ONNX file.
 
-Most are from NVIDIA's documents, some from reports of builds that failed; R7 and R24 are this project's own. Nothing is repaired.
+Most are from NVIDIA's documents, some from reports of failed builds; R7, R24 and R26 are this project's own. Nothing is repaired.
 Quantization: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/quantized-types-explicit-quantization.html
 Operators and types: https://github.com/onnx/onnx-tensorrt/blob/release/10.15-GA/docs/operators.md
 What is read of a pair: QuantDequantLinearHelper in https://github.com/onnx/onnx-tensorrt/blob/10.1-GA/onnxOpImporters.cpp
@@ -36,21 +36,41 @@ UNREAD = (  # "N" in operators.md
     *("MelWeightMatrix", "Multinomial", "NegativeLogLikelihoodLoss", "Optional", "OptionalGetElement", "OptionalHasElement"),
     *("QLinearConv", "QLinearMatMul", "RegexFullMatch", "SoftmaxCrossEntropyLoss", "StringConcat", "StringNormalizer"),
     *("StringSplit", "TfIdfVectorizer", "Unique", "ConcatFromSequence", "SplitToSequence", "SequenceAt", "SequenceConstruct"),
-    *("SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap"),
+    *("SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap", "TensorScatter"),
 )
+SINCE = {  # in operators.md of that version for the first time, as far as it is public
+    **dict.fromkeys(("Attention", "RMSNormalization", "RotaryEmbedding"), (10, 15)),
+    **dict.fromkeys(("BlackmanWindow", "HammingWindow", "HannWindow", "STFT"), (10, 15)),
+    "Swish": (11,),
+}
 RESTRICTED = (  # operators.md: operators, an attribute, the values it may have
     (("AveragePool", "MaxPool", "LpPool"), "dilations", (1,)),
     (("LpPool",), "p", (1, 2)),
     (("Resize",), "antialias", (0,)),
     (("Resize",), "keep_aspect_ratio_policy", (b"stretch",)),
-    (("ScatterND",), "reduction", (b"none",)),
+    (
+        ("Resize",),
+        "coordinate_transformation_mode",
+        (b"half_pixel", b"pytorch_half_pixel", b"tf_half_pixel_for_nn", b"asymmetric", b"align_corners"),
+    ),
+    (("ScatterND", "ScatterElements"), "reduction", (b"none",)),
+    (("Attention",), "softcap", (0.0,)),
     (("TopK",), "sorted", (1,)),
     (("LSTM",), "input_forget", (0,)),
     (("LSTM",), "layout", (0,)),
 )
-ONE_OUTPUT = ("MaxPool", "LayerNormalization")
+ONE_OUTPUT = ("MaxPool", "LayerNormalization", "Attention")
+REDUCTIONS = (
+    *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSum", "ReduceSumSquare"),
+    *("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"),
+)
+CONSTANT = {  # operators.md: "must be an initializer", "must be a build-time constant"; by the position of the input
+    **dict.fromkeys((*REDUCTIONS, "Squeeze", "Unsqueeze", "CumSum", "OneHot"), 1),
+    "Dropout": 2,
+    **dict.fromkeys(("Slice", "Pad"), 3),
+}
 BOUNDS = (  # may be infinite
-    *("Clip", "Min", "Max", "Pad", "Where", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsInf"),
+    *("Clip", "Min", "Max", "Pad", "Where", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsInf", "CastLike"),
 )
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 COMPUTED = (*FLOATS, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL)  # types that TensorRT computes in
@@ -134,8 +154,19 @@ def r3(g: Graph) -> Findings:
             yield Finding("R3", True, n.name, "the scale is computed, not constant", "Quantize statically")
         elif not (scale.size and np.isfinite(scale).all() and (scale > 0).all()):
             yield Finding("R3", True, n.name, "a scale that is not a finite number above 0", "Calibrate on real photos")
+        elif not _reaches(1 / scale.astype(np.float64), np.float32):
+            yield Finding("R3", True, n.name, "a scale so small that its reciprocal is infinite", "Calibrate on real photos")
+        elif not _reaches(127 * scale.astype(np.float64), scale.dtype):
+            error = g.weight(n) is not None  # of an activation only the ends are lost
+            yield Finding("R3", error, n.name, f"127 steps are beyond {scale.dtype}", "Keep this layer in float32")
         elif scale.dtype == np.float16 and (scale < np.finfo(np.float16).tiny).any():
             yield Finding("R3", False, n.name, "an fp16 scale is subnormal: it has few digits", "Keep this layer in float32")
+
+
+def _reaches(values: NDArray[Any], dtype: Any) -> bool:
+    """Whether values are finite in that type."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(values.astype(dtype)).all())
 
 
 def r4(g: Graph) -> Findings:
@@ -201,7 +232,7 @@ def r7(g: Graph) -> Findings:
 
 def _int8(g: Graph) -> Iterator[tuple[Node, Node, Node]]:
     """Every layer that computes in INT8, with the DequantizeLinear of its data and that of its weights."""
-    for n in g.of(*LAYERS):
+    for n in (n for n in g.of(*LAYERS) if n.has(1)):
         data, weights = (g.dequantizer(i) for i in n.inputs[:2])
         if data is not None and weights is not None:
             yield n, data, weights
@@ -235,7 +266,8 @@ def r10(g: Graph) -> Findings:
             elif g.constant(n.inputs[0]) is None:
                 yield Finding("R10", True, n.name, "reads neither a QuantizeLinear nor constant int8", "Restore the pair")
             continue
-        if not g.consumers[n.outputs[0]] or any(c.kind != DQ for c in g.consumers[n.outputs[0]]):
+        readers = g.consumers[n.outputs[0]]
+        if not readers or n.outputs[0] in g.results or any(c.kind != DQ for c in readers):
             yield Finding("R10", True, n.name, "feeds something else than DequantizeLinear", "Restore the pair")
         if g.made_by(n.inputs[0], DQ):
             error = not _same_scale(g, n, g.producer[n.inputs[0]])
@@ -258,25 +290,56 @@ def r11(g: Graph) -> Findings:
     for n in g.nodes:
         if n.kind in UNREAD:
             yield Finding("R11", True, n.name, f"{n.kind} is not read", "Export Q/DQ pairs around float operators on tensors")
-        if n.kind == "Swish" and g.tensorrt < (11,):
-            yield Finding("R11", True, n.name, "Swish is read from TensorRT 11 on", "Export it as Sigmoid and Mul")
+        if g.tensorrt < (since := SINCE.get(n.kind, ())):
+            found = f"{n.kind} is read from TensorRT {'.'.join(map(str, since))} on"
+            yield Finding("R11", True, n.name, found, "Export it as simpler operators: Swish as Sigmoid and Mul")
         if n.kind in ONE_OUTPUT and any(n.outputs[1:]):
             yield Finding("R11", True, n.name, f"{n.kind} is read with one output only", "Compute the others by other operators")
         for kinds, name, taken in RESTRICTED:
             value = n.attribute(name, taken[0]) if n.kind in kinds else taken[0]
             if not set(value if isinstance(value, list) else [value]) <= set(taken):
                 yield Finding("R11", True, n.name, f"{n.kind} is not read with this {name}", "Export it without")
+        if reason := _unreadable(g, n):
+            yield Finding("R11", True, n.name, f"{n.kind} {reason}", "Export it otherwise, or as simpler operators")
+    for i in g.sparse:
+        yield Finding("R11", True, i, "a sparse initializer is not read", "Store it as a dense one")
+
+
+def _unreadable(g: Graph, n: Node) -> str:
+    """What of a node's inputs and bodies the parser does not read (onnxOpImporters.cpp, onnxOpCheckers.cpp); else nothing."""
+    position = CONSTANT.get(n.kind) if n.kind not in ("Slice", "Pad") or g.tensorrt < (10, 15) else None
+    if position is not None and n.has(position):
+        value = g.constant(n.inputs[position])
+        if value is None:
+            return f"computes its input {position + 1}, which has to be constant"
+        if n.kind == "Dropout" and value.any():
+            return "drops values, as in training"
+    if n.kind == "Constant" and any(a.name in ("sparse_value", "value_string", "value_strings") for a in n.proto.attribute):
+        return "holds strings or a sparse tensor"
+    if n.kind == "Loop" and not n.has(1) and n.proto.attribute:
+        body = n.attribute("body")
+        if len(body.input) > 1 and any(body.input[1].name in inner.input for inner in body.node):
+            return "has no condition, but its body reads one"
+    if n.kind == "If" and len(branches := [a.g for a in n.proto.attribute]) == 2:
+        for results in zip(*(b.output for b in branches), strict=False):
+            tensors = [r.type.tensor_type for r in results]
+            if all(t.HasField("shape") for t in tensors) and len({len(t.shape.dim) for t in tensors}) == 2:
+                return "has branches that give tensors of different rank"
+    return ""
 
 
 def r12(g: Graph) -> Findings:
-    """Nothing between a layer and what fuses with it: no batch norm, in whatever form, and no pair."""
+    """Nothing between an INT8 layer and what fuses with it: no batch norm, in whatever form, and no pair. Float layers take one."""
+    layers = {id(n) for n, _, _ in _int8(g)}
     for n in g.of("BatchNormalization"):
-        yield Finding("R12", True, n.name, "a batch norm is left", "Fold it into its convolution")
+        maker, training = g.producer.get(g.unquantized(n.inputs[0])), bool(n.attribute("training_mode", 0))
+        found = "a batch norm in training" if training else "a batch norm is left"
+        yield Finding("R12", training or id(maker) in layers, n.name, found, "Fold it into its convolution")
     for n in g.of(*LAYERS):
         kinds = "".join("*" if c.kind in ("Mul", "Div") else "+" for c in _by_channel(g, n.outputs[0]))
         if "*" in kinds:
             found = "a batch norm is left as product and sum" if "*+" in kinds else "a factor per channel is left"
-            yield Finding("R12", "*+" in kinds, n.name, found, "Fold it into the weights")
+            yield Finding("R12", "*+" in kinds and id(n) in layers, n.name, found, "Fold it into the weights")
     for n in g.of(Q):
         maker = g.producer.get(n.inputs[0])
         if maker is not None and any(_fuses(g, maker, c) for c in g.readers(n.outputs[0])):
@@ -299,7 +362,7 @@ def _by_channel(g: Graph, tensor: str) -> list[Node]:
 def _fuses(g: Graph, maker: Node, reader: Node) -> bool:
     if maker.kind in LAYERS:
         bias = reader.kind == "Add" and any(g.constant(i) is not None for i in reader.inputs)
-        return bias or reader.kind in ACTIVATIONS
+        return bias or reader.kind in (*ACTIVATIONS, "BatchNormalization")
     return maker.kind == "Pad" and reader.kind == "Conv"
 
 
@@ -388,11 +451,18 @@ def r19(g: Graph) -> Findings:
         onnx.shape_inference.infer_shapes(g.model, strict_mode=True, check_type=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         yield Finding("R19", True, "", f"shape inference: {_last_line(error)}", "Export again; cast explicitly")
+    for n in (n for n in g.of("Conv", "ConvTranspose") if n.has(1)):  # which ONNX's shape inference does not compare
+        data, weight = (g.shapes.get(i, []) for i in n.inputs[:2])
+        if len(data) > 2 and len(weight) > 2 and data[1] and all(weight[:2]):
+            group = n.attribute("group", 1)
+            wanted = weight[0] if n.kind == "ConvTranspose" else (weight[1] or 0) * group
+            if data[1] != wanted or (weight[0] or 0) % group:
+                yield Finding("R19", True, n.name, f"weights {weight} in {group} groups for {data[1]} channels", "Export again")
 
 
 def r20(g: Graph) -> Findings:
     """Static shapes: dynamic ones are slower and need profiles."""
-    for value in (*g.model.graph.input, *g.model.graph.output):
+    for value in (*g.inputs, *g.model.graph.output):
         if not all(d.HasField("dim_value") for d in value.type.tensor_type.shape.dim):
             yield Finding("R20", True, value.name, "a dimension is not static", "Export for one input size")
 
@@ -419,6 +489,8 @@ def _last_line(error: Exception) -> str:
 def r23(g: Graph) -> Findings:
     """Weights, biases and factors are finite: FP16 ends at 65504. Bounds may be infinite, and so may a mask before Softmax."""
     for n in g.nodes:
+        if not g.constants.isdisjoint(o for o in n.outputs if o):
+            continue  # what reads its result is judged
         mask = n.kind == "Add" and any(c.kind == "Softmax" for c in g.readers(n.outputs[0]))
         for i in n.inputs[:1] if n.kind in (Q, DQ) else n.inputs:
             value = g.constant(i) if g.types.get(i) in (*FLOATS, TensorProto.DOUBLE) else None
@@ -430,6 +502,7 @@ def r24(g: Graph) -> Findings:
     """A bias in steps of (data scale × weight scale), in which INT8 layers sum, fits into int32, and that product into float32.
 
     ONNX Runtime and DLA store biases so; TensorRT's GPU kernels add floats, and the layer's sums then vanish beside such a bias.
+    In channels whose weights are as good as 0 they may, as in ModelOpt's files: scales below a thousandth of the layer's largest.
     """
     for n, data, weights in _int8(g):
         of_data, of_weights, bias = g.scale(data), g.scale(weights), _bias(g, n)
@@ -441,7 +514,8 @@ def r24(g: Graph) -> Findings:
             yield Finding("R24", True, n.name, "the product of its scales is 0 or infinite", "Calibrate on real photos")
         elif (bias is not None and bias.size in (1, steps.size)) or steps.size == 1:
             reach = np.abs(np.asarray(0 if bias is None else bias, np.float64)).ravel() / steps
-            if (reach > np.iinfo(np.int32).max).any():
+            alive = np.broadcast_to(steps > steps.max() / 1000, reach.shape)
+            if (reach[alive] > np.iinfo(np.int32).max).any():
                 yield Finding("R24", True, n.name, "the bias overflows int32 in steps of its scales", "Raise the scales")
 
 
@@ -458,11 +532,11 @@ def r25(g: Graph) -> Findings:
 
     operators.md: "UINT8 is only supported as network input or output"; quantized types "only through quantization".
     """
-    ends = {v.name for v in (*g.model.graph.input, *g.model.graph.output)}
-    for v in (*g.model.graph.input, *g.model.graph.output):
+    ends = {v.name for v in (*g.inputs, *g.model.graph.output)}
+    for v in (*g.inputs, *g.model.graph.output):
         if v.type.WhichOneof("value") not in (None, "tensor_type"):
             yield Finding("R25", True, v.name, "is not a tensor", "Export one tensor in, one out")
-    for v in g.model.graph.input:
+    for v in g.inputs:
         if (kind := g.types[v.name]) not in (*COMPUTED, TensorProto.UINT8, 0):
             yield Finding("R25", True, v.name, f"{TensorProto.DataType.Name(kind)} is not a type of inputs", "Cast before export")
     for n in g.nodes:
@@ -477,7 +551,29 @@ def r25(g: Graph) -> Findings:
                 break
 
 
+def r26(g: Graph) -> Findings:
+    """A scale fits the float weights that it is for: they neither all round to 0 nor lie, by half, twice beyond its 127 steps.
+
+    Weights that share a scale are taken together; those below a thousandth of the layer's largest may vanish.
+    """
+    for n in g.of(Q):
+        weight, scale, axis = g.constant(n.inputs[0]) if n.inputs else None, g.scale(n), n.attribute("axis", 1)
+        if weight is None or scale is None or not (weight.size and scale.size and (scale > 0).all()):
+            continue  # R3
+        if scale.size > 1 and not (-weight.ndim <= axis < weight.ndim and weight.shape[axis] == scale.size):
+            continue  # R6
+        channels = np.abs(np.moveaxis(weight, axis, 0) if scale.size > 1 else weight).reshape(scale.size, -1).astype(np.float64)
+        steps = channels / scale.reshape(-1, 1).astype(np.float64)
+        counts = channels.max(1) > channels.max() / 1000
+        if (counts & (steps < 0.5).all(1)).any():
+            yield Finding("R26", True, n.name, "weights that all round to 0", "Take the scale from the weights")
+        elif (np.median(steps, 1) > 2 * 127).any():
+            yield Finding(
+                "R26", True, n.name, "weights that lie beyond 127 steps of their scale", "Take the scale from the weights"
+            )
+
+
 RULES = (
     *(r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15, r16, r17, r18, r19, r20, r21, r22),
-    *(r23, r24, r25),
+    *(r23, r24, r25, r26),
 )

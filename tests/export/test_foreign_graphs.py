@@ -201,7 +201,7 @@ BAD = {
     "Swish of opset 24": ("R11", graph("y = Swish (x)", opset=24)),
     "an operator of another domain": ("R1", graph("y = local.Mystery (x)", functions=" ")),
     # between a layer and what fuses with it
-    "batch norm": ("R12", graph("c = Conv (x, f) y = BatchNormalization (c, b, b, b, v)", v=np.ones(16, np.float32))),
+    "batch norm": ("R12", graph(LAYER + "y = BatchNormalization (c, b, b, b, v)", v=np.ones(16, np.float32))),
     "batch norm as product and sum": ("R12", graph(LAYER + "k = Mul (c, per) y = Add (k, per)")),
     "batch norm as quotient and difference": ("R12", graph(LAYER + "k = Div (c, per) y = Sub (k, per)")),
     "pair between Conv and Relu": ("R12", graph(LAYER + AGAIN + "y = Relu (cd)")),
@@ -262,7 +262,7 @@ BAD = {
     ),
     "batch norm in the branch of an If": (
         "R12",
-        graph(branch("t = BatchNormalization (x, b, b, b, v)"), v=np.ones(16, np.float32)),
+        graph(branch(LAYER + "t = BatchNormalization (c, b, b, b, v)"), v=np.ones(16, np.float32)),
     ),
     "weights along the wrong axis in the branch of an If": (
         "R6",
@@ -335,7 +335,7 @@ BAD = {
     ),
     "bias of one channel beyond int32": (
         "R24",
-        graph(CONV, b=np.full(16, 4, np.float32), ws=np.array([0.01] * 15 + [1e-12], np.float32)),
+        graph(CONV, b=np.full(16, 4, np.float32), ws=np.array([1e-5] * 15 + [1.5e-8], np.float32)),
     ),
     "uint8 made inside": ("R25", graph("k = Cast <to = 2> (x) y = Cast <to = 1> (k)")),
     "uint8 gathered before its Cast": (

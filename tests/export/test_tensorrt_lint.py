@@ -119,8 +119,8 @@ def dynamic(m):
 def batch_norm(m):
     for name in ("one", "zero", "mean"):
         m.graph.initializer.append(numpy_helper.from_array(np.ones(16, np.float32), name))
-    insert(m, "relu", helper.make_node("BatchNormalization", ["x", "one", "zero", "mean", "one"], ["n"], "bn"))
-    node(m, "relu").input[0] = "n"
+    node(m, "conv").output[0] = "c"
+    append(m, helper.make_node("BatchNormalization", ["c", "one", "zero", "mean", "one"], ["y"], "bn"))
 
 
 def between_conv_and_relu(m):
@@ -251,6 +251,12 @@ def double_inside(m):
     )
 
 
+def weights_beyond_their_scale(m):
+    constant(m, "w", np.full((16, 16, 1, 1), 9, np.float32))
+    insert(m, "weights", helper.make_node("QuantizeLinear", ["w", "ws", "wz"], ["wq"], "weights_q", axis=0))
+    node(m, "weights").input[0] = "wq"
+
+
 def unknown_operator(m):
     append(m, helper.make_node("NoSuchThing", ["c"], ["y"], "nonsense"))
 
@@ -288,6 +294,7 @@ BROKEN = [
     ("R23", True, infinite_bias),
     ("R24", True, bias_beyond_int32),
     ("R25", True, double_inside),
+    ("R26", True, weights_beyond_their_scale),
 ]
 
 

@@ -34,7 +34,7 @@ def test_a_network_becomes_smaller_as_far_as_the_gate_allows(few_digits: Path, f
     manifest = Bundle.open(tmp_path / "out").manifest
     assert [s.step for s in manifest.steps][:2] == ["float", "float, crop 0.873"]
     assert re.search(r"precision +activation +runtime +px +parts out", done.stdout)
-    assert re.search(r"strategy +activation +px +parts out", done.stdout)
+    assert re.search(r"strategy .*px +parts out", done.stdout)
     assert ("made smaller by" in done.stdout) == bool(manifest.made_smaller_by)
     smaller = [s for s in manifest.siblings if s.resolution < 48 or s.left_out]
     assert smaller

@@ -418,7 +418,7 @@ def unsound(frames: Frames):
 
     def see(frame: np.ndarray) -> np.ndarray:
         logits = np.full((1, 10), np.nan if frame.mean() < 100 else 0.0, np.float32)
-        logits[0, 3] = 9.0
+        logits[0, 3] = 90.0  # whatever the temperature
         return logits
 
     return see

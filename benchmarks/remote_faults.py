@@ -5,7 +5,7 @@
 
 It goes on where it was interrupted. The host is this machine, by an SSH server of its own: it needs sshd and rsync. A step here is
 one of benchmarks/faults.py; a step there is the same in the host's home, counted over all of its processes. At a moment there,
-whatever runs on the host is killed. Tests try a sample: tests/faults/test_remote_kills.py.
+whatever runs on the host is killed.
 """
 
 from __future__ import annotations

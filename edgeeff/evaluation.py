@@ -12,7 +12,7 @@ from .errors import BadInput
 from .job import BenchmarkJob, EvaluateJob
 from .measurement.accuracy import Gate
 from .measurement.benchmark import BenchmarkRequest, CompiledModel, Metrics, benchmark
-from .measurement.confidence import Reliability, scaled
+from .measurement.confidence import Calibrated, Reliability
 from .measurement.system_state import Device, SystemState, device
 from .precision import Precision
 from .progress import SILENT, Progress
@@ -65,7 +65,8 @@ def evaluate(job: EvaluateJob, *, progress: Progress = SILENT) -> Evaluation:
     decoding = time.monotonic() - start
     gate = Gate(pixels, max_drop=100, progress=progress)
     temperature = bundle.manifest.temperature
-    report = gate.judge("bundle", scaled(bundle.load(throughput=True), temperature))
+    network = Calibrated(bundle.load(throughput=True), temperature)
+    report = gate.judge("bundle", network)
     assert gate.labels is not None  # as `labelled` requires
     return Evaluation(
         bundle=str(job.bundle),
@@ -80,7 +81,7 @@ def evaluate(job: EvaluateJob, *, progress: Progress = SILENT) -> Evaluation:
         remarks=gate.remarks,
         photos_sha256=pixels.images.sha256,
         temperature=temperature,
-        reliability=Reliability.of(gate.answers[0], gate.labels),
+        reliability=Reliability.of(network.answers, gate.labels),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -103,8 +103,8 @@ class Answers:
         return self.ranking[:, 0]
 
     @classmethod
-    def of(cls, logits: NDArray[np.float32]) -> Answers:
-        """Those of a batch's logits `(N, classes)`."""
+    def of(cls, logits: NDArray[np.float32], temperature: float = 1.0) -> Answers:
+        """Those of a batch's logits `(N, classes)`, which the softmax divides by a temperature: no answer depends on it."""
         finite: NDArray[np.bool_] = np.all(np.isfinite(logits), axis=1)
         known = logits.shape[1]
         values = np.where(finite[:, None], logits, 0).astype(np.float64)
@@ -114,14 +114,18 @@ class Answers:
         best = np.sort(np.argpartition(-values, min(5, known) - 1, axis=1)[:, :5], axis=1)
         order = np.argsort(-np.take_along_axis(values, best, 1), axis=1, kind="stable")
         ranking = np.where(answered[:, None], np.take_along_axis(best, order, 1), NO_ANSWER)
-        probabilities = np.where(answered, 1 / np.exp(values - highest).sum(1), 0)
+        probabilities = np.where(answered, 1 / np.exp((values - highest) / temperature).sum(1), 0)
         return cls(ranking.astype(np.int32), probabilities.astype(np.float32), int((~finite).sum()), known)
 
     @classmethod
     def to(cls, pixels: Batches, predict: Predict, label: str, progress: Progress) -> Answers:
         """Those of a step to photos, which are at least one."""
         batches = progress.track(pixels.batches(BATCH), label, math.ceil(len(pixels) / BATCH))
-        parts = [cls.of(logits) for logits in map(predict, batches)]
+        return cls.joined([cls.of(logits) for logits in map(predict, batches)])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Answers]) -> Answers:
+        """Those of several batches, in their order."""
         ranking, probabilities = (np.concatenate(each) for each in zip(*((p.ranking, p.probabilities) for p in parts), strict=True))
         return cls(ranking, probabilities, sum(p.not_finite for p in parts), parts[0].known)
 

@@ -12,14 +12,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.images import Logits, Predict
+from ..data.images import Logits, Pixels, Predict
 from .accuracy import BATCH, NO_ANSWER, Answers, Gate
 
 BINS = 15  # of equal width, as in the paper
 LEAST_PHOTOS = 50  # labelled photos that a temperature is fitted on
 LOWEST, HIGHEST = 0.1, 10.0  # temperatures: what fits better lies outside where photos say nothing of how sure a network may be
 STEPS = 30  # halvings between the two, down to a relative 1e-8
-MOST_NUMBERS = 1 << 24  # logits that are kept; of more photos every second, third … one fits the temperature
 
 Probabilities = NDArray[np.float64]
 
@@ -76,6 +75,16 @@ class Confidence:
     before: Reliability | None = None
     after: Reliability | None = None
 
+    def held_to(self, gate: Gate, step: int, answers: Answers) -> Confidence:
+        """The same with the calibration errors on a gate's photos, where they have labels.
+
+        `step` is the index of the step that judged the file there, `answers` are the file's with the temperature.
+        """
+        if gate.labels is None:
+            return self
+        float32, before, after = (Reliability.of(each, gate.labels) for each in (gate.answers[0], gate.answers[step], answers))
+        return replace(self, float32=float32, before=before, after=after)
+
     @property
     def errors(self) -> str:
         """The calibration errors, in words; empty where they are not known."""
@@ -100,46 +109,35 @@ def softmax(logits: Logits, temperature: float) -> Probabilities:
     return probabilities
 
 
-def scaled(predict: Predict, temperature: float) -> Predict:
-    """The same network with divided logits; in float64, where different ones stay different."""
-    return lambda images: predict(images).astype(np.float64) / temperature  # type: ignore[return-value]
+class Calibrated:
+    """A network that runs as it does without a temperature; `answers` are those with it to all it was run on, in that order."""
+
+    def __init__(self, predict: Predict, temperature: float) -> None:
+        self.predict, self.temperature = predict, temperature
+        self._parts: list[Answers] = []
+
+    def __call__(self, images: Pixels) -> Logits:
+        logits = self.predict(images)
+        self._parts.append(Answers.of(logits, self.temperature))
+        return logits
+
+    @property
+    def answers(self) -> Answers:
+        return Answers.joined(self._parts)
 
 
 def measure_confidence(gate: Gate, step: int, predict: Predict, label: str) -> tuple[Confidence, Answers]:
     """The temperature of a step's file, fitted on the gate's photos, and its answers to them with it."""
-    confidence = _fitted(gate, predict, label)
-    return hold_to(confidence, gate, step, predict, label)
-
-
-def hold_to(confidence: Confidence, gate: Gate, step: int, predict: Predict, label: str) -> tuple[Confidence, Answers]:
-    """The confidence with the calibration errors on a gate's photos, where they have labels, and the file's calibrated answers.
-
-    `step` is the index of the step that judged the file on these photos.
-    """
-    run = scaled(predict, confidence.temperature)
-    answers = Answers.to(gate.pixels, run, f"calibration error of {label}", gate.progress)
     if gate.labels is None:
-        return confidence, answers
-    float32, before, after = (Reliability.of(each, gate.labels) for each in (gate.answers[0], gate.answers[step], answers))
-    return replace(confidence, float32=float32, before=before, after=after), answers
-
-
-def _fitted(gate: Gate, predict: Predict, label: str) -> Confidence:
-    if gate.labels is None:
-        return Confidence(1.0, 0, "not fitted: the validation photos have no labels")
+        return Confidence(1.0, 0, "not fitted: the validation photos have no labels"), gate.answers[step]
     if len(gate.labels) < LEAST_PHOTOS:
-        return Confidence(1.0, 0, f"not fitted: fewer than {LEAST_PHOTOS} validation photos")
+        few = Confidence(1.0, 0, f"not fitted: fewer than {LEAST_PHOTOS} validation photos")
+        return few.held_to(gate, step, gate.answers[step]), gate.answers[step]
     batches = gate.progress.track(gate.pixels.batches(BATCH), f"temperature of {label}", math.ceil(len(gate.pixels) / BATCH))
-    kept, rows, start = list[Logits](), list[NDArray[np.integer]](), 0
-    for images in batches:
-        logits = predict(images)
-        every = max(1, math.ceil(len(gate.pixels) * logits.shape[1] / MOST_NUMBERS))
-        kept.append(logits[::every])
-        rows.append(np.arange(start, start + len(logits), every))
-        start += len(logits)
-    fitting = np.concatenate(rows)
-    found = temperature(np.concatenate(kept), gate.labels[fitting])
-    return Confidence(found, len(fitting), _doubt(found))
+    logits = [predict(images) for images in batches]
+    found = temperature(np.concatenate(logits), gate.labels)
+    answers = Answers.joined([Answers.of(each, found) for each in logits])
+    return Confidence(found, len(gate.labels), _doubt(found)).held_to(gate, step, answers), answers
 
 
 def _doubt(found: float) -> str:
@@ -157,14 +155,18 @@ def temperature(logits: Logits, labels: NDArray[np.integer]) -> float:
     classes, as Platt 1999 ("Probabilistic outputs for support vector machines") does with the targets of two. The likelihood is
     convex in the inverse temperature: the zero of its derivative is found by halving.
     """
-    values = logits.astype(np.float64)
-    values -= values.max(1, keepdims=True)
+    values = logits - logits.max(1, keepdims=True)
     share = 1 / (len(labels) + 2)
-    expected = (1 - share) * values[np.arange(len(labels)), labels].mean() + share * values.mean()
+    right = values[np.arange(len(labels)), labels].mean(dtype=np.float64)
+    expected = (1 - share) * right + share * values.mean(dtype=np.float64)
 
     def slope(inverse: float) -> float:
-        weights = np.exp(inverse * values)
-        return float((np.einsum("ij,ij->i", weights, values) / weights.sum(1)).mean() - expected)
+        found = 0.0
+        for start in range(0, len(values), BATCH):  # of thousands of photos, float64 would take gigabytes
+            block = values[start : start + BATCH].astype(np.float64)
+            weights = np.exp(inverse * block)
+            found += float((np.einsum("ij,ij->i", weights, block) / weights.sum(1)).sum())
+        return found / len(values) - float(expected)
 
     low, high = 1 / HIGHEST, 1 / LOWEST
     if slope(low) >= 0:

@@ -14,7 +14,7 @@ from ..data.images import Predict
 from ..errors import AccuracyGateFailed
 from ..manifest import HeldOut
 from ..measurement.accuracy import StepReport
-from ..measurement.confidence import hold_to
+from ..measurement.confidence import Calibrated
 from ..network.model import EfficientNet, predict
 from ..quantization.forms import Form
 from .outcome import Outcome, worst_class
@@ -30,19 +30,22 @@ def judge_held_out(context: NetworkContext, model: EfficientNet, class_names: tu
     original = gate.judge("float, test photos", predict(model, context.preprocess))
     prepared = {context.preprocess: photos}
 
-    def judged(form: Form) -> tuple[StepReport, Predict]:
+    def loaded(form: Form) -> Predict:
+        return target.runtime.load(form.file, precision=form.precision, threads=target.threads, throughput=True)
+
+    def judged(form: Form, run: Predict) -> StepReport:
         if form.preprocess not in prepared:
             prepared[form.preprocess] = context.pixels(photos.images, form.preprocess)
-        run = target.runtime.load(form.file, precision=form.precision, threads=target.threads, throughput=True)
-        return gate.on(prepared[form.preprocess]).judge(f"{form.report.step}, test photos", run), run
+        return gate.on(prepared[form.preprocess]).judge(f"{form.report.step}, test photos", run)
 
-    report, run = judged(form)
+    validated = outcome.confidence[form.precision]
+    network = Calibrated(loaded(form), validated.temperature)
+    report = judged(form, network)
     if report.not_finite:
         raise AccuracyGateFailed(report.refusal)
-    validated, here = outcome.confidence[form.precision], gate.on(prepared[form.preprocess])
-    confidence, _ = hold_to(replace(validated, judged_on="test"), here, 1, run, f"{form.name}, test photos")
+    confidence = replace(validated, judged_on="test").held_to(gate, 1, network.answers)
     forms = (sibling.form for sibling in outcome.siblings if sibling.form.precision.quantized and not sibling.form.reference)
-    others = [judged(other)[0] for other in forms if other is not form]
+    others = [judged(other, loaded(other)) for other in forms if other is not form]
     held_out = HeldOut(photos.images.sha256, (original, report, *others), report.differs_from(form.report))
     said = [outcome.verdict, _sentences(report, held_out.differs, form.report)]
     if confidence.errors:

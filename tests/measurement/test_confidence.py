@@ -11,9 +11,16 @@ import torch
 
 from edgeeff.data.images import ImageSet, PixelFile, Pixels
 from edgeeff.data.preprocess import Preprocess
-from edgeeff.measurement import confidence
 from edgeeff.measurement.accuracy import Answers, Gate
-from edgeeff.measurement.confidence import HIGHEST, LOWEST, Reliability, measure_confidence, scaled, softmax, temperature
+from edgeeff.measurement.confidence import (
+    HIGHEST,
+    LOWEST,
+    Calibrated,
+    Reliability,
+    measure_confidence,
+    softmax,
+    temperature,
+)
 
 PREPROCESS = Preprocess(32, 32, (0, 0, 0), (1, 1, 1))
 
@@ -103,10 +110,10 @@ def test_division_changes_no_answer() -> None:
     logits[:, 1] = np.nextafter(logits.max(1), np.float32(9))  # the least that float32 can tell apart
     logits[:, 7] = np.nextafter(logits[:, 1], np.float32(9))
     for at in (LOWEST, 0.83, 3.7, HIGHEST):
-        assert (Answers.of(scaled(lambda _: logits, at)(None)).ranking == Answers.of(logits).ranking).all()  # type: ignore[arg-type]
+        assert (Answers.of(logits, at).ranking == Answers.of(logits).ranking).all()
 
 
-def test_a_step_s_confidence_is_that_of_its_own_logits(pixels: PixelFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_s_confidence_is_that_of_its_own_logits(pixels: PixelFile) -> None:
     logits, labels = drawn(300, 10)
     images = replace(pixels.images, labels=tuple(map(int, labels)))
     gate = Gate(PixelFile(images, PREPROCESS), max_drop=100)
@@ -120,10 +127,9 @@ def test_a_step_s_confidence_is_that_of_its_own_logits(pixels: PixelFile, monkey
     assert found.before.error > 3 * found.after.error
     assert (answers.ranking == gate.answers[1].ranking).all()
     assert answers.probabilities == pytest.approx(softmax(4 * logits, found.temperature).max(1), abs=1e-6)
-    monkeypatch.setattr(confidence, "MOST_NUMBERS", 300 * 10 // 3)
-    fewer, _ = measure_confidence(gate, 1, in_turn(4 * logits), "int8")
-    rows = np.concatenate([np.arange(0, 128, 3), np.arange(128, 256, 3), np.arange(256, 300, 3)])
-    assert (fewer.temperature, fewer.photos) == (temperature(4 * logits[rows], labels[rows]), len(rows))
+    network = Calibrated(in_turn(4 * logits), found.temperature)
+    assert gate.judge("the same, once more", network).top1 == gate.reports[1].top1
+    assert found.held_to(gate, 2, network.answers).after == found.after
 
 
 @pytest.mark.parametrize(

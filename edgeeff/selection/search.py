@@ -180,4 +180,5 @@ def _expected_share(series: str, shape: float, known: list[tuple[str, float, flo
 def _refusal(candidates: Sequence[Candidate], budget: Budget) -> str:
     smallest = min(candidates, key=lambda c: PRIOR.shape(c.variant))
     remedy = " That budget, or a lower --resolution, would do." if smallest.forms else ""
-    return f"no variant fits {budget}. The smallest: {smallest.refusal(budget)}{remedy}"
+    unsound = f" That was not a sound measurement: {'; '.join(smallest.noise)}. Repeat it when idle." if smallest.noise else ""
+    return f"no variant fits {budget}. The smallest: {smallest.refusal(budget)}{remedy}{unsound}"

@@ -205,6 +205,8 @@ def test_noise_is_said_and_not_remembered(monkeypatch, tmp_path: Path) -> None:
     choice = pick(HOST, Budget(latency_ms=5), [variant("lite0").at(32)], classes=10, on=Noisy(), memory=tmp_path / "m")
     assert choice.noise == ("other programs used 1.0 of 2 cores",)
     assert not (tmp_path / "m").exists()
+    with pytest.raises(BudgetNotMet, match="That was not a sound measurement: other programs used 1.0 of 2 cores. Repeat"):
+        pick(HOST, Budget(latency_ms=0.5), [variant("lite0").at(32)], classes=10, on=Noisy(), memory=tmp_path / "m")
 
 
 def test_no_network_is_refused_by_a_measurement_of_an_earlier_run(monkeypatch, tmp_path: Path) -> None:

@@ -273,7 +273,8 @@ def function_scale_passed(n):
     return n.conv(n.op("fake", "x", n.const(0.0), domain="local"), data=None)
 
 
-def function_axis_passed(n):
+def dequantizes_along(n):
+    """The local function "dq", whose axis is an attribute of its calls."""
 
     def build(f):
         z = f.const(np.zeros(16), np.int8)
@@ -282,6 +283,10 @@ def function_axis_passed(n):
         return y
 
     function(n, "dq", ["w", "s"], build, ["axis"])
+
+
+def function_axis_passed(n):
+    dequantizes_along(n)
     return n.conv(weight=n.op("dq", n.const(n.ints(16, 16, 1, 1), np.int8), np.full(16, 0.01), domain="local", axis=1))
 
 
@@ -383,14 +388,7 @@ def output_dtype_int8(n):
 
 
 def function_good(n):
-
-    def build(f):
-        z = f.const(np.zeros(16), np.int8)
-        y = f.op("DequantizeLinear", "w", "s", z)
-        f.nodes[-1].attribute.append(onnx.AttributeProto(name="axis", ref_attr_name="axis", type=onnx.AttributeProto.INT))
-        return y
-
-    function(n, "dq", ["w", "s"], build, ["axis"])
+    dequantizes_along(n)
     function(n, "fake", ["x", "s"], lambda f: f.pair("x", "s"))
     return n.relu(
         n.conv(

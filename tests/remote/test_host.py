@@ -138,17 +138,22 @@ def test_a_connection_cut_at_the_first_word_is_an_error_at_once(board: Board, fi
     assert run("bench", fitted[0], "--rounds", 2, "--on", board.name, env=board.env).returncode in SOUND_OR_NOT
 
 
+def sent(board: Board, file: Path) -> None:
+    """Send a file to the board's folder `there`."""
+    connection = ssh.Connection(board.name)
+    try:
+        connection.run("true")
+        connection.send(file, "there")
+    finally:
+        connection.close()
+
+
 def test_an_upload_that_was_cut_goes_on_where_it_was(here: Board, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(os.urandom(20_000_000))
     here.cut("*rsync*--server*", first(6_000_000))
     rules = Path(f"{here.home}.rules")
     rules.write_text(f'wc -c < "$HOME/there/big" >> "$HOME.sizes" 2>/dev/null\n{rules.read_text()}')
-    connection = ssh.Connection(here.name)
-    try:
-        connection.run("true")
-        connection.send(tmp_path / "big", "there")
-    finally:
-        connection.close()
+    sent(here, tmp_path / "big")
     (size,) = Path(f"{here.home}.sizes").read_text().split()
     assert 1_000_000 < int(size) < 6_000_000
     assert (here.home / "there/big").read_bytes() == (tmp_path / "big").read_bytes()
@@ -171,12 +176,9 @@ def test_an_upload_whose_receiver_was_killed_leaves_no_file_but_its_own(here: Bo
 
     thread = threading.Thread(target=kill)
     thread.start()
-    connection = ssh.Connection(here.name)
     try:
-        connection.run("true")
-        connection.send(tmp_path / "big", "there")
+        sent(here, tmp_path / "big")
     finally:
-        connection.close()
         thread.join()
     assert (here.home / "there/big").read_bytes() == (tmp_path / "big").read_bytes()
     assert [p.name for p in (here.home / "there").iterdir()] == ["big"]

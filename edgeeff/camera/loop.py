@@ -150,7 +150,7 @@ class Camera:
         end = self._started_at + (math.inf if self.options.seconds is None else self.options.seconds)
         with self.arrived:
             while (left := end - time.monotonic()) > 0:
-                self._check_sources()
+                self._check_sources(FIRST_FRAME_TIMEOUT)
                 count = len(self.captures)
                 for i in range(count):
                     capture = self.captures[(self._next_source + i) % count]
@@ -158,18 +158,19 @@ class Camera:
                         self._next_source = capture.index + 1
                         return frame
                 if all(c.ended for c in self.captures):
-                    break
+                    return None
                 self.arrived.wait(min(1.0, left))
+            self._check_sources(0.0)  # a source that has given nothing by now has failed
         return None
 
-    def _check_sources(self) -> None:
-        """Gives up a source that never gives a frame, and warns of one that stalls, or has failed while others go on."""
+    def _check_sources(self, patience: float) -> None:
+        """Gives up a source without a frame after `patience` seconds; warns of one that stalls, or fails while others go on."""
         for capture in self.captures:
             name, silent = capture.source.name, time.monotonic() - capture.last_frame_at
-            if silent > FIRST_FRAME_TIMEOUT and not capture.frames and not capture.ended:
+            if silent > patience and not capture.frames and not capture.ended:
                 capture.fail(
                     Unreachable(
-                        f"{name}: timed out after {FIRST_FRAME_TIMEOUT:g} s while waiting for the first frame. "
+                        f"{name}: timed out after {silent:.1f} s while waiting for the first frame. "
                         "Is the camera on, and not used by another program?"
                     )
                 )

@@ -14,8 +14,9 @@ from ..sysfs import ROOT, number, text
 from . import jetson
 from .jetson import JetsonState
 
-OTHERS = 0.15  # cores' worth of work of other programs that a measurement tolerates
-SATURATED = 0.85  # of the cores: below that, other programs have found room beside this one
+OTHERS = 0.15  # cores' worth of work of other programs, or of a hypervisor, that a measurement tolerates
+WAITED = 0.1  # of its processor time, for which a measurement's threads may wait for a core; on two idle cores, two runtimes do
+SATURATED = 0.85  # of the cores, where it is not known how long: below that, other programs have found room beside this one
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 USEFUL_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16")
 
@@ -64,14 +65,18 @@ class SystemState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state at one moment, and counters that two snapshots compare: `busy` and `stolen` are seconds of the cores that this
-    process may use, `own` those that it used itself."""
+    """The state at one moment, and counters that two snapshots compare.
+
+    `busy` and `stolen` are seconds of the cores that this process may use, `own` those that it used itself, and `waited` those in
+    which each of its threads was ready to run, and another one had the core; it is empty where the kernel does not tell.
+    """
 
     at: float
     busy: float
     stolen: float
     own: float
     state: SystemState
+    waited: Mapping[str, float] = field(default_factory=dict)
 
 
 def device(root: Path = ROOT) -> Device:
@@ -111,7 +116,11 @@ def snapshot(root: Path = ROOT) -> Snapshot:
         throttle_events=int(sum(number(cpu / "thermal_throttle/core_throttle_count") or 0 for cpu in cpus)),
         board=jetson.read(root),
     )
-    return Snapshot(time.monotonic(), busy, stolen, time.process_time(), state)
+    waited = {}
+    for thread in root.glob("proc/self/task/*/schedstat"):  # nanoseconds running, nanoseconds waiting, time slices
+        if len(times := text(thread).split()) == 3:  # and not a thread that has just ended
+            waited[thread.parent.name] = int(times[1]) / 1e9
+    return Snapshot(time.monotonic(), busy, stolen, time.process_time(), state, waited)
 
 
 def noise_reasons(before: Snapshot, after: Snapshot) -> list[str]:
@@ -121,7 +130,9 @@ def noise_reasons(before: Snapshot, after: Snapshot) -> list[str]:
     stolen = (after.stolen - before.stolen) / seconds
     own = (after.own - before.own) / seconds
     others = (after.busy - before.busy) / seconds - own - stolen
-    if others > OTHERS and others + own > SATURATED * cores:
+    waited = sum(waited - before.waited.get(thread, 0.0) for thread, waited in after.waited.items()) / seconds
+    held_up = waited > WAITED * own if after.waited else others + own > SATURATED * cores
+    if others > OTHERS and held_up:
         reasons.append(f"other programs used {others:.1f} of {cores} cores")
     if stolen > OTHERS:
         reasons.append(f"the hypervisor took away {stolen:.1f} of {cores} cores")

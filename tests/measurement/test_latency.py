@@ -1,4 +1,5 @@
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -135,12 +136,18 @@ def test_what_disturbs_is_named() -> None:
     state = SystemState(cores=4, load=0, power_mode="performance")
     before = Snapshot(at=0, busy=0, stolen=0, own=0, state=state)
 
-    def reasons(busy: float = 0, own: float = 0, stolen: float = 0, **changes: object) -> list[str]:
-        return system_state.noise_reasons(before, Snapshot(10.0, busy, stolen, own, replace(state, **changes)))
+    def reasons(busy: float = 0, own: float = 0, stolen: float = 0, waited: object = None, **changes: object) -> list[str]:
+        first, last = waited or ({}, {})
+        after = Snapshot(10.0, busy, stolen, own, replace(state, **changes), last)
+        return system_state.noise_reasons(replace(before, waited=first), after)
 
     assert reasons(busy=10.0, own=10.0) == []
     assert reasons(busy=20.0, own=10.0) == []  # the other found room on idle cores
     assert reasons(busy=39.0, own=20.0) == ["other programs used 1.9 of 4 cores"]
+    waiting = {"1": 2.0, "2": 3.0}, {"1": 4.0, "3": 1.0}  # 3 s; thread 2 has ended
+    assert reasons(busy=20.0, own=10.0, waited=waiting) == ["other programs used 1.0 of 4 cores"]  # and yet they were in the way
+    assert reasons(busy=39.0, own=35.0, waited=waiting) == []
+    assert reasons(busy=31.0, own=30.0, waited=waiting) == []  # its threads waited for each other
     assert reasons(busy=15.0, own=10.0, stolen=5.0) == ["the hypervisor took away 0.5 of 4 cores"]
     assert reasons(throttle_events=3, temperature=97.0) == ["the CPU throttled 3 times at 97 °C: cool it"]
     assert reasons(power_mode="powersave") == ["the power mode changed from performance to powersave"]
@@ -159,7 +166,10 @@ def test_the_machine_is_read_from_proc_and_sysfs(tmp_path: Path) -> None:
     assert now.busy == pytest.approx(1.75 * now.state.cores)
     assert now.state.temperature == 48.5
     assert system_state.rapl(tmp_path) == 2.5
-    assert snapshot(ROOT).busy > 0
+    here = snapshot(ROOT)
+    assert here.busy > 0
+    assert all(seconds >= 0 for seconds in here.waited.values())
+    assert str(os.getpid()) in here.waited or not Path("/proc/self/schedstat").exists()
 
 
 def test_energy_is_the_counters_difference_or_the_rails_mean(tmp_path: Path) -> None:

@@ -32,9 +32,10 @@ PER_VALIDATION_PHOTO, PER_CALIBRATION_PHOTO, PER_TEST_PHOTO = 4.5, 1.5, 2.0
 ROUNDS, BLOCK, BLOCK_SECONDS = 20, 33, 0.5  # of the measurement of latency
 
 
-def announce(context: Context, model: EfficientNet, preprocess: Preprocess, origin: str, plan: tuple[Recipe, Path] | None) -> None:
-    """Say what is to be done with a network, and how long that takes. `origin`: where its weights come from, empty for scratch.
+def announce(context: Context, model: EfficientNet, preprocess: Preprocess, origin: str, plan: tuple[Recipe, Path] | None) -> float:
+    """Say what is to be done with a network, and how many seconds that takes, which are returned.
 
+    `origin` is where its weights come from, empty for scratch.
     `plan` is how it is trained, and where the state of an interrupted training is; None: it is not, or no more.
     """
     job, photos, progress = context.job, context.photos, context.progress
@@ -58,6 +59,7 @@ def announce(context: Context, model: EfficientNet, preprocess: Preprocess, orig
             f"warning: one of {count} validation photos is {100 / count:.2f} points, more than --max-drop {job.max_drop:g}: a step "
             f"fails as soon as it loses one more than it gains. {math.ceil(100 / job.max_drop)} photos would let it lose one."
         )
+    return training + rest
 
 
 def _recommend(context: Context, v: Variant, seconds: float) -> None:

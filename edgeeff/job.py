@@ -130,7 +130,7 @@ class Job:
             for v in networks:
                 published_weights(v)  # refuses one without
         if self.weights and len(self.variants) != 1 and not (self.weights == AUTO and self.trains):
-            raise BadInput("--weights belong to one variant: name it with --variant.")
+            raise BadInput("--weights belong to one variant: name it with --variant (`edgeeff variants` lists them).")
         for word in arguments(self):  # the bundle and its report tell the command
             try:
                 word.encode()

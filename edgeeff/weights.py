@@ -15,6 +15,7 @@ from .data.preprocess import Preprocess
 from .errors import BadInput
 from .files import read_lines
 from .job import AUTO, Job
+from .machine import LOCAL
 from .measurement.accuracy import agreement, rank
 from .network import checkpoint, distributed
 from .network.architecture import Variant
@@ -23,7 +24,10 @@ from .network.swap import swapped
 from .network.train import Epoch, Recipe, train
 from .network.variants import expected_top1, published, published_weights
 from .records import dump_json, read_json
-from .selection.candidates import Accuracy
+from .selection.candidates import Accuracy, Search, activations
+from .selection.search import pick
+
+LONG = 60.0  # seconds, before which a network is measured: that takes 10 to 30
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ def prepare_weights(context: Context, v: Variant) -> Weights:
     validation, classes = context.photos.validation, start.model.classes
     names = start.class_names or (validation.classes if len(validation.classes) == classes else ())
     validation.labelled_for(classes, names)  # refuses photos of other classes before time is spent
-    forecast.announce(context, start.model, start.preprocess, source(context.job, v), None)
+    seconds = forecast.announce(context, start.model, start.preprocess, source(context.job, v), None)
+    _require_within_budget(context, v.at(start.variant.resolution), seconds)
     return replace(start, class_names=names)
 
 
@@ -130,7 +135,8 @@ def _trained(context: Context, v: Variant, start: Weights) -> Weights:
 
     name, state = f"{activation}-weights", context.cache.root / f"{activation}-training.pt"
     plan = None if (context.cache.root / name).exists() else (recipe, state)
-    forecast.announce(context, start.model, start.preprocess, source(job, v), plan)
+    seconds = forecast.announce(context, start.model, start.preprocess, source(job, v), plan)
+    _require_within_budget(context, v.at(start.variant.resolution), seconds)
 
     def make(folder: Path) -> None:
         arguments = (start.model, start.preprocess, training, recipe, state)
@@ -142,6 +148,18 @@ def _trained(context: Context, v: Variant, start: Weights) -> Weights:
     model = checkpoint.load(trained / "weights.safetensors", v.at(start.model.variant.resolution))[0]
     history = tuple(read_json(trained / "history.json", list[Epoch]))
     return replace(start, model=model, class_names=training.classes, history=history)
+
+
+def _require_within_budget(context: Context, v: Variant, seconds: float) -> None:
+    """Raises BudgetNotMet where a network would miss the budget after so many `seconds` of work: weights do not change its costs.
+
+    Nothing is measured where the work is short, where the device is not at hand, or where the network may be made smaller.
+    """
+    target, machine, classes = context.target, context.machine, context.photos.classes
+    at_hand = target.here or machine is not LOCAL
+    if seconds > LONG and context.budget.measured and at_hand and context.job.adapt == "keep":
+        swaps = activations(target, context.trains_with or context.job.activation)
+        pick(Search(target, context.budget, (v,), classes or 1000, activations=swaps), machine=machine, progress=context.progress)
 
 
 def read_labels(path: str | Path | None, classes: int) -> tuple[str, ...]:

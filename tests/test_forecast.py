@@ -16,15 +16,17 @@ from cameras import Said
 from conftest import SMALL
 from contexts import context_of
 
-from edgeeff import BadInput, Job
+from edgeeff import BadInput, Budget, Job
 from edgeeff.context import Photos, open_photos
 from edgeeff.data.calibration import Calibration
 from edgeeff.data.images import ImageSet, PixelFile
 from edgeeff.data.preprocess import Preprocess
+from edgeeff.errors import BudgetNotMet
 from edgeeff.forecast import announce
 from edgeeff.network import checkpoint
 from edgeeff.network.model import create
 from edgeeff.network.train import Recipe
+from edgeeff.network.variants import variant
 from edgeeff.progress import SILENT, TerminalProgress, spoken
 from edgeeff.weights import prepare_weights
 
@@ -148,6 +150,18 @@ def test_a_network_that_is_not_trained_is_told_the_time_alone(small) -> None:
     announce(context, model, preprocess, "w.pth", None)
     assert [line.partition(":")[0] for line in context.progress.lines] == ["network", "time"]
     assert "epochs" not in context.progress.lines[1]
+
+
+@pytest.mark.slow
+def test_a_network_that_misses_the_budget_is_refused_before_it_is_trained(small, few_digits: Path, monkeypatch) -> None:
+    monkeypatch.setattr("edgeeff.weights.LONG", 0.0)
+    context, _, _ = small
+    sets = {"train": few_digits / "train", "val": few_digits / "val"}
+    asked = replace(context.job, **sets, weights=None, variants=("lite0",), resolution=(32,), budget=Budget(latency_ms=0.05))
+    context = replace(context, job=asked, budget=asked.budget)
+    with pytest.raises(BudgetNotMet, match=r"lite0 at 32 px needs p50 .* That budget"):
+        prepare_weights(context, variant("lite0").at(32))
+    assert not list(context.cache.root.glob("*training*"))
 
 
 @pytest.mark.slow

@@ -8,17 +8,20 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from .errors import BadInput
 
+LOG = logging.getLogger(__name__)
 LOCK = "lock"  # in the hidden folder in which an output is made, and in each temporary one
 TEMPORARY, FILES = "edgeeff-", "files"  # a temporary folder's name begins so; in it, beside the lock, are the files
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -262,10 +265,13 @@ class StageCache:
     def once(self, name: str, make: Callable[[Path], object]) -> Path:
         """The folder `name`, filled by `make` unless an earlier run did; it appears whole or not at all."""
         folder = self.root / name
-        if not folder.exists():
-            unfinished = self.scratch(f"{name}.unfinished")
-            make(unfinished)
-            os.replace(unfinished, folder)
+        if folder.exists():
+            LOG.info("%s: kept from an earlier run", folder)
+            return folder
+        unfinished, start = self.scratch(f"{name}.unfinished"), time.monotonic()
+        make(unfinished)
+        os.replace(unfinished, folder)
+        LOG.info("%s: made in %.1f s", folder, time.monotonic() - start)
         return folder
 
     def scratch(self, name: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LOG = logging.getLogger(__name__)
 DEBUG = "EDGEEFF_DEBUG"  # an environment variable, so that processes started by this one follow
 
 
@@ -58,7 +60,7 @@ class TerminalProgress(Progress):
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[Progress]:
-        if not sys.stderr.isatty():
+        if not sys.stderr.isatty() or LOG.isEnabledFor(logging.INFO):  # the lines of a log would break that one
             yield self
             return
         from rich.console import Console

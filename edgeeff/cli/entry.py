@@ -94,7 +94,7 @@ def _run(argv: Sequence[str]) -> int:
         return _report(error, argparse.Namespace(json=False))
     if options.debug:
         os.environ[DEBUG] = "1"
-    _set_verbosity()
+    _set_verbosity(options)
     try:
         with _interruptible(), _result_only(), _first_process() as first:
             if first:
@@ -145,10 +145,15 @@ def _summary(error: Exception) -> str:
     return f"{type(error).__name__}{f': {message}' if message else ''} ({place})"
 
 
-def _set_verbosity() -> None:
+def _set_verbosity(options: argparse.Namespace) -> None:
     """Warnings and logs of libraries are for who debugs; PYTHONWARNINGS and -W have the last word."""
     if debugging():
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(levelname)s: %(message)s")
+    elif options.verbose:
+        log = logging.StreamHandler(sys.stderr)
+        log.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logging.getLogger("edgeeff").addHandler(log)
+        logging.getLogger("edgeeff").setLevel(logging.INFO)
     if not sys.warnoptions:
         warnings.simplefilter("default" if debugging() else "ignore")
 

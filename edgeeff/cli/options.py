@@ -67,9 +67,13 @@ def parser() -> argparse.ArgumentParser:
         if on:
             _add_hosts(p, on)
         p.add_argument("--json", action="store_true", help="one JSON object on standard output")
-        p.add_argument("--quiet", action="store_true", help="nothing on standard error but errors: no progress and no remarks")
-        p.add_argument(
-            "--debug", action="store_true", help="show tracebacks, and the logs and warnings of libraries, on standard error"
+        said = p.add_mutually_exclusive_group()
+        said.add_argument("--quiet", action="store_true", help="nothing on standard error but errors: no progress and no remarks")
+        said.add_argument(
+            "--verbose", action="store_true", help="what is done, and what is kept from earlier runs, with times, on standard error"
+        )
+        said.add_argument(
+            "--debug", action="store_true", help="that, tracebacks, and the logs and warnings of libraries, on standard error"
         )
         p.set_defaults(indent=1)
         return p

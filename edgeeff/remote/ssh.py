@@ -6,6 +6,7 @@ Keys, ports and jump hosts come from the user's ~/.ssh/config. Nothing prompts f
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shlex
@@ -26,6 +27,7 @@ from .agent import NO_SPACE_MESSAGES
 
 T = TypeVar("T")
 
+LOG = logging.getLogger(__name__)
 HOST_NAME = re.compile(r"([A-Za-z0-9_+.][A-Za-z0-9_+.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 RECONNECT_TIMEOUT = 300.0  # seconds without a connection until a command fails: a Jetson restarts in one to two minutes
 COMMAND_TIMEOUT = 120.0  # seconds for one short command on the host
@@ -158,7 +160,9 @@ class Connection:
         return out
 
     def _rsync(self, *arguments: str) -> None:
+        start = time.monotonic()
         rc, _, err = self._execute(["rsync", "-a", "--inplace", "--timeout=60", f"--rsh={shlex.join(self._ssh)}", *arguments])
+        LOG.info("%s: rsync %s: %.1f s", self.name, shlex.join(arguments), time.monotonic() - start)
         if rc == 0:
             return
         self._require_space(err)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from ..progress import Progress
 from ..records import dump_json, from_json, parse_json, to_json
 from .candidates import Candidate, FormKey, FormMetrics, Search
 
+LOG = logging.getLogger(__name__)
 FORMAT = 4  # of what is remembered
 Forms = dict[FormKey, CompiledModel]
 
@@ -71,6 +73,7 @@ class Profiler:
         """The network's metrics, remembered or measured."""
         if v not in self.known:
             if remembered := self._remembered(v) if self._recalls else None:
+                LOG.info("%s at %d px: as measured before, in %s", v.name, v.resolution, self.memory)
                 self._recalled.add(v)
             self.known[v] = remembered or self._measured(v)
         return self.known[v]

@@ -3,7 +3,10 @@
 import argparse
 import errno
 import json
+import logging
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +20,7 @@ from edgeeff.cli.commands import VERBS
 from edgeeff.cli.entry import EXTRAS
 from edgeeff.cli.options import parser, progress_of
 from edgeeff.errors import BudgetNotMet
+from edgeeff.files import StageCache
 
 ROOT = Path(__file__).parents[2]
 Verb = Callable[[Callable[[], object]], None]
@@ -273,6 +277,21 @@ def test_quiet_leaves_results_and_errors(verb: Verb, capfd) -> None:
         assert capfd.readouterr() == ("the result\n", f"{said}edgeeff: p50 3 ms > 2\n")
 
 
+def test_verbose_tells_what_is_made_and_what_is_kept(verb: Verb, tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = logging.getLogger("edgeeff")
+    monkeypatch.setattr(log, "handlers", log.handlers[:])
+    monkeypatch.setattr(log, "level", log.level)
+    cache = StageCache(tmp_path)
+    verb(lambda: [cache.once(name, lambda folder: None) for name in ("onnx", "onnx")] and None)
+    assert main(["targets"]) == 0
+    assert capfd.readouterr().err == ""
+    shutil.rmtree(tmp_path / "onnx")
+    assert main(["targets", "--verbose"]) == 0
+    made, kept = capfd.readouterr().err.splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d .*/onnx: made in \d\.\d s", made)
+    assert kept.endswith("/onnx: kept from an earlier run")
+
+
 @pytest.mark.slow
 def test_bench_ends_with_its_own_code_where_its_measurement_is_not_sound(
     fitted, brief, capfd, monkeypatch: pytest.MonkeyPatch
@@ -288,11 +307,11 @@ def test_bench_ends_with_its_own_code_where_its_measurement_is_not_sound(
         assert ("not a sound measurement, twice: other programs used 2 of 2 cores." in err) == bool(code)
 
 
-def test_every_verb_takes_json_quiet_and_debug() -> None:
+def test_every_verb_takes_json_and_says_more_or_less() -> None:
     verbs = parser()._subparsers._group_actions[0].choices
     assert set(verbs) == set(VERBS)
     for verb in verbs.values():
-        assert {"--json", "--quiet", "--debug"} <= set(verb._option_string_actions)
+        assert {"--json", "--quiet", "--verbose", "--debug"} <= set(verb._option_string_actions)
 
 
 def test_help_imports_no_runtime() -> None:

@@ -36,6 +36,8 @@ def test_a_fit_for_a_jetson_ships_judged_graphs_and_claims_no_latency(portable, 
     assert "measured on the device, not here" in result["verdict"]
     manifest = json.loads((path / "manifest.json").read_text())
     assert {f["file"] for f in manifest["forms"]} | {"model.onnx"} <= set(manifest["files"])
+    assert [f["confidence"]["photos"] for f in manifest["forms"]] == [300] * 3  # each has its own temperature
+    assert manifest["confidence"] == manifest["forms"][0]["confidence"]
     golden = Bundle.open(path).golden()
     assert set(golden) == {"images", "logits", "float32", "fp16", "int8-fp16", "int8-mixed"}
     for form in manifest["forms"]:
@@ -95,7 +97,12 @@ def test_on_the_device_every_form_is_built_checked_and_timed_and_the_fastest_shi
     assert not [p.name for p in copy.parent.iterdir() if p != copy]  # nothing half-made is left
 
     done = run("eval", copy, "--val", digits / "val", "--json", env=FAKES)
-    assert json.loads(done.stdout)["top1"] == pytest.approx(fastest["accuracy"]["top1"], abs=1e-6)
+    answer, confidence = json.loads(done.stdout), Bundle.open(copy).manifest.confidence
+    assert answer["top1"] == pytest.approx(fastest["accuracy"]["top1"], abs=1e-6)
+    assert confidence is not None
+    assert confidence.after is not None
+    assert (answer["temperature"], confidence.photos) == (confidence.temperature, 300)
+    assert answer["reliability"]["error"] == pytest.approx(confidence.after.error, abs=1e-3)
     assert run("verify", copy, env=FAKES).returncode == 0
     done = run("requalify", copy, "--val", digits / "val", "--rounds", 2, "--json", env=FAKES)
     assert done.returncode in (0, 9), done.stderr  # 9: something else runs on the machine of the tests
@@ -247,6 +254,8 @@ def test_an_engine_that_answers_other_than_its_graph_does_not_ship(copy: Path) -
     assert not wrong.passed
     assert "answers other than its graph does" in wrong.note
     assert compiled.shipped.precision is not Precision.INT8_FP16
+    facts = compiled.bundle.manifest  # without photos to fit it on here, the temperature is that of the graph
+    assert facts.confidence in [f.confidence for f in facts.forms if f.precision is facts.precision]
 
 
 @pytest.mark.usefixtures("device")

@@ -54,6 +54,9 @@ class Backend(Protocol):
     JUDGE: str
     """The backend that runs its files where accuracy is judged: itself, unless only the device can compile."""
 
+    FEATURES: bool
+    """Whether `load` and `watch` take `features`, for the logits with what the last layer reads behind them: `(N, classes + D)`."""
+
     def available(self) -> str | None:
         """None when it can run here, else what is missing and how to get it."""
 
@@ -69,10 +72,12 @@ class Backend(Protocol):
     def files(self, model: Path) -> list[Path]:
         """Every file that belongs to a compiled model."""
 
-    def load(self, model: Path, *, precision: Precision, threads: int = 0, throughput: bool = False) -> Predict:
+    def load(
+        self, model: Path, *, precision: Precision, threads: int = 0, throughput: bool = False, features: bool = False
+    ) -> Predict:
         """Ready to run: one image after the other as fast as possible, or with `throughput` many at once on all cores."""
 
-    def watch(self, model: Path, view: View, *, precision: Precision, threads: int = 0) -> Watch:
+    def watch(self, model: Path, view: View, *, precision: Precision, threads: int = 0, features: bool = False) -> Watch:
         """Ready to run on a camera's frames, each as it comes."""
 
     def layer_times(self, model: Path, image: Pixels, *, precision: Precision, threads: int = 0) -> list[LayerTime]:

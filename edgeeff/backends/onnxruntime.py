@@ -21,6 +21,7 @@ from . import LayerTime, Watch, profiled_runs, refusal
 PRECISIONS = (Precision.FLOAT32, Precision.FP16, Precision.INT8, Precision.INT8_FP16, Precision.INT8_MIXED)
 MODEL = "compiled.onnx"  # beside the portable model.onnx of a bundle
 JUDGE = "onnxruntime"
+FEATURES = False
 
 
 def available() -> str | None:

@@ -26,6 +26,7 @@ from . import LayerTime, Watch, profiled_runs, refusal
 PRECISIONS = (Precision.FLOAT32, Precision.BF16, Precision.INT8, Precision.INT8_BF16)
 MODEL = "model.xml"
 JUDGE = "openvino"
+FEATURES = True
 MADE_NAME = re.compile(r"([A-Z][A-Za-z0-9]*)_\d+")  # of a node without one: its type, and a number
 
 
@@ -86,8 +87,9 @@ def files(model: Path) -> list[Path]:
     return [model, model.with_suffix(".bin")]
 
 
-def load(model: Path, *, precision: Precision, threads: int = 0, throughput: bool = False) -> Predict:
-    compiled = _compiled(model, precision, threads, PERFORMANCE_HINT="THROUGHPUT" if throughput else "LATENCY")
+def load(model: Path, *, precision: Precision, threads: int = 0, throughput: bool = False, features: bool = False) -> Predict:
+    hint = "THROUGHPUT" if throughput else "LATENCY"
+    compiled = _compiled(model, precision, threads, features=features, PERFORMANCE_HINT=hint)
     return _Throughput(compiled, model) if throughput else _Latency(compiled, model)
 
 
@@ -104,16 +106,20 @@ def layer_times(model: Path, image: Pixels, *, precision: Precision, threads: in
     return sorted(layers, key=lambda layer: -layer.milliseconds)
 
 
-def watch(model: Path, view: View, *, precision: Precision, threads: int = 0) -> Watch:
-    return _Request(_compiled(model, precision, threads, view, PERFORMANCE_HINT="LATENCY"), model).infer
+def watch(model: Path, view: View, *, precision: Precision, threads: int = 0, features: bool = False) -> Watch:
+    return _Request(_compiled(model, precision, threads, view, features, PERFORMANCE_HINT="LATENCY"), model).infer
 
 
-def _compiled(path: Path, precision: Precision, threads: int, view: View | None = None, **config: Any) -> Any:
+def _compiled(
+    path: Path, precision: Precision, threads: int, view: View | None = None, features: bool = False, **config: Any
+) -> Any:
     config["INFERENCE_PRECISION_HINT"] = "bf16" if precision.rest == "bf16" else "f32"
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
     model = read(path)
     try:
+        if features:
+            model = _with_features(model)
         return _core().compile_model(_behind(view, model) if view else model, "CPU", config)
     except Exception as error:  # beside RuntimeError, what pybind11 makes of std::bad_alloc and others
         raise refusal("OpenVINO", "load", path, error) from error
@@ -131,6 +137,20 @@ def read(path: Path) -> Any:
         return reader.convert(reader.load(path, True))  # true: weights are mapped from the file, as Core.read_model does
     except Exception as error:  # each parser has types of its own
         raise refusal("OpenVINO", "load", path, error) from error
+
+
+def _with_features(model: Any) -> Any:
+    """The model whose output has, behind the logits, what its last layer reads: the pooled features, before they are quantized."""
+    import openvino
+    from openvino import opset13 as op
+
+    logits = source = model.output(0).get_node().input_value(0)
+    while (node := source.get_node()).get_type_name() != "MatMul":
+        source = node.input_value(0)  # past the bias
+    features = node.input_value(0)
+    if features.get_node().get_type_name() == "FakeQuantize":
+        features = features.get_node().input_value(0)
+    return openvino.Model([op.concat([logits, features], 1)], model.get_parameters(), "features")
 
 
 def _behind(view: View, model: Any) -> Any:

@@ -38,6 +38,7 @@ from ._engine import Engine, logger, runtime
 PRECISIONS = (Precision.FLOAT32, Precision.FP16, Precision.INT8_FP16, Precision.INT8_MIXED)
 MODEL = "model.engine"
 JUDGE = "onnxruntime"  # runs the graphs where no TensorRT is
+FEATURES = False
 
 OLDEST, UNKNOWN = (10, 3), (12,)
 LAYERS = "layers.json"  # what the engine inspector says, beside a plan

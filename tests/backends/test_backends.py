@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx import load as load_onnx
+from onnx import numpy_helper
 
 from edgeeff import BadInput, Precision, backends
 from edgeeff.data.preprocess import Preprocess
@@ -43,6 +45,20 @@ def test_logits_are_those_of_torch(exported, name: str, throughput: bool, tmp_pa
     logits = backend.load(file, precision=Precision("float32"), throughput=throughput)(IMAGES)
     assert logits.shape == (5, 7)
     assert logits == pytest.approx(expected, abs=1e-3 * float(np.abs(expected).max()))  # other kernels add in another order
+
+
+@pytest.mark.parametrize("throughput", [False, True])
+def test_features_are_what_the_last_layer_of_torch_reads(exported, throughput: bool, tmp_path: Path) -> None:
+    onnx, expected = exported
+    backend = backends.get("openvino")
+    file = backend.compile(onnx, tmp_path)
+    found = backend.load(file, precision=Precision("float32"), throughput=throughput, features=True)(IMAGES)
+    logits, features = found[:, :7], found[:, 7:]
+    close = 1e-3 * float(np.abs(expected).max())  # other kernels add in another order
+    assert logits == pytest.approx(expected, abs=close)
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in load_onnx(onnx).graph.initializer}
+    classifier = weights["model.classifier.weight"].T, weights["model.classifier.bias"]
+    assert features @ classifier[0] + classifier[1] == pytest.approx(expected, abs=close)
 
 
 @pytest.mark.parametrize("name", NAMES)

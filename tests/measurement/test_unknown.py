@@ -1,0 +1,75 @@
+"""What tells photos unlike those that a network knows, against other computations of the same and by drawing many times."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from edgeeff.measurement.unknown import COMPONENTS, Share, Subspace, photos_needed, threshold
+
+
+def drawn(photos: int, seed: int = 0) -> np.ndarray:
+    """Features, none negative, as pooled ones are."""
+    rng = np.random.default_rng(seed)
+    return np.maximum(rng.standard_normal((photos, 20)) @ rng.standard_normal((20, 200)), 0).astype(np.float32)
+
+
+def test_distances_are_the_reconstruction_errors_of_principal_components() -> None:
+    known, others = drawn(300), drawn(50, seed=1)
+    units = [each / np.linalg.norm(each.astype(np.float64), axis=1, keepdims=True) for each in (known, others)]
+    components = PCA(COMPONENTS, svd_solver="full").fit(units[0])
+    expected = np.linalg.norm(units[1] - components.inverse_transform(components.transform(units[1])), axis=1)
+    subspace = Subspace.of(known)
+    assert subspace.components.shape == (COMPONENTS, 200)
+    assert subspace.distances(others) == pytest.approx(expected, abs=1e-5)  # in float32
+    assert subspace.distances(7 * others) == pytest.approx(expected, abs=1e-5)  # how strong features are tells nothing
+    assert subspace.distances(others).mean() > 1.5 * subspace.distances(known).mean()
+
+
+def test_few_photos_span_fewer_dimensions_than_they_are() -> None:
+    known = drawn(20)
+    subspace = Subspace.of(known)
+    assert len(subspace.components) == 10
+    assert subspace.distances(known).min() > 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_features_that_say_nothing_have_a_distance_or_none_and_no_warning() -> None:
+    subspace = Subspace.of(drawn(300))
+    odd = np.stack([np.zeros(200), np.full(200, np.nan), np.full(200, np.inf)]).astype(np.float32)
+    none, *others = subspace.distances(odd)
+    assert 0 < none < 2
+    assert not any(np.isfinite(others))
+    assert Subspace.of(np.zeros((40, 8), np.float32)).distances(np.zeros((2, 8), np.float32)).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("flagged", "photos", "interval"),
+    [(0, 10, (0.0, 27.75)), (10, 10, (72.25, 100.0)), (5, 100, (2.15, 11.18)), (81, 263, (25.5, 36.6))],
+)
+def test_the_interval_of_a_share_is_wilson_s(flagged: int, photos: int, interval: tuple[float, float]) -> None:
+    """The last is the example of Newcombe 1998, Statistics in Medicine 17:857: 0.2553 to 0.3662."""
+    found = Share.of(np.arange(photos) < flagged)
+    assert (found.photos, found.percent) == (photos, pytest.approx(100 * flagged / photos))
+    assert found.interval == pytest.approx(interval, abs=0.03)
+
+
+@pytest.mark.parametrize(("photos", "percent"), [(19, 5.0), (84, 5.0), (250, 5.0), (84, 2.0), (99, 1.0)])
+def test_as_many_new_photos_are_false_alarms_as_were_asked_for(photos: int, percent: float) -> None:
+    """Of uniform distances the share above a threshold is 1 less it; its mean over 4000 draws has a standard error under 0.1%."""
+    rng = np.random.default_rng(0)
+    found = [threshold(rng.random(photos), percent) for _ in range(4000)]
+    alarms = 100 * (1 - np.mean([each for each in found if each is not None]))
+    rank = int((photos + 1) * percent / 100)
+    assert len([each for each in found if each is not None]) == 4000
+    assert alarms == pytest.approx(100 * rank / (photos + 1), abs=0.3)
+    assert alarms <= percent + 0.3
+
+
+def test_too_few_photos_choose_no_threshold() -> None:
+    assert [photos_needed(percent) for percent in (5, 1, 50)] == [19, 99, 1]
+    for percent in (0.3, 1, 5, 7, 33, 50):
+        needed = photos_needed(percent)
+        assert threshold(np.ones(needed), percent) == 1
+        assert needed == 1 or threshold(np.ones(needed - 1), percent) is None

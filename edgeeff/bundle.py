@@ -7,6 +7,7 @@
                     `edgeeff compile` makes it there from fp16.onnx, int8-fp16.onnx and int8-mixed.onnx
     labels.txt      a class name a line; absent when the network's classes have no names here
     golden.npz      a few photos as pixels, and the logits the compiled file gave for them, and for frames that shrink to them
+    known.npz       where the pooled features of known photos lie, by which others are unknown; absent where that was not asked for
     diagnostics.json  layers by time and error, confusions, mistakes and candidates, which the report shows beside the manifest
     report.html     what the fit measured, as a page for people
     fit.yaml        the job, for `edgeeff fit --job`
@@ -24,9 +25,10 @@ import io
 import math
 import shutil
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +45,22 @@ from .errors import BadInput, ToolMissing
 from .files import open_file, put_folder, read_file, to_disk, user_path
 from .manifest import NAME, SCHEMA, Manifest, digest, written
 from .measurement.confidence import Probabilities, softmax
+from .measurement.unknown import Distances, Subspace
 from .records import dump_json
 
 REPORT = "report.html"
 DIAGNOSTICS = "diagnostics.json"
+KNOWN = "known.npz"
 EXTERNAL = b"location"  # the key that every reference to another file has in ONNX, and nothing else in the graphs of a bundle
 Golden = Mapping[str, NDArray[Any]]  # by name: images, logits, and the logits of each form
 # INT8 kernels of another processor round differently; a wrong model or preprocessing is off by whole standard deviations.
 GOLDEN_TOLERANCE = 0.1
 MAX_GOLDEN = 256 << 20  # bytes of the arrays; eight photos of 600 pixels have 9 MB
+MAX_KNOWN = 16 << 20  # bytes of the arrays; 64 components of 2560 features have 0.7 MB
 MAX_LABELS = 64 << 20  # bytes
+LoadScored = Callable[[Pixels], tuple[Logits, Distances]]
+WatchScored = Callable[[Frame], tuple[Logits, Distances]]
+UNKNOWN = "unknown"  # the label of photos unlike those that the network knows
 
 
 @dataclass(frozen=True)
@@ -147,28 +155,50 @@ class Bundle:
 
         One photo after the other as fast as possible, or with `throughput` many at once.
         """
-        facts = self.manifest
-        file = self.path / facts.model
-        run = self.runtime().load(file, precision=facts.precision, threads=facts.threads, throughput=throughput)
+        return self._load(throughput, None)
+
+    def load_scored(self, *, throughput: bool = False) -> LoadScored:
+        """As `load`, with each photo's distance `(N,)` beside its logits: above 1 the photo is `unknown`.
+
+        Distances are NaN where the bundle tells nothing of unknown photos.
+        """
+        known = self.known
+        run = self._load(throughput, known)
+        return lambda images: self._scored(run(images), known)
+
+    def _load(self, throughput: bool, known: Subspace | None) -> Predict:
+        facts, runtime = self.manifest, self.runtime()
+        load = partial(runtime.load, features=True) if known else runtime.load
+        run = load(self.path / facts.model, precision=facts.precision, threads=facts.threads, throughput=throughput)
         side = self.preprocess.resolution
 
         def predict(images: Pixels) -> Logits:
             if images.ndim != 4 or not len(images) or images.shape[1:] != (side, side, 3) or images.dtype != np.uint8:
                 raise BadInput(f"expected uint8 images (N, {side}, {side}, 3), got {images.dtype} {images.shape}.")
-            return self._logits(run(np.ascontiguousarray(images)), len(images))  # the runtimes read its memory as it lies
+            return self._checked(run(np.ascontiguousarray(images)), len(images), known)  # the runtimes read its memory as it lies
 
         return predict
 
     def watch(self, frames: Frames) -> Watch:
         """The compiled file, ready for a camera: a frame → `(1, classes)` logits, with nothing left to do to the frame."""
-        facts, backend = self.manifest, self.runtime()
+        return self._watch(frames, None)
+
+    def watch_scored(self, frames: Frames) -> WatchScored:
+        """As `watch`, with the frame's distance `(1,)` beside its logits, as of `load_scored`."""
+        known = self.known
+        run = self._watch(frames, known)
+        return lambda frame: self._scored(run(frame), known)
+
+    def _watch(self, frames: Frames, known: Subspace | None) -> Watch:
+        facts, runtime = self.manifest, self.runtime()
         view = View.of(self.preprocess, frames)
-        run = backend.watch(self.path / facts.model, view, precision=facts.precision, threads=facts.threads)
+        watch = partial(runtime.watch, features=True) if known else runtime.watch
+        run = watch(self.path / facts.model, view, precision=facts.precision, threads=facts.threads)
 
         def see(frame: Frame) -> Logits:
             if frame.shape != frames.shape or frame.dtype != np.uint8:
                 raise BadInput(f"expected a uint8 frame {frames.shape}, got {frame.dtype} {frame.shape}.")
-            return self._logits(run(np.ascontiguousarray(frame)), 1)
+            return self._checked(run(np.ascontiguousarray(frame)), 1, known)
 
         return see
 
@@ -176,12 +206,23 @@ class Bundle:
         """Those of finite logits, as `load` and `watch` give them: `(N, classes)`, calibrated by the bundle's temperature."""
         return softmax(logits, self.manifest.temperature)
 
-    def _logits(self, found: Logits, images: int) -> Logits:
-        """What the compiled file gave, which may be anybody's; raises BadInput where it is no logits of the bundle's classes."""
-        if found.shape != (images, self.manifest.classes):
-            expected = f"({images}, {self.manifest.classes})"
-            raise BadInput(f"{self.path}: {self.manifest.model} gives {found.shape}, expected logits {expected}. Fit it again.")
+    def _checked(self, found: Logits, images: int, known: Subspace | None) -> Logits:
+        """What the compiled file gave, which may be anybody's; raises BadInput where it is no logits of the bundle's classes, with
+        the features behind them where there are `known` ones."""
+        width = self.manifest.classes + (known.mean.size if known else 0)
+        if found.shape != (images, width):
+            what = "logits and features" if known else "logits"
+            raise BadInput(
+                f"{self.path}: {self.manifest.model} gives {found.shape}, expected {what} ({images}, {width}). Fit it again."
+            )
         return found
+
+    def _scored(self, found: Logits, known: Subspace | None) -> tuple[Logits, Distances]:
+        """The logits, and distances of which 1 is the threshold."""
+        logits, features = found[:, : self.manifest.classes], found[:, self.manifest.classes :]
+        if not (known and self.manifest.unknown):
+            return logits, np.full(len(found), np.nan)
+        return logits, known.distances(features) / self.manifest.unknown.threshold
 
     def runtime(self) -> backends.Backend:
         """What runs the compiled file; raises ToolMissing where that is not here."""
@@ -197,23 +238,7 @@ class Bundle:
         Raises BadInput unless they are `(N, R, R, 3)` uint8 and `(N, classes)` finite float32, in a file that is whole.
         """
         file, side = self.path / "golden.npz", self.preprocess.resolution
-        data = read_file(file, MAX_GOLDEN, follow=False)
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                size = sum(entry.file_size for entry in archive.infolist())
-            if size <= MAX_GOLDEN:
-                with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                    golden = dict(arrays)
-        except Exception as error:  # zipfile, zlib and numpy raise a dozen of kinds for what is cut off or made up
-            raise BadInput(
-                f"{file}: cannot be read ({type(error).__name__}: {error!s:.200}). Fit or copy the bundle again."
-            ) from error
-        if size > MAX_GOLDEN:
-            raise BadInput(f"{file}: unpacks to {size:,} bytes, expected {MAX_GOLDEN:,} at most. Fit or copy the bundle again.")
-        if missing := {"images", "logits"} - set(golden):
-            raise BadInput(f"{self.path}: golden.npz has no {min(missing)}. Fit again.")
-        if foreign := [name for name, array in golden.items() if not isinstance(array, np.ndarray)]:
-            raise BadInput(f"{file}: {foreign[0][:80]!r} is no array. Fit or copy the bundle again.")
+        golden = _arrays(file, MAX_GOLDEN, ("images", "logits"))
         count = golden["images"].shape[0] if golden["images"].ndim else 0
         for name, array in golden.items():
             dtype, shape = (np.uint8, (side, side, 3)) if name == "images" else (np.float32, (self.manifest.classes,))
@@ -223,6 +248,27 @@ class Bundle:
             if not np.isfinite(array).all():
                 raise BadInput(f"{file}: {name[:80]!r} has numbers that are not finite, so nothing can be compared. Fit again.")
         return golden
+
+    @property
+    def known(self) -> Subspace | None:
+        """Where the features of known photos lie; None where the bundle tells nothing of unknown ones.
+
+        Raises BadInput unless its file is whole, and has a mean `(D,)` and components `(k, D)`, finite float32.
+        """
+        if self.manifest.unknown is None:
+            return None
+        file = self.path / KNOWN
+        if file.name not in self.manifest.files:
+            raise BadInput(f"{self.path}: {KNOWN} is missing, by which photos are unknown. Fit or copy it again.")
+        if not self.runtime().FEATURES:
+            raise BadInput(f"{self.path}: {self.manifest.backend} gives no features to tell unknown photos by. Fit it again.")
+        arrays = _arrays(file, MAX_KNOWN, ("mean", "components"))
+        mean, components = arrays["mean"], arrays["components"]
+        if (mean.ndim, components.ndim) != (1, 2) or not mean.size or components.shape[1:] != mean.shape:
+            raise BadInput(f"{file}: mean {mean.shape}, components {components.shape}: expected (D,) and (k, D). Fit again.")
+        if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in (mean, components)):
+            raise BadInput(f"{file}: expected finite float32 numbers. Fit again.")
+        return Subspace(mean, components)
 
     def verify(self) -> dict[str, float]:
         """How far `replay` finds each off; raises BadInput where that is more than is allowed."""
@@ -255,6 +301,26 @@ class Bundle:
         }
 
 
+def _arrays(file: Path, most: int, names: Sequence[str]) -> Golden:
+    """The arrays of a bundle's .npz file, which unpack to so many bytes at most; raises BadInput unless all `names` are there."""
+    data = read_file(file, most, follow=False)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size <= most:
+            with np.load(io.BytesIO(data), allow_pickle=False) as opened:
+                arrays = dict(opened)
+    except Exception as error:  # zipfile, zlib and numpy raise a dozen of kinds for what is cut off or made up
+        raise BadInput(f"{file}: cannot be read ({type(error).__name__}: {error!s:.200}). Fit or copy the bundle again.") from error
+    if size > most:
+        raise BadInput(f"{file}: unpacks to {size:,} bytes, expected {most:,} at most. Fit or copy the bundle again.")
+    if missing := set(names) - set(arrays):
+        raise BadInput(f"{file.parent}: {file.name} has no {min(missing)}. Fit again.")
+    if foreign := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise BadInput(f"{file}: {foreign[0][:80]!r} is no array. Fit or copy the bundle again.")
+    return arrays
+
+
 def difference(ours: Logits, theirs: Logits) -> float:
     """Root mean square, in standard deviations of the logits; NaN where there is none."""
     exact = theirs.astype(np.float64)  # whose squares overflow for no float32
@@ -274,17 +340,27 @@ def sha256(file: Path) -> str:
     return found.hexdigest()
 
 
-def write(folder: Path, files: Iterable[Path], labels: tuple[str, ...], golden: Golden, manifest: Manifest) -> Bundle:
+def write(
+    folder: Path,
+    files: Iterable[Path],
+    labels: tuple[str, ...],
+    golden: Golden,
+    manifest: Manifest,
+    known: Subspace | None = None,
+) -> Bundle:
     """Fill the folder: copy the files, hash everything. What lies in it already belongs to the bundle.
 
     `golden` are the arrays `images` and `logits` (what the compiled file answers to them), and where the device compiles for
-    itself the logits of each form by its precision. `manifest.model` names one of the files.
+    itself the logits of each form by its precision. `manifest.model` names one of the files. `known` belongs to
+    `manifest.unknown`.
     """
     for file in files:
         shutil.copyfile(file, folder / file.name)
     if labels:
         (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
     np.savez_compressed(folder / "golden.npz", **golden)  # type: ignore[arg-type]  # a keyword may be any array
+    if known:
+        np.savez_compressed(folder / KNOWN, mean=known.mean, components=known.components)
     return seal(folder, manifest)
 
 

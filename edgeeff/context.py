@@ -37,6 +37,7 @@ NOT_INPUTS = (
     "max_drop",
     "max_class_drop",
     "min_agreement",
+    "false_alarms",
     "variants",
     "activation",
     "adapt",

@@ -119,6 +119,12 @@ class Job:
         help="labelled photos, instead of --train, --val and --test: split into these, by class and contents",
         metavar="PHOTOS",
     )
+    false_alarms: float = option(
+        5.0,
+        help="of photos like its own, how many may get the label unknown (default 5; 0: no such label)",
+        metavar="PERCENT",
+        unit="%",
+    )
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -162,6 +168,8 @@ class Job:
             raise BadInput(f"--max-class-drop {self.max_class_drop}: expected 0 to 100 points.")
         if not 0 <= self.min_agreement <= 100:
             raise BadInput(f"--min-agreement {self.min_agreement}: expected 0 to 100 percent.")
+        if not 0 <= self.false_alarms <= 50:
+            raise BadInput(f"--false-alarms {self.false_alarms}: expected 0 to 50 percent.")
         _check_max_corrupt(self.max_corrupt)
         if not 0 <= self.hold_out < 1:
             raise BadInput(f"--hold-out {self.hold_out}: expected a share from 0 to below 1.")
@@ -249,6 +257,9 @@ class EvaluateJob(BundleJob):
 
     val: str | Path = option(help="labelled photos", metavar="PHOTOS")
     max_corrupt: float = option(0.01, help=MAX_CORRUPT, metavar="SHARE", unit="share")
+    foreign: str | Path | None = option(
+        None, help="photos of other things: how many of them get the label unknown", metavar="PHOTOS"
+    )
 
     def __post_init__(self) -> None:
         _check_max_corrupt(self.max_corrupt)

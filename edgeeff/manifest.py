@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from .measurement.benchmark import Metrics
 from .measurement.confidence import HIGHEST, LOWEST, Confidence
 from .measurement.latency import Latency
 from .measurement.system_state import Device, SystemState
+from .measurement.unknown import Unknown
 from .precision import Precision
 from .records import from_json, parse_json, to_json
 
@@ -187,6 +189,7 @@ class Manifest:
     training_sha256: str = ""
     training_photos: int = 0
     confidence: Confidence | None = None
+    unknown: Unknown | None = None
 
     @property
     def temperature(self) -> float:
@@ -273,6 +276,8 @@ class Manifest:
                 return f"{field_name}: temperature {confidence.temperature:g}: expected {LOWEST:g} to {HIGHEST:g}"
         if self.backend not in backends.names():
             return f"backend {self.backend!r}: expected one of {', '.join(backends.names())}"
+        if self.unknown and not 0 < self.unknown.threshold < math.inf:
+            return f"unknown: threshold {self.unknown.threshold:g}: expected a distance above 0"
         offered = backends.get(self.backend).PRECISIONS
         if self.precision not in offered:
             return f"precision {self.precision}: expected one that {self.backend} runs, {', '.join(map(str, offered))}"

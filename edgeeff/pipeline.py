@@ -1,7 +1,6 @@
 """The whole job: weights or photos, a target and a budget become a bundle whose file was judged and measured.
 
-Read `fit` first: choose → prepare weights → quantize → ship → check on frames → calibrate → judge once → publish. Each is a plain
-call that takes what all stages share (`context.py`) and one or two things more; one gate judges the same validation photos.
+Read `fit` first: choose → prepare weights → quantize → ship → check on frames → calibrate → learn the known → judge once → publish.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ from .selection.held_out import judge_held_out
 from .selection.outcome import Outcome, ship
 from .selection.probabilities import calibrate
 from .selection.search import Choice, grows, pick
+from .selection.unknown import learn_known
 from .weights import Ranking, Weights, prepare_weights, ranking
 
 
@@ -80,7 +80,7 @@ def fit_variant(context: Context, variant: Variant, choice: Choice | None, refus
     Candidate(weights.variant, weights.model.classes).require(context.budget)
     judged, network, report = judge_float(stage, weights)
     candidates = quantize(judged, network, report)
-    shipped = calibrate(judged, ship_checked(judged, weights.variant, candidates))
+    shipped = learn_known(judged, calibrate(judged, ship_checked(judged, weights.variant, candidates)))
     outcome = judge_held_out(judged, weights.model, weights.class_names, shipped)
     made = publishing.Made(weights, choice, candidates, outcome, tuple(refusals))
     bundle = publishing.publish(context, publishing.write(judged.at(outcome.shipped.preprocess), made))

@@ -45,7 +45,8 @@ def write(context: NetworkContext, made: Made) -> Bundle:
     (folder / REPORT).write_text(html.render(manifest, diagnostics), encoding="utf-8")
     (folder / sbom.NAME).write_text(dump_json(sbom.bill()), encoding="utf-8")
     (folder / job_file.NAME).write_text(job_file.dump(context.job, Path(context.job.out).resolve()), encoding="utf-8")
-    return bundle.write(folder, made.outcome.files, weights.class_names, made.outcome.golden, manifest)
+    outcome = made.outcome
+    return bundle.write(folder, outcome.files, weights.class_names, outcome.golden, manifest, outcome.known)
 
 
 def publish(context: Context, made: Bundle) -> Bundle:
@@ -115,4 +116,5 @@ def describe(context: NetworkContext, made: Made) -> Manifest:
         metrics=outcome.metrics,
         held_out=outcome.held_out,
         confidence=outcome.confidence.get(shipped.precision),
+        unknown=outcome.unknown,
     )

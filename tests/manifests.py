@@ -16,6 +16,7 @@ from edgeeff.measurement.by_class import ClassDrop
 from edgeeff.measurement.confidence import Bin, Confidence, Reliability
 from edgeeff.measurement.latency import Latency
 from edgeeff.measurement.system_state import Device, SystemState
+from edgeeff.measurement.unknown import Share, Unknown
 
 PREPROCESS = Preprocess(32, 36, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
 LATENCY = Latency(1.0, 1.5, 2.0, (0.9, 1.1), (1.0, 1.1), (1.4, 1.6), (1.9, 2.1), 3.0, (0.5, 2.5, 3.0, 1.0))
@@ -23,6 +24,7 @@ WORST = ClassDrop(3, "three", 20, 95.0, 80.0)
 STEP = StepReport("int8", 90.0, 99.0, 0.5, (-0.5, 1.5), 98.0, 200, False, False, 900, 1.5, WORST, 88.0, 0, "int8: class 'three'")
 RELIABILITY = Reliability(200, 2.5, 1.5, (Bin(0, 0.0, 0.0), Bin(200, 92.5, 90.0)))
 CONFIDENCE = Confidence(2.0, 200, "doubtful", "test", RELIABILITY, RELIABILITY, RELIABILITY)
+UNKNOWN = Unknown(0.25, 5.0, 200, Share(100, 4.0, (1.6, 9.8)))
 METRICS = Metrics(LATENCY, {"size_mb": 1.25, "fps": 900.0}, {"pi@one": LATENCY})
 
 
@@ -87,6 +89,7 @@ def small_manifest() -> Manifest:
         engines=(EngineRecord(Precision.INT8, 0.01, True, "", STEP, 1.5, LATENCY),),
         metrics=METRICS,
         confidence=CONFIDENCE,
+        unknown=UNKNOWN,
     )
 
 
@@ -98,6 +101,7 @@ def small_bundle(folder: Path, onnx: Path, backend: str) -> Bundle:
     file = runtime.compile(onnx, folder / "compiled")
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     golden = {"images": images, "logits": runtime.load(file, precision=Precision.FLOAT32)(images)}
-    manifest = replace(small_manifest(), backend=backend, model=file.name, siblings=(), forms=(), rehearsals=(), engines=())
+    facts = replace(small_manifest(), siblings=(), forms=(), rehearsals=(), engines=(), unknown=None)
+    manifest = replace(facts, backend=backend, model=file.name)
     bundle.write(folder / "bundle", [*runtime.files(file), onnx], tuple("0123456789"), golden, manifest)
     return Bundle.open(folder / "bundle")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeeff import BadInput, Bundle
-from edgeeff.bundle import publish, replaceable
+from edgeeff.bundle import publish, replaceable, seal
 from edgeeff.data.frames import View
 from edgeeff.manifest import digest
 
@@ -40,6 +40,71 @@ def test_a_loaded_bundle_gives_the_golden_logits(fitted) -> None:
     assert bundle.load()(images) == pytest.approx(logits, abs=1e-4)  # the same kernels ran before
     assert bundle.load(throughput=True)(images) == pytest.approx(logits, abs=1e-4)
     assert bundle.verify()["images"] < 1e-3
+
+
+def test_scored_photos_have_the_logits_of_photos_and_the_distances_of_their_features(fitted) -> None:
+    bundle = Bundle.open(fitted[0])
+    images, unknown, known = bundle.golden()["images"], bundle.manifest.unknown, bundle.known
+    assert unknown is not None
+    assert known is not None
+    file = bundle.path / bundle.manifest.model
+    found = bundle.runtime().load(file, precision=bundle.manifest.precision, features=True)(images)
+    expected = known.distances(found[:, 10:]) / unknown.threshold
+    for throughput in (False, True):
+        logits, distances = bundle.load_scored(throughput=throughput)(images)
+        assert logits == pytest.approx(bundle.load()(images), abs=1e-4)  # an output more may change what is fused
+        assert distances == pytest.approx(expected, abs=1e-4)
+    view = View.standard(bundle.preprocess)
+    logits, distances = bundle.watch_scored(view.frames)(view.frame(images[0]))
+    assert logits == pytest.approx(bundle.watch(view.frames)(view.frame(images[0])), abs=1e-4)
+    assert distances == pytest.approx(bundle.load_scored()(view.seen(view.frame(images[0])))[1], abs=0.1)  # it rounds by itself
+
+
+def test_a_bundle_of_before_tells_nothing_of_unknown_photos(copy: Path) -> None:
+    written = json.loads((copy / "manifest.json").read_text())
+    del written["unknown"], written["files"]["known.npz"]
+    (copy / "known.npz").unlink()
+    (copy / "manifest.json").write_text(json.dumps({**written, "digest": digest(written)}))
+    older = Bundle.open(copy)
+    images = older.golden()["images"]
+    logits, distances = older.load_scored()(images)
+    assert (logits == older.load()(images)).all()
+    assert older.known is None
+    assert np.isnan(distances).all()
+    assert distances.shape == (len(images),)
+
+
+MEAN, COMPONENTS = np.zeros(1280, np.float32), np.zeros((64, 1280), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"mean": MEAN}, "known.npz has no components"),
+        ({"mean": MEAN[:5], "components": COMPONENTS}, r"expected \(D,\) and \(k, D\)"),
+        ({"mean": MEAN[None], "components": COMPONENTS}, r"expected \(D,\) and \(k, D\)"),
+        ({"mean": MEAN[:0], "components": COMPONENTS[:, :0]}, r"expected \(D,\) and \(k, D\)"),
+        ({"mean": MEAN.astype(np.float64), "components": COMPONENTS}, "expected finite float32"),
+        ({"mean": MEAN, "components": COMPONENTS * np.float32("nan")}, "expected finite float32"),
+        ({"mean": np.array([{}]), "components": COMPONENTS}, "cannot be read"),  # would be unpickled
+        ({"mean": MEAN, "components": np.zeros((4000, 1280), np.float32)}, "unpacks to"),
+        ({"mean": MEAN[:5], "components": COMPONENTS[:, :5]}, r"gives \(8, 1290\), expected logits and features \(8, 15\)"),
+    ],
+)
+def test_what_photos_are_known_by_is_checked(copy: Path, arrays: dict[str, np.ndarray], reason: str) -> None:
+    facts = Bundle.open(copy).manifest
+    np.savez_compressed(copy / "known.npz", **arrays)
+    changed = seal(copy, facts)
+    with pytest.raises(BadInput, match=reason):
+        changed.load_scored()(changed.golden()["images"])
+    assert changed.load()(changed.golden()["images"]).shape == (8, 10)
+
+
+def test_a_missing_file_of_known_photos_is_said(copy: Path) -> None:
+    facts = Bundle.open(copy).manifest
+    (copy / "known.npz").unlink()
+    with pytest.raises(BadInput, match=r"known\.npz is missing"):
+        seal(copy, facts).load_scored()
 
 
 @pytest.mark.parametrize(

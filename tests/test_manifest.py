@@ -264,6 +264,12 @@ def test_a_manifest_without_a_temperature_has_1_and_one_out_of_bounds_is_refused
             Manifest.from_json(changed(PLAIN, ("confidence", "temperature"), wrong), "x")
 
 
+def test_a_threshold_for_unknown_photos_is_a_distance() -> None:
+    for wrong in (0, -1):
+        with pytest.raises(BadInput, match="x: unknown: threshold .*: expected a distance above 0"):
+            Manifest.from_json(changed(PLAIN, ("unknown", "threshold"), wrong), "x")
+
+
 def test_defaults_that_were_read_are_written_again() -> None:
     """Of a dataclass that it makes itself, msgspec leaves defaults out."""
     read = from_json({"machine": "m", "cpu": "c", "family": "f", "cores": 2, "flags": [], "os": "Linux"}, Device, "device")

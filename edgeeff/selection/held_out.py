@@ -18,6 +18,7 @@ from ..measurement.confidence import Calibrated
 from ..network.model import EfficientNet, predict
 from ..quantization.forms import Form
 from .outcome import Outcome, worst_class
+from .unknown import judged_on
 
 
 def judge_held_out(context: NetworkContext, model: EfficientNet, class_names: tuple[str, ...], outcome: Outcome) -> Outcome:
@@ -50,8 +51,12 @@ def judge_held_out(context: NetworkContext, model: EfficientNet, class_names: tu
     said = [outcome.verdict, _sentences(report, held_out.differs, form.report)]
     if confidence.errors:
         said.append(f"The {confidence.errors} there.")
+    unknown = judged_on(context, outcome, prepared[form.preprocess])
+    if unknown and unknown.test:
+        said.append(f"Of these photos {unknown.test} get the label unknown, which are false alarms.")
     verdict = " ".join((*said, *gate.remarks))
-    return replace(outcome, held_out=held_out, verdict=verdict, confidence={**outcome.confidence, form.precision: confidence})
+    confidences = {**outcome.confidence, form.precision: confidence}
+    return replace(outcome, held_out=held_out, verdict=verdict, confidence=confidences, unknown=unknown)
 
 
 def _sentences(report: StepReport, differs: bool, validation: StepReport) -> str:

@@ -18,6 +18,7 @@ from ..measurement.accuracy import Answers, Gate, StepReport
 from ..measurement.benchmark import BenchmarkRequest, BenchmarkResult, CompiledModel, Metrics
 from ..measurement.confidence import Confidence
 from ..measurement.latency import ratio
+from ..measurement.unknown import Subspace, Unknown
 from ..network.architecture import Variant
 from ..precision import Precision
 from ..progress import Progress
@@ -43,6 +44,7 @@ class Outcome:
     """What goes into the bundle, and why. `siblings` and `measured` are of a device at hand, `going` and `rehearsals` of graphs.
 
     `confidence` has the temperature of each form that goes, and `answers` are the shipped one's with it to the validation photos.
+    Photos outside of what is `known` to the shipped one by more than a threshold are `unknown`.
     """
 
     shipped: Form
@@ -56,6 +58,8 @@ class Outcome:
     held_out: HeldOut | None = None
     confidence: Mapping[Precision, Confidence] = field(default_factory=dict)
     answers: Answers | None = None
+    known: Subspace | None = None
+    unknown: Unknown | None = None
 
     @property
     def metrics(self) -> Metrics | None:

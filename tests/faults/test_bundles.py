@@ -117,6 +117,7 @@ def used(folder: Path) -> None:
     """What reads a bundle without running its model."""
     bundle = Bundle.open(folder)
     assert bundle.golden()
+    assert bundle.known or bundle.manifest.unknown is None
     assert len(bundle.labels) in (0, bundle.manifest.classes)
 
 

@@ -77,7 +77,14 @@ def test_what_ships_is_judged_on_the_photos_held_out_and_on_no_others(digits: Pa
     assert answer["reliability"]["error"] == pytest.approx(confidence.after.error, abs=1e-3)  # the same kernels, in other batches
     assert f"Softmax temperature {confidence.temperature:.3g}" in done.stdout
     assert f"calibration error {confidence.after.error:.2f}%" in done.stdout
+    unknown = manifest.unknown
+    assert unknown is not None
+    assert unknown.test is not None
+    assert (unknown.photos, unknown.test.photos, unknown.false_alarms) == (180, 120, 5)
+    assert answer["false_alarms"]["percent"] == pytest.approx(unknown.test.percent, abs=1)  # one photo may lie at the threshold
+    assert f"Of these photos {unknown.test} get the label unknown" in done.stdout
     page = (tmp_path / "out/report.html").read_text()
+    assert "data-path='unknown.test.percent'" in page
     assert "On photos that no choice has seen" in page
     assert "data-path='held_out.steps.1.top1'" in page
     assert "data-path='confidence.after.error'" in page

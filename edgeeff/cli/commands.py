@@ -64,6 +64,7 @@ def fit_json(result: Fit) -> dict[str, object]:
         "steps",
         "held_out",
         "confidence",
+        "unknown",
         "latency_ms",
     ]
     if result.manifest.forms:
@@ -194,6 +195,9 @@ def _eval(options: argparse.Namespace) -> object:
         balanced = "" if result.balanced is None else f"  mean of the classes {result.balanced:.2f}%"
         calibrated = f"calibration error {result.reliability.error:.2f}%"
         print(f"top-1 {result.top1:.2f}%  top-5 {result.top5:.2f}%{balanced}  {calibrated}  {result.images} photos, {speed}")
+        if result.false_alarms:
+            found = f"{result.foreign} of {result.foreign.photos} foreign photos, and " if result.foreign else ""
+            print(f"unknown: {found}{result.false_alarms} of these {result.images} photos, which are false alarms")
     return result
 
 

@@ -15,7 +15,7 @@ from ..camera.stats import CameraSummary
 from ..data.images import ImageSet
 from ..data.sources import Source
 from ..errors import BadInput, EdgeeffError, Unreliable
-from ..evaluation import labelled
+from ..evaluation import foreign_photos, labelled
 from ..files import working_folder
 from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, RequalifyJob
 from ..option import arguments
@@ -33,8 +33,12 @@ def evaluate(job: EvaluateJob, hosts: Sequence[str], *, progress: Progress = SIL
     """The accuracy of the bundle's file on each host; the photos are sent once."""
     bundle, _ = labelled(job)
     val, photos = Source.of(Path(job.val)).sent("val")
-    words = ["eval", *arguments(replace(_there(job), val=val))]
-    return _read_bundle(bundle, words, {"bundle": bundle.path, **photos, **_keys(job)}, hosts, progress)
+    there = replace(_there(job), val=val)
+    if job.foreign is not None:
+        foreign_photos(job, bundle)  # refuses what the bundle cannot tell before anything is sent
+        foreign, more = Source.of(Path(job.foreign)).sent("foreign")
+        photos, there = {**photos, **more}, replace(there, foreign=foreign)
+    return _read_bundle(bundle, ["eval", *arguments(there)], {"bundle": bundle.path, **photos, **_keys(job)}, hosts, progress)
 
 
 def benchmark(job: BenchmarkJob, hosts: Sequence[str], *, progress: Progress = SILENT) -> list[HostAnswer]:

@@ -17,8 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..backends import Watch
-from ..bundle import Bundle
+from ..bundle import UNKNOWN, Bundle, WatchScored
 from ..errors import BadInput, BudgetNotMet, Unreachable
 from ..measurement.system_state import snapshot
 from ..progress import SILENT, Progress
@@ -183,7 +182,7 @@ class Camera:
                 self.progress.say(warning)
             self._last_warnings[capture.index] = warning
 
-    def _model_for(self, frame: CapturedFrame) -> Watch | None:
+    def _model_for(self, frame: CapturedFrame) -> WatchScored | None:
         """The model for frames of that shape; None where the frame cannot be used, or became old while the model was compiled."""
         shape, capture = frame.pixels.shape, self.captures[frame.source]
         compiled_before, begun = shape in self._models, time.monotonic()
@@ -206,11 +205,11 @@ class Camera:
                 return None
         return model
 
-    def _label(self, frame: CapturedFrame, model: Watch) -> Result | None:
+    def _label(self, frame: CapturedFrame, model: WatchScored) -> Result | None:
         """The frame's classes by the model, and its source's label after it; None where the model's answer is no finite numbers."""
         source = self.captures[frame.source].source
         start = time.monotonic()
-        logits = model(frame.pixels)  # (1, classes)
+        logits, (distance,) = model(frame.pixels)  # (1, classes), (1,)
         done = time.monotonic()
         if not np.isfinite(logits).all():
             reason = f"frame {frame.number}: the model answers with numbers that are not finite"
@@ -219,18 +218,22 @@ class Camera:
             return None
         probabilities = self.bundle.probabilities(logits)[0]
         seconds = frame.captured_at if source.live else frame.number * source.frame_seconds
-        label = self._smoothers[frame.source].update(seconds, probabilities)
+        alone = float(distance > 1)  # a frame that is unknown counts as one of a class more
+        label = self._smoothers[frame.source].update(seconds, np.append((1 - alone) * probabilities, alone))
+        unknown = label == len(self.names)
         best = np.argsort(-probabilities, kind="stable")[: self.options.top]
         self.stats[frame.source].labels += 1
         return Result(
             source=source.name,
             frame=frame.number,
             time=time.time() - (time.monotonic() - frame.captured_at),
-            label=None if label is None else self.names[label],
+            label=None if label is None else UNKNOWN if unknown else self.names[label],
             top=tuple((self.names[i], float(probabilities[i])) for i in best),
             age_ms=1000 * (time.monotonic() - frame.captured_at),
             waited_ms=1000 * (start - frame.captured_at),
             inference_ms=1000 * (done - start),
+            unknown=unknown,
+            distance=float(distance) if np.isfinite(distance) else None,
             pixels=frame.pixels,
         )
 

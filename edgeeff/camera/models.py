@@ -6,8 +6,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from ..backends import Watch
-from ..bundle import Bundle
+from ..bundle import Bundle, WatchScored
 from ..data.frames import Frames
 from ..progress import Progress
 from .options import CameraOptions
@@ -25,19 +24,19 @@ class ModelCache:
     def __init__(self, bundle: Bundle, options: CameraOptions, sources: int, progress: Progress) -> None:
         self.bundle, self.options, self.progress = bundle, options, progress
         self.limit = max(MAX_MODELS, sources)
-        self._models: OrderedDict[tuple[int, ...], Watch] = OrderedDict()
+        self._models: OrderedDict[tuple[int, ...], WatchScored] = OrderedDict()
 
     def __contains__(self, shape: tuple[int, ...]) -> bool:
         return shape in self._models
 
-    def get(self, shape: tuple[int, ...]) -> Watch:
+    def get(self, shape: tuple[int, ...]) -> WatchScored:
         """The model for frames `(H, W, 3)`, or `(H · 3/2, W)` in NV12. Raises BadInput for a size outside Frames' limits."""
         if shape not in self._models:
             height, width = (shape[0] * 2 // 3, shape[1]) if self.options.nv12 else shape[:2]
             frames = Frames(width, height, "NV12" if self.options.nv12 else "BGR", self.options.region)
             if self._models:
                 self.progress.say(f"New frame size: {width}×{height} pixels.")
-            model = self.bundle.watch(frames)
+            model = self.bundle.watch_scored(frames)
             model(np.zeros(shape, np.uint8))
             self._models[shape] = model
             while len(self._models) > self.limit:

@@ -16,6 +16,8 @@ class FrameLabel:
 
     `frame` is the frame's number in its source, from 0; `time` its capture in seconds since the epoch. `top` has the most likely
     classes of this frame with their probabilities; `label` is smoothed over time, and None when no class reaches the threshold.
+    `unknown`: the label says that the frames are unlike the photos that the network knows; a class may have that name as well.
+    `distance` is this frame's from them, above 1 where it alone is unknown; None where the bundle does not tell.
     `age_ms` is the end-to-end latency, from the capture to the label, `waited_ms` from the capture to the start of inference.
     """
 
@@ -27,6 +29,8 @@ class FrameLabel:
     age_ms: float
     waited_ms: float
     inference_ms: float
+    unknown: bool = field(default=False, kw_only=True)
+    distance: float | None = field(default=None, kw_only=True)
 
     def to_json(self) -> dict[str, object]:
         """Its fields, rounded: probabilities and seconds to 4 digits, milliseconds to 3."""
@@ -39,6 +43,8 @@ class FrameLabel:
             age_ms=round(self.age_ms, 3),
             waited_ms=round(self.waited_ms, 3),
             inference_ms=round(self.inference_ms, 3),
+            unknown=self.unknown,
+            distance=None if self.distance is None else round(self.distance, 4),
         )
         return dict(msgspec.to_builtins(rounded))
 

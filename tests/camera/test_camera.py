@@ -46,13 +46,68 @@ def test_probabilities_are_those_of_the_bundle_s_temperature(bundle: Bundle) -> 
     assert [p for _, p in result.top] == pytest.approx((odds / odds.sum())[:3], abs=1e-6)
 
 
+def known_within(bundle: Bundle, part: float) -> Bundle:
+    """The bundle with its threshold for unknown photos multiplied."""
+    unknown = bundle.manifest.unknown
+    assert unknown is not None
+    return replace(bundle, manifest=replace(bundle.manifest, unknown=replace(unknown, threshold=part * unknown.threshold)))
+
+
+def test_frames_beyond_the_threshold_are_unknown(bundle: Bundle) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    _, (distance,) = bundle.watch_scored(Frames(64, 48))(frame)
+
+    def label(part: float) -> tuple[str | None, bool, float | None]:
+        source = Fake("it", lambda: iter([(time.monotonic(), frame)]))
+        source.live = False
+        (result,) = Camera(known_within(bundle, part), [source], CameraOptions(threshold=0.01))
+        return result.label, result.unknown, result.distance
+
+    assert label(0.99 * distance) == ("unknown", True, pytest.approx(1 / 0.99))
+    name, unknown, found = label(1.01 * distance)
+    assert (name in bundle.labels, unknown, found) == (True, False, pytest.approx(1 / 1.01))
+
+
+def test_one_unknown_frame_among_others_does_not_change_a_smoothed_label(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    odds, sees = np.full((1, 10), -20, np.float32), iter([0.5, 1.5, 0.5, *(10 * [1.5])])
+    odds[0, 3] = 20
+    monkeypatch.setattr(Bundle, "watch_scored", lambda self, frames: lambda frame: (odds, [next(sees) if frame.any() else 0.0]))
+    frames = Fake("film", lambda: ((0.0, np.full((48, 64, 3), 1, np.uint8)) for _ in range(13)))
+    frames.live, frames.frame_seconds = False, 0.2
+    labels = [(result.label, result.unknown) for result in Camera(bundle, [frames])]
+    assert labels[:3] == 3 * [("3", False)]
+    assert labels[-1] == ("unknown", True)
+    assert labels == sorted(labels)  # it changes once
+
+
+def test_a_class_called_unknown_is_told_from_the_label(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bundle, "labels", property(lambda self: ("unknown", *"123456789")))
+    odds = np.zeros((1, 10), np.float32)
+    odds[0, 0] = 100
+    for distance, expected in ((0.5, False), (1.5, True)):
+        monkeypatch.setattr(Bundle, "watch_scored", lambda self, frames, at=distance: lambda frame, at=at: (odds, [at]))
+        source = Fake("it", lambda: iter([(0.0, np.zeros((48, 64, 3), np.uint8))]))
+        source.live = False
+        (result,) = Camera(bundle, [source])
+        assert (result.label, result.unknown) == ("unknown", expected)
+
+
+def test_a_bundle_without_a_threshold_has_no_unknown_frames(bundle: Bundle) -> None:
+    source = Fake("it", lambda: iter([(0.0, np.zeros((48, 64, 3), np.uint8))]))
+    source.live = False
+    (result,) = Camera(replace(bundle, manifest=replace(bundle.manifest, unknown=None)), [source])
+    assert (result.unknown, result.distance) == (False, None)
+    assert result.to_json()["distance"] is None
+
+
 def test_every_frame_of_a_file_gets_a_line(run, fitted, film: Path, tmp_path: Path) -> None:
     done = run("camera", fitted[0], "--source", film, "--json", "--output", tmp_path / "lines", "--top", 2)
     assert done.returncode == 0, done.stderr
     *lines, last = map(json.loads, done.stdout.splitlines())
     assert [line["frame"] for line in lines] == list(range(40))
     assert (tmp_path / "lines").read_text().splitlines() == done.stdout.splitlines()[:-1]
-    assert set(lines[0]) == {"source", "frame", "time", "label", "top", "age_ms", "waited_ms", "inference_ms"}
+    figures = {"age_ms", "waited_ms", "inference_ms"}
+    assert set(lines[0]) == {"source", "frame", "time", "label", "top", "unknown", "distance", *figures}
     assert len(lines[0]["top"]) == 2
     (seen,) = last["summary"]["sources"]
     assert (seen["frames"], seen["labels"], seen["dropped"], seen["outages"]) == (40, 40, 0, [])

@@ -17,7 +17,18 @@ FIGURES = ["p50", "p90", "p99"]
 
 def test_a_label_goes_through_json_without_its_pixels() -> None:
     written = json.loads(json.dumps(result(1 / 3, at=1 / 3).to_json()))
-    assert list(written) == ["source", "frame", "time", "label", "top", "age_ms", "waited_ms", "inference_ms"]
+    assert list(written) == [
+        "source",
+        "frame",
+        "time",
+        "label",
+        "top",
+        "age_ms",
+        "waited_ms",
+        "inference_ms",
+        "unknown",
+        "distance",
+    ]
     assert (written["time"], written["top"]) == (0.3333, [["rose", 0.3333]])
     label = FrameLabel.from_json(written)
     assert (label.source, label.top) == ("cam/1", (("rose", 0.3333),))

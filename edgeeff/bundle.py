@@ -7,7 +7,7 @@
                     `edgeeff compile` makes it there from fp16.onnx, int8-fp16.onnx and int8-mixed.onnx
     labels.txt      a class name a line; absent when the network's classes have no names here
     golden.npz      a few photos as pixels, and the logits the compiled file gave for them, and for frames that shrink to them
-    known.npz       where the pooled features of known photos lie, by which others are unknown; absent where that was not asked for
+    known.npz       where the features of known photos lie, by which others are unknown; absent where the file tells none
     diagnostics.json  layers by time and error, confusions, mistakes and candidates, which the report shows beside the manifest
     report.html     what the fit measured, as a page for people
     fit.yaml        the job, for `edgeeff fit --job`
@@ -56,7 +56,7 @@ Golden = Mapping[str, NDArray[Any]]  # by name: images, logits, and the logits o
 # INT8 kernels of another processor round differently; a wrong model or preprocessing is off by whole standard deviations.
 GOLDEN_TOLERANCE = 0.1
 MAX_GOLDEN = 256 << 20  # bytes of the arrays; eight photos of 600 pixels have 9 MB
-MAX_KNOWN = 16 << 20  # bytes of the arrays; 64 components of 2560 features have 0.7 MB
+MAX_KNOWN = 16 << 20  # bytes of the arrays; 64 components of 4000 features have 1 MB
 MAX_LABELS = 64 << 20  # bytes
 LoadScored = Callable[[Pixels], tuple[Logits, Distances]]
 WatchScored = Callable[[Frame], tuple[Logits, Distances]]

@@ -121,7 +121,7 @@ class Job:
     )
     false_alarms: float = option(
         5.0,
-        help="of photos like its own, how many may get the label unknown (default 5; 0: no such label)",
+        help="of photos like its own that may get the label unknown (default 5; 0: there is no such label)",
         metavar="PERCENT",
         unit="%",
     )

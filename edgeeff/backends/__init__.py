@@ -55,7 +55,7 @@ class Backend(Protocol):
     """The backend that runs its files where accuracy is judged: itself, unless only the device can compile."""
 
     FEATURES: bool
-    """Whether `load` and `watch` take `features`, for the logits with what the last layer reads behind them: `(N, classes + D)`."""
+    """Whether `load` and `watch` take `features`, for logits with features behind them: `(N, classes + D)`."""
 
     def available(self) -> str | None:
         """None when it can run here, else what is missing and how to get it."""

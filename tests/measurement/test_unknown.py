@@ -17,13 +17,12 @@ def drawn(photos: int, seed: int = 0) -> np.ndarray:
 
 def test_distances_are_the_reconstruction_errors_of_principal_components() -> None:
     known, others = drawn(300), drawn(50, seed=1)
-    units = [each / np.linalg.norm(each.astype(np.float64), axis=1, keepdims=True) for each in (known, others)]
-    components = PCA(COMPONENTS, svd_solver="full").fit(units[0])
-    expected = np.linalg.norm(units[1] - components.inverse_transform(components.transform(units[1])), axis=1)
+    exact = others.astype(np.float64)
+    components = PCA(COMPONENTS, svd_solver="full").fit(known.astype(np.float64))
+    expected = np.linalg.norm(exact - components.inverse_transform(components.transform(exact)), axis=1)
     subspace = Subspace.of(known)
     assert subspace.components.shape == (COMPONENTS, 200)
-    assert subspace.distances(others) == pytest.approx(expected, abs=1e-5)  # in float32
-    assert subspace.distances(7 * others) == pytest.approx(expected, abs=1e-5)  # how strong features are tells nothing
+    assert subspace.distances(others) == pytest.approx(expected, rel=1e-4)  # in float32
     assert subspace.distances(others).mean() > 1.5 * subspace.distances(known).mean()
 
 
@@ -35,12 +34,10 @@ def test_few_photos_span_fewer_dimensions_than_they_are() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_features_that_say_nothing_have_a_distance_or_none_and_no_warning() -> None:
+def test_features_that_are_not_finite_have_no_distance_and_give_no_warning() -> None:
     subspace = Subspace.of(drawn(300))
-    odd = np.stack([np.zeros(200), np.full(200, np.nan), np.full(200, np.inf)]).astype(np.float32)
-    none, *others = subspace.distances(odd)
-    assert 0 < none < 2
-    assert not any(np.isfinite(others))
+    odd = np.stack([np.full(200, np.nan), np.full(200, np.inf), np.full(200, 3e38)]).astype(np.float32)
+    assert not np.isfinite(subspace.distances(odd)).any()
     assert Subspace.of(np.zeros((40, 8), np.float32)).distances(np.zeros((2, 8), np.float32)).tolist() == [0, 0]
 
 

@@ -14,6 +14,7 @@ import re
 import select
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 import warnings
@@ -95,6 +96,7 @@ def _run(argv: Sequence[str]) -> int:
     if options.debug:
         os.environ[DEBUG] = "1"
     _set_verbosity(options)
+    _name_temporary_folder()
     try:
         with _interruptible(), _result_only(), _first_process() as first:
             if first:
@@ -156,6 +158,13 @@ def _set_verbosity(options: argparse.Namespace) -> None:
         logging.getLogger("edgeeff").setLevel(logging.INFO)
     if not sys.warnoptions:
         warnings.simplefilter("default" if debugging() else "ignore")
+
+
+def _name_temporary_folder() -> None:
+    """Python asks whether it may write there by making a file, which stays where the process is killed before it is removed."""
+    folder = next(filter(None, map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))), "/tmp")
+    if tempfile.tempdir is None and os.access(folder, os.W_OK | os.X_OK):
+        tempfile.tempdir = str(Path(folder).absolute())
 
 
 @contextlib.contextmanager

@@ -307,6 +307,21 @@ def test_bench_ends_with_its_own_code_where_its_measurement_is_not_sound(
         assert ("not a sound measurement, twice: other programs used 2 of 2 cores." in err) == bool(code)
 
 
+def test_no_file_is_made_to_find_the_temporary_folder(tmp_path: Path) -> None:
+    code = (
+        "import tempfile\n"
+        "sys.addaudithook(lambda event, told: event == 'open' and print(told[0], file=sys.stderr))\n"
+        "VERBS['targets'] = lambda options: print(tempfile.gettempdir())\n"
+        "main(['targets'])"
+    )
+    done = python(code, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert done.stdout == f"{tmp_path}\n"
+    assert str(tmp_path) not in done.stderr
+    missing = python(code, env={**os.environ, "TMPDIR": str(tmp_path / "none")})
+    assert missing.returncode == 0  # Python looks for another one
+    assert missing.stdout != f"{tmp_path / 'none'}\n"
+
+
 def test_every_verb_takes_json_and_says_more_or_less() -> None:
     verbs = parser()._subparsers._group_actions[0].choices
     assert set(verbs) == set(VERBS)

@@ -471,18 +471,18 @@ def test_a_source_that_hangs_before_its_first_frame_is_given_up(bundle: Bundle, 
 
 
 def unsound(frames: Frames):
-    """A model whose logits of dark frames are not finite, and else are sure of class 3."""
+    """A model whose logits of dark frames are not finite, and else are sure of class 3, which tells nothing of unknown frames."""
 
-    def see(frame: np.ndarray) -> np.ndarray:
+    def see(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits = np.full((1, 10), np.nan if frame.mean() < 100 else 0.0, np.float32)
         logits[0, 3] = 90.0  # whatever the temperature
-        return logits
+        return logits, np.array([np.nan])
 
     return see
 
 
 def test_frames_that_get_no_numbers_are_counted_and_leave_the_label(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle.__class__, "watch", lambda self, frames: unsound(frames))
+    monkeypatch.setattr(bundle.__class__, "watch_scored", lambda self, frames: unsound(frames))
     levels, said = [200, 0, 0, 200, 0, 200], Said()
     source = Fake("flickers", lambda: ((time.monotonic(), np.full((48, 64, 3), level, np.uint8)) for level in levels))
     source.live = False
@@ -496,7 +496,7 @@ def test_frames_that_get_no_numbers_are_counted_and_leave_the_label(bundle: Bund
 
 
 def test_a_source_of_which_no_frame_gets_numbers_fails(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle.__class__, "watch", lambda self, frames: unsound(frames))
+    monkeypatch.setattr(bundle.__class__, "watch_scored", lambda self, frames: unsound(frames))
     source = Fake("dark", lambda: ((time.monotonic(), np.zeros((48, 64, 3), np.uint8)) for _ in range(4)))
     source.live = False
     with pytest.raises(BadInput, match=r"dark: frame 0: the model answers with numbers that are not finite\. Check it here"):
@@ -525,14 +525,14 @@ def test_a_file_that_loops_begins_again(bundle: Bundle, film: Path, tmp_path: Pa
 
 
 def test_what_is_compiled_and_warmed_up_delays_no_label_of_a_file(bundle: Bundle, film: Path, monkeypatch) -> None:
-    watch, seen = bundle.__class__.watch, []
+    watch, seen = bundle.__class__.watch_scored, []
 
     def slow(self, frames: Frames):
         see = watch(self, frames)
         time.sleep(5)
         return lambda frame: (seen.append(frame.any()), see(frame))[1]
 
-    monkeypatch.setattr(bundle.__class__, "watch", slow)
+    monkeypatch.setattr(bundle.__class__, "watch_scored", slow)
     camera = Camera(bundle, [str(film)])
     results = list(camera)
     assert max(r.age_ms for r in results) < 4000

@@ -442,12 +442,13 @@ def killed_far() -> str:
 def everything() -> str:
     """What a camera with everything at once took."""
     m = load("together")["measured"]
-    memory, descriptors, threads = (m[what] for what in ("resident_mb", "descriptors", "threads"))
+    resident, own, descriptors, threads = (m[what] for what in ("resident_mb", "own_mb", "descriptors", "threads"))
     slowest, fastest = (f([rate for each in m["rates"].values() for rate in each]) for f in (min, max))
     return (
         f"{m['seconds'] / 60:.0f} minutes under `ulimit -v {m['limits']['address_space'] >> 10} -n {m['limits']['descriptors']}`, "
-        f"after the first: {memory['least']:.0f} to {memory['most']:.0f} MB resident, {memory['slope']:+.2f} MB a minute "
-        f"({memory['low']:.2f} to {memory['high']:.2f}); {descriptors['least']:.0f} to {descriptors['most']:.0f} descriptors, "
+        f"after the first: {resident['least']:.0f} to {resident['most']:.0f} MB resident, of which {own['least']:.1f} to "
+        f"{own['most']:.1f} MB are no files' pages, {own['slope']:+.2f} MB a minute ({own['low']:.2f} to {own['high']:.2f}); "
+        f"{descriptors['least']:.0f} to {descriptors['most']:.0f} descriptors, "
         f"{descriptors['slope']:+.2f} a minute ({descriptors['low']:.2f} to {descriptors['high']:.2f}); "
         f"{threads['least']:.0f} to {threads['most']:.0f} threads; {slowest:.0f} to {fastest:.0f} labels a second of each camera "
         f"of 30 frames a second, on two cores that others used too (load average {m['load']:g})"

@@ -36,6 +36,7 @@ ADDRESS_SPACE = 4 << 30  # bytes, for `ulimit -v`: OpenVINO and OpenCV reserve a
 DESCRIPTORS = 64
 WARM = 0.1  # of the time, until the runtime, OpenCV and every thread have what they need
 BLOCK = 10  # seconds of which the median is taken, so that neighbours in a regression are less alike
+MEMORY = {"resident_mb": "VmRSS", "own_mb": "RssAnon"}  # of /proc/PID/status
 END = 60.0  # seconds that it may take beyond the time that it is given
 
 
@@ -84,11 +85,16 @@ def visit(url: str, visits: Counter[str]) -> None:
 
 
 def usage(pid: int) -> dict[str, float]:
-    """Resident megabytes, open descriptors and threads of a process."""
+    """Resident megabytes, those of them that no file backs, open descriptors and threads of a process.
+
+    Pages of files, which are libraries here, leave memory and come back as the kernel finds it fit: only the others are the
+    process's own.
+    """
     process = Path(f"/proc/{pid}")
-    resident = int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    megabytes = {name: round(int(status[field].split()[0]) * 1024 / 1e6, 2) for name, field in MEMORY.items()}
     counts = {name: len(list((process / folder).iterdir())) for name, folder in {"descriptors": "fd", "threads": "task"}.items()}
-    return {"resident_mb": round(resident / 1e6, 2), **counts}
+    return {**megabytes, **counts}
 
 
 def limit() -> None:
@@ -193,5 +199,5 @@ def measured(bundle: Path, seconds: float) -> dict[str, Any]:
     found = run(bundle, seconds)
     load = round(os.getloadavg()[1], 1)  # of five minutes: what else the machine did
     limits = {"address_space": ADDRESS_SPACE, "descriptors": DESCRIPTORS}
-    figures = {what: trend(found["rows"], what) for what in ("resident_mb", "descriptors", "threads")}
+    figures = {what: trend(found["rows"], what) for what in (*MEMORY, "descriptors", "threads")}
     return {"seconds": seconds, "load": load, "limits": limits, **figures, **found}

@@ -12,7 +12,7 @@ def test_memory_and_descriptors_stay_as_they_are(fitted) -> None:
     found = together.run(fitted[0], 18)
     rows = found["rows"][3:]  # by then the runtime, OpenCV and every thread have what they need
     half = len(rows) // 2
-    grown = median(r["resident_mb"] for r in rows[half:]) - median(r["resident_mb"] for r in rows[:half])
+    grown = median(r["own_mb"] for r in rows[half:]) - median(r["own_mb"] for r in rows[:half])
     assert grown < 5, found  # a frame is 0.9 MB, and hundreds came in that time
     for what in ("descriptors", "threads"):
         assert max(r[what] for r in rows[half:]) <= max(r[what] for r in rows[:half]) + together.CLIENTS, found

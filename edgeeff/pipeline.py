@@ -30,7 +30,7 @@ from .quantization.forms import Form
 from .quantization.ladder import Candidates, quantize
 from .quantization.nncf_ptq import refuse_blank
 from .quantization.strategies import Network, OutOfTime
-from .selection.candidates import Candidate, Search, activations
+from .selection.candidates import Candidate, Search
 from .selection.held_out import judge_held_out
 from .selection.outcome import Outcome, ship
 from .selection.probabilities import calibrate
@@ -92,8 +92,7 @@ def choose(context: Context, candidates: list[Variant], ranked: Ranking | None) 
     """The largest of the candidates within the budget, and how it was chosen; a single one needs no choosing."""
     if ranked is None:
         return candidates[0], None
-    swaps = activations(context.target, context.trains_with or context.job.activation)
-    search = Search(context.target, context.budget, tuple(candidates), ranked.classes, ranked.accuracy, swaps)
+    search = Search.within(context, candidates, ranked.classes, ranked.accuracy)
     choice = pick(search, machine=context.machine, progress=context.progress)
     if choice.noise:
         name, reasons = choice.chosen.variant.name, "; ".join(choice.noise)

@@ -22,9 +22,9 @@ from .network.architecture import Variant
 from .network.model import EfficientNet, create, predict
 from .network.swap import swapped
 from .network.train import Epoch, Recipe, train
-from .network.variants import expected_top1, published, published_weights
+from .network.variants import expected_top1, grid, published, published_weights
 from .records import dump_json, read_json
-from .selection.candidates import Accuracy, Search, activations
+from .selection.candidates import Accuracy, Search
 from .selection.search import pick
 
 LONG = 60.0  # seconds, before which a network is measured: that takes 10 to 30
@@ -68,8 +68,7 @@ def prepare_weights(context: Context, v: Variant) -> Weights:
     validation, classes = context.photos.validation, start.model.classes
     names = start.class_names or (validation.classes if len(validation.classes) == classes else ())
     validation.labelled_for(classes, names)  # refuses photos of other classes before time is spent
-    seconds = forecast.announce(context, start.model, start.preprocess, source(context.job, v), None)
-    _require_within_budget(context, v.at(start.variant.resolution), seconds)
+    _announce(context, v, start)
     return replace(start, class_names=names)
 
 
@@ -135,8 +134,7 @@ def _trained(context: Context, v: Variant, start: Weights) -> Weights:
 
     name, state = f"{activation}-weights", context.cache.root / f"{activation}-training.pt"
     plan = None if (context.cache.root / name).exists() else (recipe, state)
-    seconds = forecast.announce(context, start.model, start.preprocess, source(job, v), plan)
-    _require_within_budget(context, v.at(start.variant.resolution), seconds)
+    _announce(context, v, start, plan)
 
     def make(folder: Path) -> None:
         arguments = (start.model, start.preprocess, training, recipe, state)
@@ -150,16 +148,19 @@ def _trained(context: Context, v: Variant, start: Weights) -> Weights:
     return replace(start, model=model, class_names=training.classes, history=history)
 
 
-def _require_within_budget(context: Context, v: Variant, seconds: float) -> None:
-    """Raises BudgetNotMet where a network would miss the budget after so many `seconds` of work: weights do not change its costs.
+def _announce(context: Context, v: Variant, start: Weights, plan: tuple[Recipe, Path] | None = None) -> None:
+    """Say what is to be done with a network, and before that takes long, measure it, since weights do not change its costs.
 
-    Nothing is measured where the work is short, where the device is not at hand, or where the network may be made smaller.
+    Raises BudgetNotMet where it misses the budget. Nothing is measured where it was chosen by measuring, where the device is not at
+    hand, or where the network may be made smaller.
     """
-    target, machine, classes = context.target, context.machine, context.photos.classes
-    at_hand = target.here or machine is not LOCAL
-    if seconds > LONG and context.budget.measured and at_hand and context.job.adapt == "keep":
-        swaps = activations(target, context.trains_with or context.job.activation)
-        pick(Search(target, context.budget, (v,), classes or 1000, activations=swaps), machine=machine, progress=context.progress)
+    job, machine = context.job, context.machine
+    seconds = forecast.announce(context, start.model, start.preprocess, source(job, v), plan)
+    chosen = len(grid(job.variants, job.resolution)) > 1
+    at_hand = context.target.here or machine is not LOCAL
+    if seconds > LONG and context.budget.measured and at_hand and not chosen and job.adapt == "keep":
+        search = Search.within(context, [v.at(start.variant.resolution)], start.model.classes)
+        pick(search, machine=machine, progress=context.progress)
 
 
 def read_labels(path: str | Path | None, classes: int) -> tuple[str, ...]:

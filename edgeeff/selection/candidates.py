@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..budget import Budget
 from ..errors import BudgetNotMet
@@ -14,6 +15,9 @@ from ..network.variants import expected_top1, grid
 from ..precision import Precision
 from ..records import to_json
 from ..target import Target
+
+if TYPE_CHECKING:
+    from ..context import Context
 
 Accuracy = Callable[[Variant], float]
 LEAST_MB = 0.9
@@ -44,6 +48,12 @@ class Search:
         target = Target.load(job.target)
         swaps = activations(target, "auto")
         return cls(target, Budget(), tuple(grid(job.variants, job.resolution)), activations=swaps)
+
+    @classmethod
+    def within(cls, context: Context, variants: Sequence[Variant], classes: int, accuracy: Accuracy = expected_top1) -> Search:
+        """What a fit may choose, with the activation that the network is trained with, or swapped to."""
+        swaps = activations(context.target, context.trains_with or context.job.activation)
+        return cls(context.target, context.budget, tuple(variants), classes, accuracy, swaps)
 
     @classmethod
     def of(cls, job: PickJob) -> Search:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..camera.stats import CameraSummary
     from ..compilation import Compilation
     from ..evaluation import BundleBenchmark
-    from ..export.tensorrt_lint import Finding
+    from ..export.finding import Finding
     from ..manifest import AttemptRecord, FormRecord, ReductionRecord
     from ..measurement.accuracy import StepReport
     from ..measurement.benchmark import Metrics

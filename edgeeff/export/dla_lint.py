@@ -7,8 +7,8 @@ https://github.com/NVIDIA/Deep-Learning-Accelerator-SW/blob/main/operators/READM
 
 from __future__ import annotations
 
+from .finding import Finding, Findings
 from .graph_view import DQ, Graph, Node, Q
-from .tensorrt_lint import Finding, Findings
 
 # Operators that TensorRT maps to the DLA of an Orin. Not among them: global means, hard sigmoid and swish, casts, flatten.
 OPERATORS = {

@@ -23,6 +23,7 @@ from onnx import AttributeProto, TensorProto, helper, inliner, numpy_helper
 from ..errors import BadInput
 
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 MEASURING = ("Shape", "Size")  # constant where the dimensions are
 FOLDED = (  # computed where their inputs are constant: what exporters write around weights, scales and shapes

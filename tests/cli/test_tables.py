@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeeff.cli import tables
-from edgeeff.export.tensorrt_lint import Finding
+from edgeeff.export.finding import Finding
 from edgeeff.manifest import AttemptRecord, FormRecord
 from edgeeff.measurement.accuracy import StepReport
 from edgeeff.measurement.by_class import ClassDrop

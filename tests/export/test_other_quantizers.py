@@ -15,7 +15,8 @@ from onnx import numpy_helper, parser
 from onnxruntime import quantization
 from onnxruntime.quantization import QuantFormat, QuantType
 
-from edgeeff.export.tensorrt_lint import Finding, lint
+from edgeeff.export.finding import Finding
+from edgeeff.export.tensorrt_lint import lint
 
 NETWORK = """<ir_version: 10, opset_import: ["": 20]> g (float[1,16,8,8] x) => (float[1,16] y) {
     r = Relu (x)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import result_files
 
-from edgeeff.cli import tables
+from edgeeff.cli.grid import table
 from edgeeff.errors import BadInput
 from edgeeff.measurement.accuracy import share_error
 from edgeeff.measurement.remarks import Z
@@ -49,7 +49,7 @@ def compare(old: Path, new: Path) -> None:
         print(f"{Path(name).stem}: {len(pairs)} figures compared. {_environment(before, after)}")
     if rows:
         columns = ["result", "figure", "before", "now"]
-        tables.table(columns, rows, title="differ beyond their intervals", prose=columns[1:])
+        table(columns, rows, title="differ beyond their intervals", prose=columns[1:])
     else:
         print("No figure differs beyond its interval.")
 

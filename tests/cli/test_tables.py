@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeeff.cli import tables
+from edgeeff.cli.grid import table
 from edgeeff.export.finding import Finding
 from edgeeff.manifest import AttemptRecord, FormRecord
 from edgeeff.measurement.accuracy import StepReport
@@ -162,7 +163,7 @@ def test_a_class_is_named_as_it_is_on_a_terminal(terminal) -> None:
 def test_names_out_of_files_are_shown_and_not_obeyed(terminal: bool, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    tables.table(["node", "finding"], [["a\x1b[31m\nb", "[red]Größe[/red]"]])
+    table(["node", "finding"], [["a\x1b[31m\nb", "[red]Größe[/red]"]])
     out = capsys.readouterr().out
     assert r"a\x1b[31m\nb" in out
     assert "[red]Größe[/red]" in out

@@ -26,6 +26,7 @@ from .measurement.accuracy import StepReport
 from .measurement.benchmark import Metrics
 from .measurement.confidence import HIGHEST, LOWEST, Confidence
 from .measurement.latency import Latency
+from .measurement.picture_statistics import PictureStatistics
 from .measurement.system_state import Device, SystemState
 from .measurement.unknown import Unknown
 from .precision import Precision
@@ -190,6 +191,7 @@ class Manifest:
     training_photos: int = 0
     confidence: Confidence | None = None
     unknown: Unknown | None = None
+    calibration_statistics: PictureStatistics | None = None
 
     @property
     def temperature(self) -> float:
@@ -274,6 +276,8 @@ class Manifest:
         for field_name, confidence in confidences:
             if confidence and not LOWEST <= confidence.temperature <= HIGHEST:
                 return f"{field_name}: temperature {confidence.temperature:g}: expected {LOWEST:g} to {HIGHEST:g}"
+        if self.calibration_statistics and (wrong := self.calibration_statistics.wrong):
+            return f"calibration_statistics: {wrong}"
         if self.backend not in backends.names():
             return f"backend {self.backend!r}: expected one of {', '.join(backends.names())}"
         if self.unknown and not 0 < self.unknown.threshold < math.inf:

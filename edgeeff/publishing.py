@@ -15,6 +15,7 @@ from .diagnostics import diagnose
 from .job import CompileJob
 from .machine import LOCAL
 from .manifest import Manifest
+from .measurement.picture_statistics import PictureStatistics
 from .quantization.ladder import Candidates
 from .records import dump_json
 from .report import html
@@ -117,4 +118,12 @@ def describe(context: NetworkContext, made: Made) -> Manifest:
         held_out=outcome.held_out,
         confidence=outcome.confidence.get(shipped.precision),
         unknown=outcome.unknown,
+        calibration_statistics=calibration_statistics(context, outcome),
     )
+
+
+def calibration_statistics(context: NetworkContext, outcome: Outcome) -> PictureStatistics | None:
+    """What a camera is compared with: the calibration photos as the network that ships sees them, and its answers."""
+    form, target = outcome.shipped, context.target
+    run = target.runtime.load(form.file, precision=form.precision, threads=target.threads, throughput=True)
+    return PictureStatistics.of(context.calibration, run)

@@ -15,6 +15,7 @@ from edgeeff.measurement.benchmark import Metrics
 from edgeeff.measurement.by_class import ClassDrop
 from edgeeff.measurement.confidence import Bin, Confidence, Reliability
 from edgeeff.measurement.latency import Latency
+from edgeeff.measurement.picture_statistics import NAMES, PictureStatistics
 from edgeeff.measurement.system_state import Device, SystemState
 from edgeeff.measurement.unknown import Share, Unknown
 
@@ -25,6 +26,7 @@ STEP = StepReport("int8", 90.0, 99.0, 0.5, (-0.5, 1.5), 98.0, 200, False, False,
 RELIABILITY = Reliability(200, 2.5, 1.5, (Bin(0, 0.0, 0.0), Bin(200, 92.5, 90.0)))
 CONFIDENCE = Confidence(2.0, 200, "doubtful", "test", RELIABILITY, RELIABILITY, RELIABILITY)
 UNKNOWN = Unknown(0.25, 5.0, 200, Share(100, 4.0, (1.6, 9.8)))
+STATISTICS = PictureStatistics(100, **dict.fromkeys(NAMES, (-9.0, 0.25, 0.5, 0.75, 99.0)))
 METRICS = Metrics(LATENCY, {"size_mb": 1.25, "fps": 900.0}, {"pi@one": LATENCY})
 
 
@@ -90,6 +92,7 @@ def small_manifest() -> Manifest:
         metrics=METRICS,
         confidence=CONFIDENCE,
         unknown=UNKNOWN,
+        calibration_statistics=STATISTICS,
     )
 
 

@@ -270,6 +270,14 @@ def test_a_threshold_for_unknown_photos_is_a_distance() -> None:
             Manifest.from_json(changed(PLAIN, ("unknown", "threshold"), wrong), "x")
 
 
+def test_a_manifest_without_statistics_of_its_calibration_photos_is_read_and_unordered_ones_are_refused() -> None:
+    older = {name: value for name, value in PLAIN.items() if name not in ("calibration_statistics", "schema")}
+    assert Manifest.from_json(older, "x").calibration_statistics is None
+    for wrong in ([0.5, 0.2, 0.6, 0.7, 0.8], [0, 0, 0, 0, 1e300]):
+        with pytest.raises(BadInput, match="x: calibration_statistics: contrast: expected quantiles in ascending order"):
+            Manifest.from_json(changed(PLAIN, ("calibration_statistics", "contrast"), wrong), "x")
+
+
 def test_defaults_that_were_read_are_written_again() -> None:
     """Of a dataclass that it makes itself, msgspec leaves defaults out."""
     read = from_json({"machine": "m", "cpu": "c", "family": "f", "cores": 2, "flags": [], "os": "Linux"}, Device, "device")

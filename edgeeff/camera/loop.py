@@ -18,10 +18,14 @@ from dataclasses import replace
 import numpy as np
 
 from ..bundle import UNKNOWN, Bundle, WatchScored
+from ..data.frames import View
+from ..data.images import Logits
 from ..errors import BadInput, BudgetNotMet, Unreachable
+from ..measurement.picture_statistics import Glance, observe
 from ..measurement.system_state import snapshot
 from ..progress import SILENT, Progress
 from .capture import Capture, CapturedFrame
+from .drift import DriftDetector
 from .models import ModelCache
 from .options import CameraOptions
 from .result import Result
@@ -52,6 +56,9 @@ class Camera:
         self.captures = [Capture(i, s, self.arrived, progress) for i, s in enumerate(_sources(sources, options))]
         self.stats = [SourceStats() for _ in self.captures]
         self._smoothers = [LabelSmoother(options.smooth, options.threshold) for _ in self.captures]
+        reference = bundle.manifest.calibration_statistics
+        self.drift = [None if reference is None or c.source.separate_photos else DriftDetector(reference) for c in self.captures]
+        self._glances: list[Glance | None] = [None] * len(self.captures)  # for the newest size of each source's frames
         photos_only = all(c.source.separate_photos for c in self.captures)
         self._models = ModelCache(bundle, options, len(self.captures), SILENT if photos_only else progress)
         self._next_source = 0
@@ -123,8 +130,9 @@ class Camera:
                 outages=tuple(round(s, 1) for s in capture.outages),
                 silent_s=round(now - capture.last_frame_at, 1) if capture.source.live else 0.0,
                 error=str(capture.error) if capture.error else None,
+                drift=drift.sentences if drift else (),
             )
-            for capture, stats in zip(self.captures, self.stats, strict=True)
+            for capture, stats, drift in zip(self.captures, self.stats, self.drift, strict=True)
         ]
         return CameraSummary(tuple(rows), round(seconds, 1), snapshot().state.temperature)
 
@@ -228,6 +236,7 @@ class Camera:
             frame=frame.number,
             time=time.time() - (time.monotonic() - frame.captured_at),
             label=None if label is None else UNKNOWN if unknown else self.names[label],
+            drift=self._drift_at(frame, seconds, logits),  # before the age is taken, which it is a part of
             top=tuple((self.names[i], float(probabilities[i])) for i in best),
             age_ms=1000 * (time.monotonic() - frame.captured_at),
             waited_ms=1000 * (start - frame.captured_at),
@@ -236,6 +245,19 @@ class Camera:
             distance=float(distance) if np.isfinite(distance) else None,
             pixels=frame.pixels,
         )
+
+    def _drift_at(self, frame: CapturedFrame, seconds: float, logits: Logits) -> tuple[str, ...]:
+        """The statistics by which the frame's source has drifted; says when that begins or ends."""
+        detector, glance = self.drift[frame.source], self._glances[frame.source]
+        if detector is None:
+            return ()
+        if detector.due(seconds):
+            if glance is None or glance.view.frames.shape != frame.pixels.shape:
+                glance = Glance(View.of(self.bundle.preprocess, self.options.frames(frame.pixels.shape)))
+                self._glances[frame.source] = glance
+            for said in detector.look(seconds, observe(glance(frame.pixels), logits[0])):
+                self.progress.say(f"{self.captures[frame.source].source.name}: {said}")
+        return detector.drifted
 
 
 def _sources(addresses: Sequence[str | Source], options: CameraOptions) -> list[Source]:

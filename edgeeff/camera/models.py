@@ -7,7 +7,6 @@ from collections import OrderedDict
 import numpy as np
 
 from ..bundle import Bundle, WatchScored
-from ..data.frames import Frames
 from ..progress import Progress
 from .options import CameraOptions
 
@@ -32,10 +31,9 @@ class ModelCache:
     def get(self, shape: tuple[int, ...]) -> WatchScored:
         """The model for frames `(H, W, 3)`, or `(H · 3/2, W)` in NV12. Raises BadInput for a size outside Frames' limits."""
         if shape not in self._models:
-            height, width = (shape[0] * 2 // 3, shape[1]) if self.options.nv12 else shape[:2]
-            frames = Frames(width, height, "NV12" if self.options.nv12 else "BGR", self.options.region)
+            frames = self.options.frames(shape)
             if self._models:
-                self.progress.say(f"New frame size: {width}×{height} pixels.")
+                self.progress.say(f"New frame size: {frames.width}×{frames.height} pixels.")
             model = self.bundle.watch_scored(frames)
             model(np.zeros(shape, np.uint8))
             self._models[shape] = model

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..data.frames import Box
+from ..data.frames import Box, Frames
 from ..errors import BadInput
 from ..job import BundleJob
 from ..option import option, parse_count, parse_positive
@@ -79,6 +79,11 @@ class CameraOptions:
             )
         if self.every < 1 or self.top < 1:
             raise BadInput(f"every {self.every}, top {self.top}: expected 1 or more.")
+
+    def frames(self, shape: tuple[int, ...]) -> Frames:
+        """What frames `(H, W, 3)` are, or `(H · 3/2, W)` in NV12. Raises BadInput for a size outside Frames' limits."""
+        height, width = (shape[0] * 2 // 3, shape[1]) if self.nv12 else shape[:2]
+        return Frames(width, height, "NV12" if self.nv12 else "BGR", self.region)
 
 
 @dataclass(frozen=True)

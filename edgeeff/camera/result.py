@@ -19,6 +19,7 @@ class FrameLabel:
     `unknown`: the label says that the frames are unlike the photos that the network knows; a class may have that name as well.
     `distance` is this frame's from them, above 1 where it alone is unknown; None where the bundle does not tell.
     `age_ms` is the end-to-end latency, from the capture to the label, `waited_ms` from the capture to the start of inference.
+    `drift` names the statistics (`PictureStatistics`) by which the source's newest frames have drifted.
     """
 
     source: str
@@ -31,6 +32,7 @@ class FrameLabel:
     inference_ms: float
     unknown: bool = field(default=False, kw_only=True)
     distance: float | None = field(default=None, kw_only=True)
+    drift: tuple[str, ...] = field(default=(), kw_only=True)
 
     def to_json(self) -> dict[str, object]:
         """Its fields, rounded: probabilities and seconds to 4 digits, milliseconds to 3."""
@@ -45,6 +47,7 @@ class FrameLabel:
             inference_ms=round(self.inference_ms, 3),
             unknown=self.unknown,
             distance=None if self.distance is None else round(self.distance, 4),
+            drift=self.drift,
         )
         return dict(msgspec.to_builtins(rounded))
 

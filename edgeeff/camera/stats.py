@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import msgspec
@@ -24,7 +25,8 @@ class LatencyPercentiles:
 
 @dataclass(frozen=True)
 class SourceSummary:
-    """One source until now. `parts_ms` has PARTS as its keys; `outages` and `silent_s` (since the last frame) are seconds."""
+    """One source until now. `parts_ms` has PARTS as its keys; `outages` and `silent_s` (since the last frame) are seconds; `drift`
+    says what has drifted by how much."""
 
     source: str
     frames: int
@@ -37,6 +39,7 @@ class SourceSummary:
     outages: tuple[float, ...]
     silent_s: float
     error: str | None
+    drift: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if tuple(self.parts_ms) != PARTS:
@@ -67,8 +70,14 @@ class LatencyHistogram:
 
     def __init__(self) -> None:
         self._counts = np.zeros(len(self.EDGES) + 1, np.int64)
+        self.sum = 0.0  # milliseconds
+
+    @property
+    def count(self) -> int:
+        return int(self._counts.sum())
 
     def add(self, milliseconds: float) -> None:
+        self.sum += milliseconds
         self._counts[np.searchsorted(self.EDGES, milliseconds)] += 1
 
     def percentile(self, percent: float) -> float | None:
@@ -85,16 +94,19 @@ class LatencyHistogram:
 
 
 class SourceStats:
-    """End-to-end latencies of one source's labels, and the parts of each."""
+    """End-to-end latencies of one source's labels, the parts of each, and how many frames had which label."""
 
     def __init__(self) -> None:
         self.labels = 0
+        self.by_label = Counter[str]()
         self.age = LatencyHistogram()
         self.parts = {name: LatencyHistogram() for name in PARTS}
 
     def add(self, result: Result, age_ms: float) -> None:
         """Counts a label that is `age_ms` old now that every sink has it."""
         self.age.add(age_ms)
+        if result.label is not None:
+            self.by_label[result.label] += 1
         times = (result.waited_ms, result.inference_ms, age_ms - result.waited_ms - result.inference_ms)
         for part, milliseconds in zip(self.parts.values(), times, strict=True):
             part.add(milliseconds)

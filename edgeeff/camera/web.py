@@ -1,4 +1,4 @@
-"""The newest frame, its label and the statistics as a page for a browser, which asks for them again and again.
+"""The newest frame, its label and the statistics as a page for a browser, which asks for them again and again; and as metrics.
 
 Nothing is pushed to the browser. One answer has a frame's picture with its label, so that a browser never shows the one of another
 frame beside the other. One thread answers all clients, so a slow client does not hold up the camera. A frame is encoded, and the
@@ -26,6 +26,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from ..errors import BadInput, ToolMissing
 from .loop import Camera
+from .metrics import CONTENT_TYPE, exposition
 from .opencv import encode_jpeg
 from .result import Result
 
@@ -162,6 +163,8 @@ class PageServer:
             return 200, "text/html; charset=utf-8", self.page
         if url.path == "/state.json":
             return 200, "application/json", self.state()
+        if url.path == "/metrics":
+            return 200, CONTENT_TYPE, self.metrics()
         index = query.get("source", "0")
         if url.path == "/frame.jpg" and index.isdecimal() and (jpeg := self.jpeg(int(index))):
             return 200, "image/jpeg", jpeg
@@ -185,6 +188,10 @@ class PageServer:
             return json.dumps(answer).encode()
 
         return self._cached("state", time.monotonic(), make)
+
+    def metrics(self) -> bytes:
+        """Everything but the pictures, as Prometheus reads it."""
+        return self._cached("metrics", time.monotonic(), lambda: exposition(self.camera).encode())
 
     def jpeg(self, index: int) -> bytes | None:
         """The newest frame of a source; None where there is none."""

@@ -107,7 +107,7 @@ def test_every_frame_of_a_file_gets_a_line(run, fitted, film: Path, tmp_path: Pa
     assert [line["frame"] for line in lines] == list(range(40))
     assert (tmp_path / "lines").read_text().splitlines() == done.stdout.splitlines()[:-1]
     figures = {"age_ms", "waited_ms", "inference_ms"}
-    assert set(lines[0]) == {"source", "frame", "time", "label", "top", "unknown", "distance", *figures}
+    assert set(lines[0]) == {"source", "frame", "time", "label", "top", "unknown", "distance", "drift", *figures}
     assert len(lines[0]["top"]) == 2
     (seen,) = last["summary"]["sources"]
     assert (seen["frames"], seen["labels"], seen["dropped"], seen["outages"]) == (40, 40, 0, [])

@@ -28,6 +28,7 @@ def test_a_label_goes_through_json_without_its_pixels() -> None:
         "inference_ms",
         "unknown",
         "distance",
+        "drift",
     ]
     assert (written["time"], written["top"]) == (0.3333, [["rose", 0.3333]])
     label = FrameLabel.from_json(written)
@@ -46,7 +47,7 @@ def test_a_summary_goes_through_json(bundle: Bundle) -> None:
     written = json.loads(json.dumps(summary.to_json()))
     assert list(written) == ["sources", "seconds", "temperature"]
     counts = ["source", "frames", "labels", "dropped", "unreadable", "fps"]
-    assert list(written["sources"][0]) == [*counts, "age_ms", "parts_ms", "outages", "silent_s", "error"]
+    assert list(written["sources"][0]) == [*counts, "age_ms", "parts_ms", "outages", "silent_s", "error", "drift"]
     assert list(written["sources"][0]["age_ms"]) == FIGURES
     assert list(written["sources"][1]["parts_ms"]) == ["waiting for the model", "inference", "output"]
     assert written["sources"][1]["age_ms"] == dict.fromkeys(FIGURES)

@@ -1,10 +1,12 @@
-"""Write the numbers of docs/benchmarks.md, docs/reliability.md and README.md from results/*.json: `python benchmarks/readme.py`.
+"""Write the numbers of README.md and of docs/{benchmarks,camera,reliability}.md from results/*.json:
+`python benchmarks/readme.py`.
 
 A test compares the files with the results.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from edgeeff.precision import Precision
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 BENCHMARKS = HERE.parent / "docs" / "benchmarks.md"
+CAMERA = HERE.parent / "docs" / "camera.md"
 RELIABILITY = HERE.parent / "docs" / "reliability.md"
 BEGIN, END = "<!-- numbers: written by benchmarks/readme.py -->", "<!-- end of numbers -->"
 
@@ -455,7 +458,36 @@ def everything() -> str:
     )
 
 
-PAGES = {README: summary, BENCHMARKS: render, RELIABILITY: reliability}
+def drift() -> str:
+    """The table of docs/camera.md: how soon a change is said, and how often one that is none; nothing where it was not measured yet."""
+    if not (HERE / "results" / "drift.json").exists():
+        return ""
+    m = load("drift")["measured"]
+    changes = list(m["cameras"][0]["delays"])
+    lines = [
+        f"| photos, seconds a scene | false alarms, 24-hour days | {' | '.join(changes)} |",
+        "|---|---|" + "---|" * len(changes),
+    ]
+    for camera in m["cameras"]:
+        days, cells = camera["alarms_by_day"], []
+        for delays in camera["delays"].values():
+            within = sum(d is not None and d <= m["allowed"] for d in delays)
+            middle = sorted(math.inf if d is None else d for d in delays)[len(delays) // 2]
+            cells.append(f"{100 * within / len(delays):.0f}%" + (f", {middle}" if middle < math.inf else ""))
+        lines.append(f"| {camera['photos']}, {camera['scene_seconds']:g} | {sum(days)} in {len(days)} | {' | '.join(cells)} |")
+    cost = ", ".join(f"{name} {ms:.2f}" for name, ms in m["cost_ms"].items())
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Of each change: how many of {len(delays)} cameras say it within {m['allowed']} frames "
+            f"({m['allowed'] / m['fps']:.0f} s), and the median of the frames until then. Milliseconds for a frame looked at: "
+            f"{cost}.",
+        ]
+    )
+
+
+PAGES = {README: summary, BENCHMARKS: render, RELIABILITY: reliability, CAMERA: drift}
 """What is written into each file."""
 
 

@@ -361,6 +361,14 @@ def camera(data: Path) -> dict[str, Any]:
         }
 
 
+def drift(data: Path) -> dict[str, Any]:
+    """What a camera with V2-B0 in INT8 says of changes of the light, the lens and the place, and of none."""
+    import drift
+
+    with fitted(data) as (bundle, _):
+        return drift.measured(bundle, data)
+
+
 def clients(data: Path) -> dict[str, Any]:
     """The page of a camera, without and with 100 clients."""
     import camera
@@ -487,6 +495,7 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "v2-b0-jetson": lambda data: imagenet(data, *V2_B0, target="jetson-orin-nano-8gb"),
     "camera": camera,
     "clients": clients,
+    "drift": drift,
     "hostile": hostile,
     "hostile-clients": hostile_clients,
     "signatures": signatures,

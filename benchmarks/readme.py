@@ -459,7 +459,7 @@ def everything() -> str:
 
 
 def drift() -> str:
-    """The table of docs/camera.md: how soon a change is said, and how often one that is none; nothing where it was not measured yet."""
+    """The table of docs/camera.md: how soon a change is said, and how often one that is none; nothing where it was not measured."""
     if not (HERE / "results" / "drift.json").exists():
         return ""
     m = load("drift")["measured"]

@@ -68,7 +68,7 @@ def listens(number: int) -> bool:
 
 
 def result(probability: float, at: float = 0.0) -> Result:
-    return Result("cam/1", 0, at, None, (("rose", probability),), 1.0, 0.0, 1.0, pixels=np.zeros((48, 64, 3), np.uint8))
+    return Result("cam/1", 0, at, None, (("rose", probability),), 1.0, 0.0, 1.0, np.zeros((48, 64, 3), np.uint8))
 
 
 @contextlib.contextmanager

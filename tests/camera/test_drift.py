@@ -182,8 +182,11 @@ def test_answers_that_are_not_finite_are_not_looked_at(of_digits, filmed, monkey
     """Of every other frame: what is unlike the photos is known after WINDOW of the others."""
     dark = np.zeros((48, 64, 3), np.uint8)
     light = dark + np.uint8(255)
-    answer = lambda frame: np.full((1, 10), np.nan if frame.any() else 0.0, np.float32)  # noqa: E731
-    monkeypatch.setattr(Bundle, "watch", lambda *_: answer)
+
+    def answer(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.full((1, 10), np.nan if frame.any() else 0.0, np.float32), np.zeros(1)
+
+    monkeypatch.setattr(Bundle, "watch_scored", lambda *_: answer)
     results, said = filmed([dark, light] * (WINDOW + 1), of_digits)
     assert [bool(result.drift) for result in results] == [False] * (WINDOW - 1) + [True] * 2
     assert "not finite" in said[0]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from edgeeff.bundle import Bundle
-from edgeeff.camera.drift import SPACING, START, DriftDetector
+from edgeeff.camera.drift import SPACING, DriftDetector
 from edgeeff.data.frames import Frame, Frames, View
 from edgeeff.data.photos import SUFFIXES
 from edgeeff.measurement.picture_statistics import Glance, Observation, PictureStatistics, observe
@@ -27,8 +27,8 @@ FPS = 10
 SCENES = (0.5, 1.0, 3.0)  # seconds that a scene lasts on average
 LAMP = (0.97, 1.0, 1.03)  # the levels between which its brightness wanders, with a time constant of a minute
 NOISE = 2.0  # standard deviation of the sensor's noise, in grey levels
-DAYS, CHANGES = 4, 40  # of each kind of camera
-AFTER = 3000  # frames after a change until which an alarm is waited for
+DAYS, CHANGES = 10, 50  # of each kind of camera
+AFTER = 10_000  # frames after a change until which an alarm is waited for
 ALLOWED = 500  # frames from a change to its alarm
 PHOTOS = 240  # of each set
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
@@ -103,7 +103,7 @@ def pools(bundle: Bundle, photos: list[Path]) -> dict[str, Pool]:
 
 
 def watched(pool: Pool, scene_seconds: float, chance: np.random.Generator) -> Iterator[Observation]:
-    """What is looked at of a camera, once in SPACING seconds, for ever."""
+    """What a camera sees every SPACING seconds, for ever."""
     stays, keeps = np.exp(-SPACING / scene_seconds), np.exp(-SPACING / 60)
     scene, lamp = chance.integers(len(pool)), 0.0
     while True:
@@ -113,23 +113,48 @@ def watched(pool: Pool, scene_seconds: float, chance: np.random.Generator) -> It
         yield pool[scene, 1 + int(lamp > 1) - int(lamp < -1)]
 
 
+class Watcher:
+    """A detector, and the time."""
+
+    def __init__(self, reference: PictureStatistics) -> None:
+        self.detector, self.looks = DriftDetector(reference), 0
+
+    def __call__(self, observed: Observation) -> list[str]:
+        """What it says of what is seen SPACING seconds after the last."""
+        self.looks += 1
+        seconds = self.looks * SPACING
+        return self.detector.look(seconds, observed) if self.detector.due(seconds) else []
+
+
+def learned(reference: PictureStatistics, source: Iterator[Observation]) -> tuple[Watcher, list[str]]:
+    """One whose start is over, and what it said until then."""
+    watcher, said = Watcher(reference), list[str]()
+    while watcher.detector.usual is None:
+        said += watcher(next(source))
+    return watcher, said
+
+
 def alarms(reference: PictureStatistics, pool: Pool, scene_seconds: float, seed: int) -> int:
     """How often a camera without any change says that there is one, in its start and the 24 hours after it."""
-    detector, source = DriftDetector(reference), watched(pool, scene_seconds, np.random.default_rng(seed))
-    said = [line for second in range(START + 86400) for line in detector.look(second, next(source))]
+    source = watched(pool, scene_seconds, np.random.default_rng(seed))
+    watcher, said = learned(reference, source)
+    for _ in range(round(86400 / SPACING)):
+        said += watcher(next(source))
     return sum("changed" in line or "unlike" in line for line in said)
 
 
 def delay(reference: PictureStatistics, before: Pool, after: Pool, scene_seconds: float, seed: int) -> int | None:
     """The frames from a change to the first alarm; None where none comes. It happens between two frames that are looked at."""
     chance = np.random.default_rng(1000 + seed)
-    detector, apart = DriftDetector(reference), round(FPS * SPACING)
-    for second, observed in zip(range(START + 100), watched(before, scene_seconds, chance), strict=False):
-        detector.look(second, observed)
-    already, until_next = set(detector.sentences), int(chance.integers(apart))
-    for i, observed in zip(range(AFTER // apart), watched(after, scene_seconds, chance), strict=False):
-        detector.look(START + 100 + i, observed)
-        if detector.changed or (detector.outside and not already):
+    source = watched(before, scene_seconds, chance)
+    watcher, _ = learned(reference, source)
+    for _ in range(100):
+        watcher(next(source))
+    already, apart = bool(watcher.detector.drifted), round(FPS * SPACING)
+    until_next, source = int(chance.integers(apart)), watched(after, scene_seconds, chance)
+    for i in range(AFTER // apart):
+        watcher(next(source))
+        if watcher.detector.changed or (watcher.detector.outside and not already):
             return until_next + apart * i
     return None
 

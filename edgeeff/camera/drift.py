@@ -2,10 +2,10 @@
 
 A fixed camera's pictures are not spread as calibration photos are: it sees one place. So these only tell when nearly every frame
 lies outside of their range, and what size of a change matters. What is usual for the camera it learns from the first START frames.
-A window of the newest frames is compared with them by a t test of the means. Frames of one scene are alike, so the error of a
-window's mean is measured as what windows of the start differ by (overlapping batch means: Meketon & Schmeiser 1984), and where a
-window has too few different scenes to tell a change, frames are looked at less often. Values far from the median are clipped, as
-the mean of a few scenes is only then about normally distributed.
+A window of the newest frames is compared with them by a test of all means at once (Hotelling's T²). Frames of one scene are alike,
+so the error of a window's mean is measured as what windows of the start differ by (overlapping batch means: Meketon & Schmeiser
+1984), and where a window has too few different scenes to tell a change, frames are looked at less often. Values far from the median
+are clipped, as the mean of a few scenes is only then about normally distributed.
 """
 
 from __future__ import annotations
@@ -21,49 +21,70 @@ from ..measurement.picture_statistics import NAMES, Observation, PictureStatisti
 SPACING = 1.0  # seconds at least from one frame that is looked at to the next; those between mostly show the same scene
 WINDOW = 48  # frames that are looked at
 START = 1200  # frames that are looked at until it is known what is usual
-# Student's t at 1 / (24 h of looks × 8 statistics), so that by Bonferroni's inequality one look in 24 hours alarms by chance. Its
-# degrees of freedom are 1.5 (START / WINDOW - 1) = 36 for overlapping batch means.
-LIMIT = 5.76
+# The root of Hotelling's T² of 8 statistics at 1 / 86400, so that by Bonferroni's inequality one look in 24 hours alarms by chance,
+# is 6.25: 8 F(8, 288), as overlapping batch means have 1.5 (START / WINDOW - 1) = 36 degrees of freedom, and the correlation of
+# frames is estimated from all 8. It is 5% more here, because clipped means of few scenes are not quite normally distributed.
+LIMIT = 6.6
 CLIP = 2.0  # standard deviations from the median
-TOLD = 1.6  # standard deviations: where a window's clipped mean has to differ by more, it holds too few different scenes
-MATTERS = 0.5  # standard deviations of the calibration photos that a change has at least
+RIDGE = 0.02  # share of independence in the statistics' correlations, where two of them are one
+TOLD = 1.7  # standard deviations: where a change has to be larger to be told, a window has too few different scenes
+MATTERS = 0.5  # standard deviations of the calibration photos that one statistic at least has to change by
+ERRORS = 2.0  # that a statistic has to change by to be named
 LEAST = np.array([0.02, 0.02, 0.1, 0.01, 0.01, 0.05, 0.05, 0.5])  # for each statistic, where calibration photos hardly differ
 OUTSIDE, INSIDE = 0.95, 0.5  # shares of a window's frames: outside of the range from the one on, until fewer than the other are
-OVER = 0.5  # of what a change had to be at its beginning; it is over when it is less
+OVER = 0.6  # of what a change had to be at its beginning; it is over when it is less
 
 
 @dataclass(frozen=True)
 class Usual:
-    """What a camera sees at its start: the mean of each statistic, and how far from it a window's is, in `limit`: it has changed
-    where the mean of the clipped values, in units of `scale` from `median`, differs from `clipped` by more."""
+    """What a camera sees at its start: the mean of each statistic, and how far from it a window's may be.
+
+    Values are taken in units of `scale` from `median` and clipped: then `clipped` is their mean, `error` the standard error of a
+    window's mean, and `inverse` `(8, 8)` that of the statistics' correlations. `tells` says whether a window has
+    scenes enough to tell a change of TOLD standard deviations of the frames, or one that matters, from chance.
+    """
 
     mean: Observation
     median: Observation
     scale: Observation
     clipped: Observation
-    limit: Observation
+    error: Observation
+    inverse: NDArray[np.float64]
+    tells: bool
 
     @classmethod
-    def of(cls, observed: NDArray[np.float64], spread: Observation) -> Usual:
-        """Of `(frames, 8)` at the start, neighbouring ones correlated; `spread` is that of the calibration photos."""
-        count, deviation, matters = len(observed), observed.std(0), MATTERS * spread
+    def of(cls, observed: NDArray[np.float64], matters: Observation) -> Usual:
+        """Of `(frames, 8)` at the start, neighbouring ones correlated; a change of less than `matters` does not matter."""
+        count, deviation = len(observed), observed.std(0)
         median, scale = np.median(observed, axis=0), np.maximum(deviation, matters)
         values = ((observed - median) / scale).clip(-CLIP, CLIP)
-        sums = np.concatenate([np.zeros((1, values.shape[1])), (values - values.mean(0)).cumsum(0)])
+        centred = values - values.mean(0)
+        sums = np.concatenate([np.zeros((1, values.shape[1])), centred.cumsum(0)])
         means = (sums[WINDOW:] - sums[:-WINDOW]) / WINDOW
         own = count / ((count - WINDOW) * len(means)) * (means**2).sum(0)  # the variance of a window's mean
         frames = np.maximum(values.var(0), 1e-12)
         # One statistic's variance is too low by chance now and then, and where most frames are alike and a few are not, so is that
-        # of clipped values: it is at least what all statistics' correlation makes of the frames' own.
-        variance = np.maximum(own, (own / frames).mean() * np.maximum(frames, (deviation / scale) ** 2))
-        limit = np.maximum(LIMIT * np.sqrt(variance * (1 + WINDOW / count)), matters / scale)
-        return cls(observed.mean(0), median, scale, values.mean(0), limit)
+        # of clipped values: it is at least what all statistics' correlation in time makes of the frames' own.
+        shared = float((own / frames).mean()) * (1 + WINDOW / count)
+        variance = np.maximum(own * (1 + WINDOW / count), shared * np.maximum(frames, (deviation / scale) ** 2))
+        unit = centred / np.sqrt(frames)
+        correlations = (1 - RIDGE) * unit.T @ unit / count + RIDGE * np.eye(len(frames))
+        error = np.sqrt(np.maximum(variance, 1e-12))
+        return cls(
+            mean=observed.mean(0),
+            median=median,
+            scale=scale,
+            clipped=values.mean(0),
+            error=error,
+            inverse=np.linalg.inv(correlations + 1e-9 * np.eye(len(frames))),
+            tells=bool(np.median(LIMIT * error * scale / np.maximum(TOLD * deviation, matters)) <= 1),
+        )
 
-    def moved(self, window: NDArray[np.float64]) -> Observation:
-        """How far a window `(frames, 8)` is from it, in units of the limit; above 1 it has changed."""
+    def errors(self, window: NDArray[np.float64]) -> Observation:
+        """How far the means of a window `(frames, 8)` are from it, in standard errors."""
         values = ((window - self.median) / self.scale).clip(-CLIP, CLIP)
-        moved: Observation = np.abs(values.mean(0) - self.clipped) / self.limit
-        return moved
+        away: Observation = (values.mean(0) - self.clipped) / self.error
+        return away
 
 
 class DriftDetector:
@@ -73,7 +94,7 @@ class DriftDetector:
 
     def __init__(self, reference: PictureStatistics) -> None:
         low, lower, _, upper, high = reference.quantiles.T
-        self._spread = np.maximum((upper - lower) / 2, LEAST)
+        self._matters = MATTERS * np.maximum((upper - lower) / 2, LEAST)
         self._low, self._high = np.minimum(low, (low + high - LEAST) / 2), np.maximum(high, (low + high + LEAST) / 2)
         self.usual: Usual | None = None
         self.mean: Observation | None = None
@@ -125,12 +146,12 @@ class DriftDetector:
         return said
 
     def _learn(self) -> None:
-        usual = Usual.of(np.stack(self._start), self._spread)
-        if np.median(usual.limit) > TOLD:
+        usual = Usual.of(np.stack(self._start), self._matters)
+        if usual.tells:
+            self.usual, self._start = usual, []
+        else:
             self._spacing *= 2
             self._start = self._start[::2]
-        else:
-            self.usual, self._start = usual, []
 
     def _outside(self, mean: Observation) -> dict[str, str]:
         shares = np.maximum((self._window < self._low).mean(0), (self._window > self._high).mean(0))
@@ -143,13 +164,15 @@ class DriftDetector:
     def _changed(self, mean: Observation) -> dict[str, str]:
         if self.usual is None:
             return {}
-        before, by = self.usual.mean, mean - self.usual.mean
-        needed = [OVER if name in self.changed else 1.0 for name in NAMES]
+        before, by, errors = self.usual.mean, mean - self.usual.mean, self.usual.errors(self._window)
+        ease = OVER if self.changed else 1.0
+        if np.sqrt(errors @ self.usual.inverse @ errors) <= ease * LIMIT:
+            return {}
         return {
             NAMES[
                 i
             ]: f"{_words(i)} {abs(by[i]):.2f} {'lower' if by[i] < 0 else 'higher'} ({before[i]:.2f} before, now {mean[i]:.2f})"
-            for i in np.flatnonzero(self.usual.moved(self._window) > needed)
+            for i in np.flatnonzero((np.abs(by) >= ease * self._matters) & (np.abs(errors) >= ease * ERRORS))
         }
 
 

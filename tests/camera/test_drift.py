@@ -54,10 +54,12 @@ def looked(detector: DriftDetector, source: Iterator[np.ndarray], count: int) ->
     return said
 
 
-def test_the_limit_is_student_s_t_for_24_hours_of_looks() -> None:
-    looks = 86400 / SPACING * len(NAMES)
+def test_the_limit_is_hotelling_s_for_24_hours_of_looks_and_a_little_more() -> None:
     freedom = 1.5 * (START / WINDOW - 1)  # of overlapping batch means: Meketon & Schmeiser 1984
-    assert stats.t.isf(0.5 / looks, freedom) == pytest.approx(LIMIT, abs=0.005)
+    count = len(NAMES)
+    exact = np.sqrt(count * stats.f.isf(SPACING / 86400, count, count * freedom))
+    assert exact == pytest.approx(6.25, abs=0.005)
+    assert 1.05 * exact == pytest.approx(LIMIT, abs=0.05)
 
 
 def test_the_error_of_a_window_s_mean_allows_for_correlation() -> None:
@@ -66,7 +68,7 @@ def test_the_error_of_a_window_s_mean_allows_for_correlation() -> None:
     found = [Usual.of(np.stack([next(source) for _ in range(START)]), 0 * SPREAD) for _ in range(10)]
     windows = np.stack([np.stack([next(source) for _ in range(WINDOW)]) for _ in range(500)])
     deviation = (windows.mean(1) / SPREAD).std(0).mean()
-    error = np.mean([usual.limit * usual.scale for usual in found], axis=0) / (LIMIT * np.sqrt(1 + WINDOW / START)) / SPREAD
+    error = np.mean([usual.error * usual.scale for usual in found], axis=0) / np.sqrt(1 + WINDOW / START) / SPREAD
     assert error.mean() == pytest.approx(deviation, rel=0.15)
     assert deviation > 2 * 0.5 / np.sqrt(WINDOW)  # which a test that takes frames for independent would rely on
 
@@ -97,6 +99,20 @@ def test_objects_that_come_seldom_are_no_drift(reference: PictureStatistics) -> 
     """One scene in ten is another, so that windows have few of them or many."""
     source = (MIDDLE + SPREAD * (each[0] > MIDDLE[0] + 0.64 * SPREAD[0]) for each in scenes(4))
     assert looked(DriftDetector(reference), source, 3 * 3600) == []
+
+
+def test_a_change_of_several_statistics_at_once_is_told_where_none_of_them_tells(reference: PictureStatistics) -> None:
+    detector, by = DriftDetector(reference), np.array([0.45, -0.45, 0.45, 0, 0, -0.45, 0, 0])
+    assert looked(detector, scenes(0), START + 300) == []
+    ((frame, said),) = looked(detector, scenes(1, at=MIDDLE + 1.2 * by * SPREAD), 48)
+    assert frame < 48
+    assert said.count(",") >= 2
+
+
+def test_a_scene_that_creeps_by_what_does_not_matter_is_learned_at_once(reference: PictureStatistics) -> None:
+    detector, creeping = DriftDetector(reference), (MIDDLE + 0.01 * SPREAD * np.sin(i / 1000) for i in itertools.count())
+    assert looked(detector, creeping, START) == []
+    assert detector.usual is not None
 
 
 def test_a_change_too_small_to_matter_is_none_though_it_is_certain(reference: PictureStatistics) -> None:

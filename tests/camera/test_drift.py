@@ -163,6 +163,13 @@ def of_digits(bundle: Bundle, digits: Path) -> PictureStatistics:
     return PictureStatistics.of(PixelFile(ImageSet.open(digits / "train").draw(60), bundle.preprocess), bundle.load())
 
 
+def test_a_fit_puts_the_statistics_of_its_calibration_photos_into_the_bundle(bundle: Bundle) -> None:
+    found = bundle.manifest.calibration_statistics
+    assert found.photos == bundle.manifest.calibration_photos
+    assert (found.wrong, found.blue_chroma, found.red_chroma) == ("", (0, 0, 0, 0, 0), (0, 0, 0, 0, 0))  # of grey digits
+    assert found.score[0] < found.score[4]
+
+
 def test_a_camera_in_the_dark_says_so_and_goes_on(of_digits, filmed) -> None:
     results, said = filmed([np.zeros((48, 64, 3), np.uint8)] * (WINDOW + 20), of_digits)
     assert len(said) == 1

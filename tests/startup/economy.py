@@ -32,6 +32,8 @@ BRIEF: dict[str, dict[str, Change]] = {
     "edgeeff.quantization.reduction": {"STEPS": lambda old: old[:1]},
     # NNCF takes a tenth of a second for each photo, whatever it shows.
     "edgeeff.context": {"Calibration": lambda old: SimpleNamespace(load=lambda name: _of_few_photos(old.load(name)))},
+    # So few photos are enough to be described, too.
+    "edgeeff.measurement.picture_statistics": {"LEAST_PHOTOS": lambda old: 32},
 }
 QUIET: dict[str, dict[str, Change]] = {
     # Hosts that are one machine disturb each other: a measurement is not repeated for that.

@@ -252,6 +252,13 @@ class SignJob:
 
 
 @dataclass(frozen=True)
+class RollbackJob:
+    """A step back of the camera that follows a folder of bundles."""
+
+    folder: str | Path = option(help="the folder that `edgeeff camera --follow` was given", metavar="DIR", positional=True)
+
+
+@dataclass(frozen=True)
 class EvaluateJob(BundleJob):
     """The accuracy of a bundle's compiled file on labelled photos."""
 

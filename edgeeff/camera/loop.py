@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,21 +37,36 @@ FIRST_FRAME_TIMEOUT = 30.0  # seconds
 STOP_TIMEOUT = 2.0  # seconds that the threads of the sources have to end
 
 
+@dataclass(frozen=True)
+class ActiveModel:
+    """The bundle that labels frames, compiled for the sizes that came, and the names of its classes."""
+
+    bundle: Bundle
+    models: ModelCache
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, bundle: Bundle, models: ModelCache) -> ActiveModel:
+        return cls(bundle, models, bundle.labels or tuple(map(str, range(bundle.manifest.classes))))
+
+
 class Camera:
     """The labels of one or several sources: iterate over it, once.
 
     Leaving the loop, `close` or `options.seconds` end the capture. A source that fails does not end the others; its error is
     `failed`, and is raised when all have ended. `sources` are addresses, or Sources that are made already; raises what `Source.of`
     raises. `paced`, until the first frame: files play at their own pace, as for somebody who watches, and not as fast as the model.
+    `active` may be replaced at any time, from any thread: each frame is labelled by one of the two. `after_label` is called with
+    each result once everything that wants the label has it.
     """
 
     def __init__(
         self, bundle: Bundle, sources: Sequence[str | Source], options: CameraOptions = CameraOptions(), progress: Progress = SILENT
     ) -> None:
         bundle.runtime()  # refuses a bundle for another machine before a camera is opened
-        self.bundle, self.options, self.progress = bundle, options, progress
+        self.options, self.progress = options, progress
         self.paced = False
-        self.names = bundle.labels or tuple(map(str, range(bundle.manifest.classes)))
+        self.after_label: Callable[[Result], None] | None = None
         self.arrived = threading.Condition()
         self.captures = [Capture(i, s, self.arrived, progress) for i, s in enumerate(_sources(sources, options))]
         self.stats = [SourceStats() for _ in self.captures]
@@ -60,7 +75,8 @@ class Camera:
         self.drift = [None if reference is None or c.source.separate_photos else DriftDetector(reference) for c in self.captures]
         self._glances: list[Glance | None] = [None] * len(self.captures)  # for the newest size of each source's frames
         photos_only = all(c.source.separate_photos for c in self.captures)
-        self._models = ModelCache(bundle, options, len(self.captures), SILENT if photos_only else progress)
+        models = ModelCache(bundle, options, len(self.captures), SILENT if photos_only else progress)
+        self.active = ActiveModel.of(bundle, models)
         self._next_source = 0
         self._last_warnings: dict[int, str] = {}  # of each source, so that each is given once
         self._unusable: dict[int, BadInput] = {}  # why the first frame of a source that cannot be used or labelled cannot
@@ -79,18 +95,26 @@ class Camera:
             capture.start(paced=self.paced, again=self.options.loop)
         try:
             while (frame := self._wait_for_frame()) is not None:
-                model = self._model_for(frame)
+                active = self.active
+                model = self._model_for(frame, active.models)
                 if not self.captures[frame.source].source.live:  # a frame of a file waits for a model that is being compiled
                     frame = replace(frame, captured_at=max(frame.captured_at, self._ready_at))
-                if model and (result := self._label(frame, model)):
+                if model and (result := self._label(frame, active, model)):
                     try:
                         yield result
                     finally:
                         self.stats[frame.source].add(result, 1000 * (time.monotonic() - frame.captured_at))
+                    if self.after_label:
+                        self.after_label(result)
             if self.failed and all(capture.ended for capture in self.captures):
                 raise self.failed
         finally:
             self.close()
+
+    @property
+    def bundle(self) -> Bundle:
+        """What labels frames now."""
+        return self.active.bundle
 
     @property
     def failed(self) -> Exception | None:
@@ -190,12 +214,12 @@ class Camera:
                 self.progress.say(warning)
             self._last_warnings[capture.index] = warning
 
-    def _model_for(self, frame: CapturedFrame) -> WatchScored | None:
+    def _model_for(self, frame: CapturedFrame, models: ModelCache) -> WatchScored | None:
         """The model for frames of that shape; None where the frame cannot be used, or became old while the model was compiled."""
         shape, capture = frame.pixels.shape, self.captures[frame.source]
-        compiled_before, begun = shape in self._models, time.monotonic()
+        compiled_before, begun = shape in models, time.monotonic()
         try:
-            model = self._models.get(shape)
+            model = models.get(shape)
         except BadInput as error:  # too small, or the region does not fit
             if capture.source.separate_photos or self.stats[frame.source].labels:
                 self._unusable.setdefault(frame.source, error)
@@ -213,7 +237,7 @@ class Camera:
                 return None
         return model
 
-    def _label(self, frame: CapturedFrame, model: WatchScored) -> Result | None:
+    def _label(self, frame: CapturedFrame, active: ActiveModel, model: WatchScored) -> Result | None:
         """The frame's classes by the model, and its source's label after it; None where the model's answer is no finite numbers."""
         source = self.captures[frame.source].source
         start = time.monotonic()
@@ -224,20 +248,20 @@ class Camera:
             self._unusable.setdefault(frame.source, BadInput(f"{source.name}: {reason}. Check it here: edgeeff verify."))
             source.skip(self.progress.say, reason)
             return None
-        probabilities = self.bundle.probabilities(logits)[0]
+        probabilities = active.bundle.probabilities(logits)[0]
         seconds = frame.captured_at if source.live else frame.number * source.frame_seconds
         alone = float(distance > 1)  # a frame that is unknown counts as one of a class more
         label = self._smoothers[frame.source].update(seconds, np.append((1 - alone) * probabilities, alone))
-        unknown = label == len(self.names)
+        unknown = label == len(active.names)
         best = np.argsort(-probabilities, kind="stable")[: self.options.top]
         self.stats[frame.source].labels += 1
         return Result(
             source=source.name,
             frame=frame.number,
             time=time.time() - (time.monotonic() - frame.captured_at),
-            label=None if label is None else UNKNOWN if unknown else self.names[label],
+            label=None if label is None else UNKNOWN if unknown else active.names[label],
             drift=self._drift_at(frame, seconds, logits),  # before the age is taken, which it is a part of
-            top=tuple((self.names[i], float(probabilities[i])) for i in best),
+            top=tuple((active.names[i], float(probabilities[i])) for i in best),
             age_ms=1000 * (time.monotonic() - frame.captured_at),
             waited_ms=1000 * (start - frame.captured_at),
             inference_ms=1000 * (done - start),

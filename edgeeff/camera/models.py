@@ -25,6 +25,11 @@ class ModelCache:
         self.limit = max(MAX_MODELS, sources)
         self._models: OrderedDict[tuple[int, ...], WatchScored] = OrderedDict()
 
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of the frames that it is compiled for."""
+        return list(self._models)
+
     def __contains__(self, shape: tuple[int, ...]) -> bool:
         return shape in self._models
 

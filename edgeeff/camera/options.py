@@ -91,6 +91,11 @@ class CameraJob(BundleJob):
     """A bundle, and the addresses of what it is to look at."""
 
     sources: Sequence[str] = option(help=accepted_addresses(), flag="--source", metavar="SRC", many=True)
+    follow: str | None = option(
+        None,
+        metavar="DIR",
+        help="try newer bundles, each in a folder of DIR, on live frames, and go on with them; `edgeeff rollback DIR` goes back",
+    )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -62,3 +62,22 @@ class Result(FrameLabel):
     """The label of one frame together with the frame itself, BGR or NV12."""
 
     pixels: Frame = field(repr=False, compare=False)
+
+
+EventKind = Literal["refused", "on trial", "running", "proven", "rolled back"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What became of a bundle that a camera found in the folder that it follows; `time` is in seconds since the epoch."""
+
+    event: EventKind
+    bundle: str
+    detail: str
+    time: float
+
+    def __str__(self) -> str:
+        return f"{self.bundle}: {self.event}: {self.detail}."
+
+    def to_json(self) -> dict[str, object]:
+        return dict(msgspec.to_builtins(self))

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from ..files import user_path
 from ..progress import SILENT, Progress
 from .opencv import encode_jpeg
 from .options import OutputOptions
-from .result import FrameLabel, Result
+from .result import Event, FrameLabel, Result
 
 Sink = Callable[[FrameLabel], None]
 FrameSink = Callable[[Result], None]
@@ -55,11 +56,18 @@ class JsonLines:
 
     def __init__(self, stream: IO[str], path: str | None = None) -> None:
         self.stream, self.path = stream, path
+        self._writing = threading.Lock()  # events come from another thread
 
     def __call__(self, label: FrameLabel) -> None:
-        with user_path(self.path, "written") if self.path else contextlib.nullcontext():
-            self.stream.write(json.dumps(label.to_json()) + "\n")
+        self._write(label.to_json())
+
+    def _write(self, line: dict[str, object]) -> None:
+        with self._writing, user_path(self.path, "written") if self.path else contextlib.nullcontext():
+            self.stream.write(json.dumps(line) + "\n")
             self.stream.flush()
+
+    def event(self, event: Event) -> None:
+        self._write(event.to_json())
 
 
 class LabelChanges:
@@ -133,9 +141,15 @@ class MqttPublisher:
         self._wait_until_connected(connect_timeout)
 
     def __call__(self, label: FrameLabel) -> None:
+        self._publish(label.to_json())
+
+    def event(self, event: Event) -> None:
+        self._publish(event.to_json())
+
+    def _publish(self, message: dict[str, object]) -> None:
         if self.client.is_connected() and self._published - self._written < MAX_WAITING:
             self._published += 1
-            self.client.publish(self.topic, json.dumps(label.to_json()))
+            self.client.publish(self.topic, json.dumps(message))
         else:
             self.unsent += 1
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import threading
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from ..camera.follow import Follower, bundle_to_run
 from ..camera.loop import Camera
 from ..camera.options import CameraJob, CameraOptions, OutputOptions
-from ..camera.sinks import FrameCollector, FrameSink, open_sinks
+from ..camera.result import Event
+from ..camera.sinks import FrameCollector, FrameSink, JsonLines, MqttPublisher, open_sinks
 from ..camera.web import PageServer
 from ..errors import EdgeeffError
-from ..progress import TerminalProgress
+from ..progress import Progress, TerminalProgress
 from . import tables
 from .options import filled, progress_of
 
@@ -25,8 +29,13 @@ def watch(options: argparse.Namespace) -> object:
     job, asked, outputs = filled(CameraJob, options), filled(CameraOptions, options), filled(OutputOptions, options)
     failed: Exception | None = None
     with contextlib.ExitStack() as stack:
-        camera = stack.enter_context(Camera(job.open(), job.sources, asked, progress_of(options)))
+        progress = progress_of(options)
+        folder = None if job.follow is None else Path(job.follow)
+        bundle, running = (job.open(), "") if folder is None else bundle_to_run(job, folder, lambda event: progress.say(str(event)))
+        camera = stack.enter_context(Camera(bundle, job.sources, asked, progress))
         sinks = _sinks(stack, camera, outputs, json=options.json)
+        if folder:
+            stack.enter_context(Follower(job, folder, camera, running, partial(_tell, progress, sinks)))
         try:
             for result in camera:
                 for sink in sinks:
@@ -48,6 +57,14 @@ def watch(options: argparse.Namespace) -> object:
     if outputs.budget_ms:
         camera.check_budget(outputs.budget_ms)
     return {"summary": summary}
+
+
+def _tell(progress: Progress, sinks: Sequence[FrameSink], event: Event) -> None:
+    """A line for people, and one in JSON to every sink that takes JSON."""
+    progress.say(str(event))
+    for sink in sinks:
+        if isinstance(sink, JsonLines | MqttPublisher):
+            sink.event(event)
 
 
 def _sinks(stack: contextlib.ExitStack, camera: Camera, outputs: OutputOptions, *, json: bool) -> list[FrameSink]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, EdgeeffError, Unreliable
-from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob, RequalifyJob, SignJob
+from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob, RequalifyJob, RollbackJob, SignJob
 from ..machine import LOCAL, Machine
 from ..records import to_json
 from . import tables
@@ -362,6 +362,17 @@ def _camera(options: argparse.Namespace) -> object:
     return watch(options)
 
 
+def _rollback(options: argparse.Namespace) -> object:
+    from ..camera.follow import rollback
+
+    folder = Path(filled(RollbackJob, options).folder)
+    state = rollback(folder)
+    if not options.json:
+        name = folder / state.running if state.running else "the bundle that the camera was started with"
+        print(f"{folder}: the camera goes back to {name}, and does not try the other one again.")
+    return {"folder": folder, "running": state.running}
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], object]] = {
     "fit": _fit,
     "pick": _pick,
@@ -372,6 +383,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], object]] = {
     "bench": _bench,
     "compile": _compile,
     "camera": _camera,
+    "rollback": _rollback,
     "lint": _lint,
     "inspect": _inspect,
     "verify": _verify,

@@ -19,7 +19,19 @@ from .. import job_file
 from ..budget import KINDS, PERCENTILES, Budget
 from ..camera.options import CameraJob, CameraOptions, OutputOptions
 from ..errors import EXIT_CODES, BadInput, suggestion
-from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob, RequalifyJob, SignJob, parse_classes
+from ..job import (
+    BenchmarkJob,
+    BundleJob,
+    CompileJob,
+    EvaluateJob,
+    Job,
+    PickJob,
+    ProfileJob,
+    RequalifyJob,
+    RollbackJob,
+    SignJob,
+    parse_classes,
+)
 from ..option import flag, in_unit, options, parse_count, parse_number, parse_positive, parse_whole, units
 from ..progress import SILENT, Progress, TerminalProgress
 
@@ -93,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     watching = "labels on live frames: a line at each change, with --json at each frame"
     p = verb("camera", watching, CameraJob, CameraOptions, OutputOptions, on="with the cameras there")
     p.set_defaults(indent=None)  # its summary is the last of many lines
+    verb("rollback", "let the camera that follows a folder go back to the bundle that it had before", RollbackJob)
     _add_inspection(verb)
     verb("verify", "re-hash a bundle's files and replay its golden images; with --trusted, check who signed it", BundleJob)
     requalifying = "after a new driver, runtime or library: is a bundle still what its manifest says, and as accurate and as fast?"

@@ -39,8 +39,8 @@ def requalify_on(job: RequalifyJob, options: argparse.Namespace) -> dict[str, ob
 def watch_on(options: argparse.Namespace) -> dict[str, object]:
     """Cameras of other machines: their labels go into the sinks here. Ctrl-C ends them all, each with its summary."""
     outputs, progress = filled(OutputOptions, options), progress_of(options)
-    if outputs.web or outputs.collect:
-        raise BadInput("--web and --collect are for a camera of this machine: with --on pictures stay where they are.")
+    if outputs.web or outputs.collect or options.follow:
+        raise BadInput("--web, --collect and --follow are for a camera of this machine: with --on pictures stay where they are.")
     with contextlib.ExitStack() as stack:
         sinks = open_sinks(stack, outputs, json=options.json, progress=progress)
 

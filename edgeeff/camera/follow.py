@@ -1,10 +1,10 @@
 """Newer bundles for a running camera: checked, tried beside the old one on live frames, put in its place between two frames.
 
-A folder holds bundles, each in a folder of its own. Whatever is newer than what runs, by the date in its manifest, is opened (with
-`trusted` keys, only what one of them signed), replays its golden photos, and then labels the same frames as the bundle that runs.
-After so many frames it takes that one's place, unless it gave no finite numbers or was too slow; for as many frames more it is
-watched, and goes again if it fails. `following.json`, in that folder, says what runs, what ran before, and what was refused: a
-camera that is started again goes on with it. A bundle stays in its folder until somebody removes it.
+A folder holds bundles, each in a folder of its own whose name does not begin with a dot. Whatever is newer than what runs, by the
+date in its manifest, is opened (with `trusted` keys, only what one of them signed), replays its golden photos, and then labels the
+same frames as the bundle that runs. After so many frames it takes that one's place, unless it gave no finite numbers or was too slow;
+for as many frames more it is watched, and goes again if it fails. `following.json`, in that folder, says what runs, what ran before,
+and what was refused: a camera that is started again goes on with it. A bundle stays in its folder until somebody removes it.
 """
 
 from __future__ import annotations
@@ -187,7 +187,9 @@ class Follower:
         """Begin the trial of the newest bundle that can be used, if it is newer than what runs."""
         date, found = self.camera.bundle.manifest.made_at(self.running or self.job.bundle), []
         for path in self.folder.iterdir():
-            if (path / NAME).is_file() and path.name != self.running and self._known.get(path.name) != _state_of(path):
+            if path.name == self.running or path.name.startswith(".") or not (path / NAME).is_file():
+                continue
+            if self._known.get(path.name) != _state_of(path):
                 try:
                     bundle = _opened(self.job, path)
                     if _digest(path) in state.refused:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -18,7 +18,7 @@ import pytest
 from boards import until
 from cameras import Fake, at_pace
 
-from edgeeff import BadInput, Bundle
+from edgeeff import BadInput, Budget, Bundle
 from edgeeff.bundle import seal
 from edgeeff.camera import Camera
 from edgeeff.camera import follow as following
@@ -36,11 +36,12 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "LOOK", 0.05)
 
 
-def release(bundle: Path, out: Path, days: int, **changes: object) -> Path:
+def release(bundle: Path, out: Path, days: int, change: Callable[[Path], None] = lambda folder: None, **changes: object) -> Path:
     """A copy of a bundle that was made so many days after START; it appears at once, as after a rename."""
-    part = out.with_name(f"part-{out.name}")
+    part = out.with_name(f".{out.name}")
     shutil.copytree(bundle, part)
     (part / "manifest.json").unlink()
+    change(part)
     manifest = replace(Bundle.open(bundle).manifest, date=(START + timedelta(days=days)).isoformat(), **changes)
     seal(part, manifest)
     return part.rename(out)
@@ -104,13 +105,10 @@ def test_a_newer_bundle_takes_over_between_two_frames(job: BundleJob, folder: Pa
 def test_what_cannot_be_used_is_refused_in_a_line_and_the_old_goes_on(job: BundleJob, folder: Path, fitted) -> None:
     with line(job, folder) as live:
         release(job.bundle, folder / "older", -1)
-        other = Bundle.open(job.bundle).golden()
-        wrong = release(job.bundle, folder / "wrong", 1)
-        np.savez_compressed(wrong / "golden.npz", **{**other, "logits": other["logits"][:, ::-1].copy()})
-        seal(wrong, replace(Bundle.open(job.bundle).manifest, date=(START + timedelta(days=3)).isoformat()))
-        renamed = release(job.bundle, folder / "renamed", 1)
-        (renamed / "labels.txt").write_text("\n".join(f"class {i}" for i in range(10)) + "\n")
-        seal(renamed, replace(Bundle.open(job.bundle).manifest, date=(START + timedelta(days=4)).isoformat()))
+        golden, names = Bundle.open(job.bundle).golden(), "".join(f"class {i}\n" for i in range(10))
+        wrong = {**golden, "logits": golden["logits"][:, ::-1].copy()}
+        release(job.bundle, folder / "wrong", 3, lambda part: np.savez_compressed(part / "golden.npz", **wrong))
+        release(job.bundle, folder / "renamed", 4, lambda part: (part / "labels.txt").write_text(names))
         (folder / "no-bundle").mkdir()
         until(lambda: len({event.bundle for event in live.events if event.event == "refused"}) == 3)
         assert live.camera.bundle.path == Path(job.bundle)
@@ -184,7 +182,7 @@ def test_one_that_is_over_its_budget_and_slower_is_refused(job: BundleJob, folde
 
     monkeypatch.setattr(Bundle, "watch", watch)
     with line(job, folder) as live:
-        release(job.bundle, folder / "two", 2)
+        release(job.bundle, folder / "two", 2, budget=Budget(latency_ms=20))
         until(lambda: live.said("refused"))
     assert "inference p50" in live.said("refused")[0]
     assert not live.said("running")

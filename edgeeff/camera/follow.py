@@ -1,10 +1,11 @@
 """Newer bundles for a running camera: checked, tried beside the old one on live frames, put in its place between two frames.
 
-A folder holds bundles, each in a folder of its own whose name does not begin with a dot. Whatever is newer than what runs, by the
-date in its manifest, is opened (with `trusted` keys, only what one of them signed), replays its golden photos, and then labels the
-same frames as the bundle that runs. After so many frames it takes that one's place, unless it gave no finite numbers or was too slow;
-for as many frames more it is watched, and goes again if it fails. `following.json`, in that folder, says what runs, what ran before,
-and what was refused: a camera that is started again goes on with it. A bundle stays in its folder until somebody removes it.
+A folder holds bundles, each in a folder of its own whose name does not begin with a dot. Whatever is newer than what runs, by
+the date in its manifest, is opened (with `trusted` keys, only what one of them signed), replays its golden photos, and then
+labels the same frames as the bundle that runs. After so many frames it takes that one's place, unless it gave no finite numbers
+or was slow; for as many frames more it is watched, and goes again if it fails. `following.json`, in that folder, says what
+runs, what ran before, and what was refused: a camera that is started again goes on with it. A bundle stays in its folder until
+somebody removes it.
 """
 
 from __future__ import annotations
@@ -253,7 +254,7 @@ class _Trial:
         try:
             see = self.active.models.get(result.pixels.shape)
             start = time.monotonic()
-            logits = see(result.pixels)
+            logits, _ = see(result.pixels)
         except EdgeeffError as error:
             self.failure = str(error)
             return

@@ -155,11 +155,11 @@ def test_a_bundle_that_gives_no_labels_once_it_runs_is_taken_back(
 
         def failing(frame):
             calls[0] += 1
-            return see(frame) if live.camera.bundle.path.name != "two" else np.full((1, 10), np.nan, np.float32)
+            return see(frame) if live.camera.bundle.path.name != "two" else (np.full((1, 10), np.nan, np.float32), np.zeros(1))
 
         return failing
 
-    monkeypatch.setattr(Bundle, "watch", watch)
+    monkeypatch.setattr(Bundle, "watch_scored", watch)
     with line(job, folder) as live:
         release(job.bundle, folder / "two", 2)
         until(lambda: live.said("rolled back"))
@@ -174,13 +174,13 @@ def test_a_bundle_that_gives_no_labels_once_it_runs_is_taken_back(
 
 
 def test_one_that_is_over_its_budget_and_slower_is_refused(job: BundleJob, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Bundle.watch
+    whole = Bundle.watch_scored
 
     def watch(self, frames):
         see = whole(self, frames)
         return (lambda frame: (time.sleep(0.05), see(frame))[1]) if self.path.name == "two" else see
 
-    monkeypatch.setattr(Bundle, "watch", watch)
+    monkeypatch.setattr(Bundle, "watch_scored", watch)
     with line(job, folder) as live:
         release(job.bundle, folder / "two", 2, budget=Budget(latency_ms=20))
         until(lambda: live.said("refused"))

@@ -146,7 +146,7 @@ def test_only_what_a_trusted_key_signed_is_tried(job: BundleJob, folder: Path) -
 def test_a_bundle_that_gives_no_labels_once_it_runs_is_taken_back(
     job: BundleJob, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, calls = Bundle.watch, [0]
+    whole, calls = Bundle.watch_scored, [0]
 
     def watch(self, frames):
         see = whole(self, frames)

@@ -168,12 +168,15 @@ class DriftDetector:
         ease = OVER if self.changed else 1.0
         if np.sqrt(errors @ self.usual.inverse @ errors) <= ease * LIMIT:
             return {}
+        told = (np.abs(by) >= ease * self._matters) & (np.abs(errors) >= ease * ERRORS)
         return {
-            NAMES[
-                i
-            ]: f"{_words(i)} {abs(by[i]):.2f} {'lower' if by[i] < 0 else 'higher'} ({before[i]:.2f} before, now {mean[i]:.2f})"
-            for i in np.flatnonzero((np.abs(by) >= ease * self._matters) & (np.abs(errors) >= ease * ERRORS))
+            NAMES[i]: f"{_words(i)} {abs(by[i]):.2f} {_higher(by[i])} ({before[i]:.2f} before, now {mean[i]:.2f})"
+            for i in np.flatnonzero(told)
         }
+
+
+def _higher(difference: float) -> str:
+    return "lower" if difference < 0 else "higher"
 
 
 def _words(index: np.signedinteger[Any]) -> str:

@@ -25,10 +25,8 @@ from ..errors import BadInput, EdgeeffError
 from ..files import locked, space_in, user_path, write_whole
 from ..job import BundleJob
 from ..manifest import NAME, written
-from ..progress import SILENT
 from ..records import dump_json, read_json
 from .loop import ActiveModel, Camera
-from .models import ModelCache
 from .result import Event, EventKind, Result
 
 STATE = "following.json"
@@ -218,10 +216,10 @@ class Follower:
 
     def _warm(self, bundle: Bundle) -> ActiveModel:
         """The bundle, compiled for every size of frames that the camera has now."""
-        models = ModelCache(bundle, self.camera.options, len(self.camera.captures), SILENT)
+        active = ActiveModel.of(bundle, self.camera.captures, self.camera.options)
         for shape in self.camera.active.models.shapes:
-            models.get(shape)
-        return ActiveModel.of(bundle, models)
+            active.models.get(shape)
+        return active
 
     def _refuse(self, path: Path, reason: str) -> None:
         """Say why a bundle cannot be used, once for each state of its folder: it may be a copy that is not finished."""

@@ -18,10 +18,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..bundle import UNKNOWN, Bundle, WatchScored
-from ..data.frames import View
 from ..data.images import Logits
 from ..errors import BadInput, BudgetNotMet, Unreachable
-from ..measurement.picture_statistics import Glance, observe
+from ..measurement.picture_statistics import observe
 from ..measurement.system_state import snapshot
 from ..progress import SILENT, Progress
 from .capture import Capture, CapturedFrame
@@ -39,15 +38,23 @@ STOP_TIMEOUT = 2.0  # seconds that the threads of the sources have to end
 
 @dataclass(frozen=True)
 class ActiveModel:
-    """The bundle that labels frames, compiled for the sizes that came, and the names of its classes."""
+    """The bundle that labels frames, compiled for the sizes that came, the names of its classes, and for each source how far its
+    frames have drifted from what the bundle was calibrated on; None for separate photos, and for a bundle without statistics."""
 
     bundle: Bundle
     models: ModelCache
     names: tuple[str, ...]
+    drift: tuple[DriftDetector | None, ...]
 
     @classmethod
-    def of(cls, bundle: Bundle, models: ModelCache) -> ActiveModel:
-        return cls(bundle, models, bundle.labels or tuple(map(str, range(bundle.manifest.classes))))
+    def of(cls, bundle: Bundle, captures: Sequence[Capture], options: CameraOptions, progress: Progress = SILENT) -> ActiveModel:
+        reference = bundle.manifest.calibration_statistics
+        return cls(
+            bundle,
+            ModelCache(bundle, options, len(captures), progress),
+            bundle.labels or tuple(map(str, range(bundle.manifest.classes))),
+            tuple(None if reference is None or c.source.separate_photos else DriftDetector(reference) for c in captures),
+        )
 
 
 class Camera:
@@ -71,12 +78,8 @@ class Camera:
         self.captures = [Capture(i, s, self.arrived, progress) for i, s in enumerate(_sources(sources, options))]
         self.stats = [SourceStats() for _ in self.captures]
         self._smoothers = [LabelSmoother(options.smooth, options.threshold) for _ in self.captures]
-        reference = bundle.manifest.calibration_statistics
-        self.drift = [None if reference is None or c.source.separate_photos else DriftDetector(reference) for c in self.captures]
-        self._glances: list[Glance | None] = [None] * len(self.captures)  # for the newest size of each source's frames
         photos_only = all(c.source.separate_photos for c in self.captures)
-        models = ModelCache(bundle, options, len(self.captures), SILENT if photos_only else progress)
-        self.active = ActiveModel.of(bundle, models)
+        self.active = ActiveModel.of(bundle, self.captures, options, SILENT if photos_only else progress)
         self._next_source = 0
         self._last_warnings: dict[int, str] = {}  # of each source, so that each is given once
         self._unusable: dict[int, BadInput] = {}  # why the first frame of a source that cannot be used or labelled cannot
@@ -156,7 +159,7 @@ class Camera:
                 error=str(capture.error) if capture.error else None,
                 drift=drift.sentences if drift else (),
             )
-            for capture, stats, drift in zip(self.captures, self.stats, self.drift, strict=True)
+            for capture, stats, drift in zip(self.captures, self.stats, self.active.drift, strict=True)
         ]
         return CameraSummary(tuple(rows), round(seconds, 1), snapshot().state.temperature)
 
@@ -260,7 +263,7 @@ class Camera:
             frame=frame.number,
             time=time.time() - (time.monotonic() - frame.captured_at),
             label=None if label is None else UNKNOWN if unknown else active.names[label],
-            drift=self._drift_at(frame, seconds, logits),  # before the age is taken, which it is a part of
+            drift=self._drift_at(frame, seconds, active, logits),  # before the age is taken, which it is a part of
             top=tuple((active.names[i], float(probabilities[i])) for i in best),
             age_ms=1000 * (time.monotonic() - frame.captured_at),
             waited_ms=1000 * (start - frame.captured_at),
@@ -270,15 +273,13 @@ class Camera:
             pixels=frame.pixels,
         )
 
-    def _drift_at(self, frame: CapturedFrame, seconds: float, logits: Logits) -> tuple[str, ...]:
+    def _drift_at(self, frame: CapturedFrame, seconds: float, active: ActiveModel, logits: Logits) -> tuple[str, ...]:
         """The statistics by which the frame's source has drifted; says when that begins or ends."""
-        detector, glance = self.drift[frame.source], self._glances[frame.source]
+        detector = active.drift[frame.source]
         if detector is None:
             return ()
         if detector.due(seconds):
-            if glance is None or glance.view.frames.shape != frame.pixels.shape:
-                glance = Glance(View.of(self.bundle.preprocess, self.options.frames(frame.pixels.shape)))
-                self._glances[frame.source] = glance
+            glance = active.models.glance(frame.pixels.shape)
             for said in detector.look(seconds, observe(glance(frame.pixels), logits[0])):
                 self.progress.say(f"{self.captures[frame.source].source.name}: {said}")
         return detector.drifted

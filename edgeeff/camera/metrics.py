@@ -77,7 +77,7 @@ def _labels(camera: Camera) -> Iterator[Sample]:
 
 
 def _drifts(camera: Camera) -> Iterator[Sample]:
-    for capture, detector in zip(camera.captures, camera.drift, strict=True):
+    for capture, detector in zip(camera.captures, camera.active.drift, strict=True):
         if detector:
             for name in NAMES:
                 labels = {"source": capture.source.name, "statistic": name}
@@ -86,7 +86,7 @@ def _drifts(camera: Camera) -> Iterator[Sample]:
 
 
 def _statistics(camera: Camera, *, usual: bool) -> Iterator[Sample]:
-    for capture, detector in zip(camera.captures, camera.drift, strict=True):
+    for capture, detector in zip(camera.captures, camera.active.drift, strict=True):
         if detector is None:
             continue
         known = (detector.usual.mean if detector.usual else None) if usual else detector.mean

@@ -7,6 +7,8 @@ from collections import OrderedDict
 import numpy as np
 
 from ..bundle import Bundle, WatchScored
+from ..data.frames import View
+from ..measurement.picture_statistics import Glance
 from ..progress import Progress
 from .options import CameraOptions
 
@@ -24,6 +26,7 @@ class ModelCache:
         self.bundle, self.options, self.progress = bundle, options, progress
         self.limit = max(MAX_MODELS, sources)
         self._models: OrderedDict[tuple[int, ...], WatchScored] = OrderedDict()
+        self._glances: dict[tuple[int, ...], Glance] = {}
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -43,6 +46,12 @@ class ModelCache:
             model(np.zeros(shape, np.uint8))
             self._models[shape] = model
             while len(self._models) > self.limit:
-                self._models.popitem(last=False)
+                self._glances.pop(self._models.popitem(last=False)[0], None)
         self._models.move_to_end(shape)
         return self._models[shape]
+
+    def glance(self, shape: tuple[int, ...]) -> Glance:
+        """What drift is told by, of frames of a shape that the model is compiled for."""
+        if shape not in self._glances:
+            self._glances[shape] = Glance(View.of(self.bundle.preprocess, self.options.frames(shape)))
+        return self._glances[shape]

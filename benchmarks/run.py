@@ -406,6 +406,14 @@ def together(data: Path) -> dict[str, Any]:
         return together.measured(bundle.path, 600)
 
 
+def follow(data: Path) -> dict[str, Any]:
+    """A small model behind a camera that follows a folder of bundles, while they come and while it is killed."""
+    import follow
+
+    with small() as bundle:
+        return follow.measured(bundle.path)
+
+
 OPEN = """
 import sys, time
 from edgeeff import Bundle
@@ -496,6 +504,7 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "camera": camera,
     "clients": clients,
     "drift": drift,
+    "follow": follow,
     "hostile": hostile,
     "hostile-clients": hostile_clients,
     "signatures": signatures,

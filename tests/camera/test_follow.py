@@ -95,7 +95,8 @@ def test_a_newer_bundle_takes_over_between_two_frames(job: BundleJob, folder: Pa
         release(job.bundle, folder / "two", 2)
         until(lambda: live.said("proven"))
         assert live.camera.bundle.path == folder / "two"
-        assert drift and live.camera.active.drift[0] not in (drift, None)  # compared with what this one was calibrated on
+        assert drift
+        assert live.camera.active.drift[0] not in (drift, None)  # compared with what this one was calibrated on
         count = len(live.results)
         until(lambda: len(live.results) > count + 5)
     assert [event.event for event in live.events] == ["on trial", "running", "proven"]

@@ -478,6 +478,13 @@ def v4l2(data: Path) -> dict[str, Any]:
         return v4l2.run(bundle.path)
 
 
+def peers(data: Path, network: str, weights: str) -> dict[str, Any]:
+    """edgeeff's INT8 beside that of other tools."""
+    from peers import compare
+
+    return compare.compare(data, network, weights)
+
+
 V2_B0 = ("v2-b0", "v2_b0-imagenet.pth")
 SMALLER = ("--activation", "auto", "--adapt", "auto", "--max-drop", 3, "--time-budget", 18)
 SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -501,6 +508,8 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "calibrated": calibrated,
     "v2-b0-auto": lambda data: imagenet(data, *V2_B0, "--activation", "auto"),
     "v2-b0-jetson": lambda data: imagenet(data, *V2_B0, target="jetson-orin-nano-8gb"),
+    "peers-v2-b0": lambda data: peers(data, *V2_B0),
+    "peers-lite0": lambda data: peers(data, "lite0", "lite0-imagenet.pth"),
     "camera": camera,
     "clients": clients,
     "drift": drift,

@@ -116,6 +116,7 @@ def render() -> str:
         "**For a Jetson Orin Nano**: what `make jetson-v2-b0` sends there, judged here by ONNX Runtime, built by TensorRT-RTX "
         "without a GPU; its speed is not known (`python benchmarks/run.py v2-b0-jetson`):",
         jetson(),
+        *beside(),
         f'**`--activation auto`** on the same weights for this CPU (`python benchmarks/run.py v2-b0-auto`): "{auto()}"',
         f"**Pick** (`python benchmarks/run.py pick`): {picks()}",
         f"**Pick on a busy machine** (`python benchmarks/run.py noise`): {busy()}",
@@ -355,6 +356,53 @@ def jetson() -> str:
     lines = ["| form | top-1 % | drop, 95% interval | agreement % | TensorRT-RTX |", "|---|---|---|---|---|"]
     lines += [f"| {f['precision']} | {judged(steps[f['precision']])} | {built.get(f['precision'], '')} |" for f in fit["forms"]]
     return "\n".join(lines)
+
+
+def beside() -> list[str]:
+    """The section on other tools, where they were measured."""
+    if not compared():
+        return []
+    return [
+        "**Beside other tools** (`python benchmarks/run.py peers-v2-b0 peers-lite0`): each tool in an environment of its own gets "
+        "the same float graph and 300 calibration photos; what it writes is judged on the 1300 photos by edgeeff and by "
+        "`benchmarks/peers/judge.py`, which shares no code with it, linted for TensorRT 10.3, and built by TensorRT-RTX without a "
+        f"GPU. {tools()} Seconds and peak memory are of the tool alone, on two cores that other programs use too:",
+        peers(),
+        "ModelOpt puts its pairs where edgeeff does, and also on the input of the stem and through squeeze-and-excitation (what is "
+        "pooled, both convolutions, the gate and what it multiplies); it leaves the classifier in float.",
+    ]
+
+
+def peers() -> str:
+    """The files of other tools; of one that wrote none, its last words."""
+    lines = [
+        "| network | tool | top-1 % | drop, 95% interval | agreement % | second judge | lint errors | TensorRT-RTX "
+        "| s | CPU s | peak MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in compared():
+        begin = f"| {row['network']} | {row['name']} "
+        if "refused" in row:
+            lines.append(f"{begin}| refuses: {row['refused']} {'| ' * 8}|")
+            continue
+        errors = ", ".join(f"{count} {rule}" for rule, count in sorted(row["lint"]["errors"].items()))
+        built = row["tensorrt_rtx"].partition(":")[0]
+        cost = " | ".join(f"{row[name]:.0f}" if name in row else "" for name in ("seconds", "cpu_seconds", "peak_mb"))
+        lines.append(f"{begin}| {judged(row['step'])} | {row['independent_top1']:.2f} | {errors} | {built} | {cost} |")
+    return "\n".join(lines)
+
+
+def compared() -> list[dict[str, Any]]:
+    """Every attempt at every network that was measured."""
+    names = [name for name in ("v2-b0", "lite0") if (HERE / "results" / f"peers-{name}.json").exists()]
+    return [{"network": name, **row} for name in names for row in load(f"peers-{name}")["measured"]["rows"]]
+
+
+def tools() -> str:
+    """Which other tools, and how far the judges agree."""
+    agree = min(row["judges_agree"] for row in compared() if "judges_agree" in row)
+    names = " and ".join(each.replace("==", " ") for each in load("peers-v2-b0")["measured"]["tools"])
+    return f"The tools are {names}; the judges give the same label to at least {agree:.1f}% of the photos."
 
 
 def auto() -> str:

@@ -364,7 +364,7 @@ def beside() -> list[str]:
         return []
     return [
         "**Beside other tools** (`python benchmarks/run.py peers-v2-b0 peers-lite0`): each tool in an environment of its own gets "
-        "the same float graph and 300 calibration photos; what it writes is judged on the 1300 photos by edgeeff and by "
+        "the same float graph and 300 calibration photos; what it writes is judged on the 650 test photos by edgeeff and by "
         "`benchmarks/peers/judge.py`, which shares no code with it, linted for TensorRT 10.3, and built by TensorRT-RTX without a "
         f"GPU. {tools()} Seconds and peak memory are of the tool alone, on two cores that other programs use too:",
         peers(),

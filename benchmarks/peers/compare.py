@@ -6,6 +6,7 @@ environment is made. What a peer refuses, or an environment that cannot be made,
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ from edgeeff.data.preprocess import Preprocess
 from edgeeff.errors import BuildFailed
 from edgeeff.export import tensorrt_lint
 from edgeeff.export.onnx import to_onnx
+from edgeeff.files import write_whole
 from edgeeff.measurement.accuracy import Gate
 from edgeeff.network import checkpoint
 from edgeeff.network.variants import variant
@@ -62,29 +64,46 @@ ATTEMPTS = (
 )
 
 
-def compare(data: Path, network: str, weights: str) -> dict[str, Any]:
-    """Every attempt at one network, calibrated on 300 of the 1000 photos and judged on all of the other 1300."""
-    v, photos, progress = variant(network), data / "images/ilsvrc-val-1300", TerminalProgress()
+def compare(data: Path, network: str, weights: str, photos: Path) -> dict[str, Any]:
+    """Every attempt at one network, calibrated on 300 of the 1000 photos and judged on `photos`, a folder of others.
+
+    What a run that was stopped had measured, of the same graph by the same adapters, is not measured again.
+    """
+    v, progress = variant(network), TerminalProgress()
     preprocess = Preprocess.standard(v.resolution, v.mean, v.std)
-    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         plain = to_onnx(checkpoint.load(data / "weights" / weights, v)[0].eval(), preprocess, folder / "float.onnx")
-        listed = folder / "calibration.txt"
+        listed, out = folder / "calibration.txt", folder / "out.onnx"
         drawn = ImageSet.open(data / "images/imagenet-samples-1000").draw(CALIBRATION_PHOTOS)
         listed.write_text("".join(f"{path}\n" for path in drawn.paths))
         gate = Gate(PixelFile(ImageSet.open(photos), preprocess), max_drop=1, progress=progress)
-        for attempt in (None, *ATTEMPTS):
-            name, file = (attempt.name, folder / "out.onnx") if attempt else ("float", plain)
-            progress.say(f"{network}: {name}")
-            try:
-                cost = quantize(attempt, plain, data / "weights" / weights, listed, file, network) if attempt else {}
-            except Refused as error:
-                rows.append({"name": name, "refused": str(error)})
+        kept = ENVIRONMENTS / f"{network}-{contents(plain, *HERE.glob('*.py'), *HERE.glob('*.txt'))}.json"
+        rows: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+        rows["float"] = judged("float", plain, photos, gate)  # always: the gate compares with its answers
+        for attempt in ATTEMPTS:
+            if attempt.name in rows:
                 continue
-            step = gate.judge(name, onnxruntime.load(file, precision=Precision.INT8, throughput=True))
-            rows.append({"name": name, **cost, "step": to_json(step), **independent(file, photos, gate), **examined(file)})
-    return {"network": network, "rows": rows, "tools": [pinned(adapter)[0] for adapter in (MODELOPT, ORT)]}
+            progress.say(f"{network}: {attempt.name}")
+            try:
+                cost = quantize(attempt, plain, data / "weights" / weights, listed, out, network)
+                rows[attempt.name] = {**cost, **judged(attempt.name, out, photos, gate)}
+            except Refused as error:
+                rows[attempt.name] = {"refused": str(error)}
+            write_whole(kept, json.dumps(rows).encode())
+    named = [{"name": name, **rows[name]} for name in ("float", *(attempt.name for attempt in ATTEMPTS))]
+    return {"network": network, "rows": named, "tools": [pinned(adapter)[0] for adapter in (MODELOPT, ORT)]}
+
+
+def contents(*files: Path) -> str:
+    """A short digest of what files hold."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()[:16]
+
+
+def judged(name: str, file: Path, photos: Path, gate: Gate) -> dict[str, Any]:
+    """A file's answers by both judges, and what the linter and NVIDIA's builder say of it."""
+    step = gate.judge(name, onnxruntime.load(file, precision=Precision.INT8, throughput=True))
+    return {"step": to_json(step), **independent(file, photos, gate), **examined(file)}
 
 
 def quantize(attempt: Attempt, plain: Path, weights: Path, listed: Path, out: Path, network: str) -> dict[str, float]:

@@ -369,9 +369,9 @@ def beside() -> list[str]:
         f"GPU. {tools()} Seconds and peak memory are of the tool alone, on two cores that other programs use too:",
         peers(),
         "ModelOpt puts its pairs where edgeeff does, and also on the input of the stem and through squeeze-and-excitation (what is "
-        "pooled, both convolutions, the gate and what it multiplies); it leaves the classifier in float. Its ranges by entropy come "
-        "near edgeeff's in half the processor time, those by maxima do not. None of its methods is more accurate than edgeeff's, "
-        "so that none was taken over.",
+        "pooled, both convolutions, the gate and what it multiplies); it leaves the classifier in float. Its ranges by entropy "
+        "come near edgeeff's in half the processor time, those by maxima do not. None of its methods is more accurate than "
+        "edgeeff's, so that none was taken over.",
     ]
 
 

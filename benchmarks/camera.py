@@ -24,7 +24,7 @@ import numpy as np
 
 from edgeeff.bundle import Bundle
 from edgeeff.camera import Camera, Source
-from edgeeff.camera.web import PageServer
+from edgeeff.camera.web import CameraPage
 from edgeeff.data.frames import Frame, Frames
 
 RTSP = """
@@ -212,7 +212,7 @@ def clients(bundle: Bundle, photo: Path, seconds: float = 8.0, rounds: int = 10)
         rates: dict[str, list[float]] = {"without": [], "with": []}
         ages: dict[str, list[float]] = {"without": [], "with": []}
         visits = []
-        with Camera(bundle, [Paced("page", fps, frame)]) as camera, PageServer(str(port()), camera) as web:
+        with Camera(bundle, [Paced("page", fps, frame)]) as camera, CameraPage(str(port()), camera) as web:
             labels = iter(camera)
             web(next(labels))
             for turn in range(2 * rounds):
@@ -289,7 +289,7 @@ def hostile_clients(bundle: Bundle, seconds: float = 6.0, rounds: int = 6) -> di
     for fps in (30, 2000):
         rates: dict[str, list[float]] = {"without": [], "with": []}
         malformed = 0
-        with Camera(bundle, [Paced("page", fps, frame)]) as camera, PageServer("0", camera) as web:
+        with Camera(bundle, [Paced("page", fps, frame)]) as camera, CameraPage("0", camera) as web:
             labels = iter(camera)
             web(next(labels))
             for turn in range(2 * rounds):

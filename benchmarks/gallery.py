@@ -25,7 +25,7 @@ from PIL import Image
 from edgeeff import Bundle
 from edgeeff.bundle import DIAGNOSTICS
 from edgeeff.camera import Camera, CameraOptions
-from edgeeff.camera.web import PageServer
+from edgeeff.camera.web import CameraPage
 from edgeeff.cli import tables
 from edgeeff.diagnostics import Diagnostics
 from edgeeff.records import read_json
@@ -84,7 +84,7 @@ def camera(bundle: Bundle, file: Path) -> None:
         film(path, bundle.path.parent / "digits" / "val")
         watched = Camera(bundle, [str(path)], CameraOptions(loop=True))
         watched.captures[0].source.name = path.name
-        with watched, PageServer("0", watched) as page:
+        with watched, CameraPage("0", watched) as page:
             labelling = threading.Thread(target=lambda: [page(result) for result in watched])
             labelling.start()
             photograph(page.url, file, (1200, 790), ["--virtual-time-budget=65000"])

@@ -14,7 +14,7 @@ from edgeeff import Bundle
 from edgeeff.camera import Camera
 from edgeeff.camera.result import Result
 from edgeeff.camera.sources import Source
-from edgeeff.camera.web import PageServer
+from edgeeff.camera.web import CameraPage
 from edgeeff.progress import Progress
 
 FFMPEG, MOSQUITTO = shutil.which("ffmpeg"), shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
@@ -72,10 +72,10 @@ def result(probability: float, at: float = 0.0) -> Result:
 
 
 @contextlib.contextmanager
-def serving(bundle: Bundle, name: str = "pictures") -> Iterator[tuple[Camera, PageServer]]:
+def serving(bundle: Bundle, name: str = "pictures") -> Iterator[tuple[Camera, CameraPage]]:
     """A camera that runs in a thread, and its page."""
     camera = Camera(bundle, [Fake(name, at_pace(30))])
-    with PageServer("0", camera) as web:
+    with CameraPage("0", camera) as web:
 
         def loop() -> None:
             for result in camera:
@@ -89,12 +89,12 @@ def serving(bundle: Bundle, name: str = "pictures") -> Iterator[tuple[Camera, Pa
         thread.join()
 
 
-def host_line(web: PageServer) -> bytes:
+def host_line(web: CameraPage) -> bytes:
     """The end of a request's first line, and its first header."""
     return f" HTTP/1.1\r\nHost: {urlsplit(web.url).netloc}\r\n".encode()
 
 
-def spoken(web: PageServer, *pieces: bytes, end: bool = False) -> bytes:
+def spoken(web: CameraPage, *pieces: bytes, end: bool = False) -> bytes:
     """What comes back until the server closes the connection, which it must within five seconds. `end`: no more will be sent."""
     url = urlsplit(web.url)
     answer = b""

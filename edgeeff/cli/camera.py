@@ -14,7 +14,7 @@ from ..camera.loop import Camera
 from ..camera.options import CameraJob, CameraOptions, OutputOptions
 from ..camera.result import Event
 from ..camera.sinks import FrameCollector, FrameSink, JsonLines, MqttPublisher, open_sinks
-from ..camera.web import PageServer
+from ..camera.web import CameraPage
 from ..errors import EdgeeffError
 from ..progress import Progress, TerminalProgress
 from . import tables
@@ -77,7 +77,7 @@ def _sinks(stack: contextlib.ExitStack, camera: Camera, outputs: OutputOptions, 
             FrameCollector(folder, outputs.uncertain, megabytes=megabytes, region=camera.options.region, progress=progress)
         )
     if outputs.web:
-        page = stack.enter_context(PageServer(outputs.web, camera, outputs.budget_ms))
+        page = stack.enter_context(CameraPage(outputs.web, camera, outputs.budget_ms))
         TerminalProgress().say(f"watch at {page.url}")  # also with --quiet: it has the token, without which nobody sees the page
         sinks.append(page)
     return sinks

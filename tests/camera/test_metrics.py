@@ -15,7 +15,7 @@ from edgeeff import Bundle
 from edgeeff.camera import Camera, CameraOptions
 from edgeeff.camera.drift import WINDOW
 from edgeeff.camera.metrics import CONTENT_TYPE, exposition
-from edgeeff.camera.web import PageServer
+from edgeeff.camera.web import CameraPage
 from edgeeff.measurement.picture_statistics import NAMES
 
 ODD = 'a "quoted"\\back\nslash é'
@@ -92,7 +92,7 @@ def test_metrics_are_served_under_the_same_rules_as_the_page(bundle: Bundle) -> 
             spoken(web, b"GET /metrics HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n")[:13] == b"HTTP/1.1 421 "
         )
         assert spoken(web, b"POST /metrics" + host_line(web) + b"Connection: close\r\n\r\n")[:13] == b"HTTP/1.1 405 "
-    with PageServer("0.0.0.0:0", Camera(bundle, [Fake("pictures", lambda: iter([]))])) as web:
+    with CameraPage("0.0.0.0:0", Camera(bundle, [Fake("pictures", lambda: iter([]))])) as web:
         bare, token = web.url.split("?token=")
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(bare + "metrics", timeout=10)

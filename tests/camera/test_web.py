@@ -22,7 +22,7 @@ from cameras import CHROMIUM, Fake, at_pace, host_line, serving, spoken
 
 from edgeeff import Bundle, ToolMissing
 from edgeeff.camera import Camera
-from edgeeff.camera.web import PageServer
+from edgeeff.camera.web import CameraPage
 
 
 def fetched(url: str) -> tuple[int, bytes]:
@@ -34,7 +34,7 @@ def fetched(url: str) -> tuple[int, bytes]:
 
 
 @pytest.fixture
-def live(bundle: Bundle) -> Iterator[tuple[Camera, PageServer]]:
+def live(bundle: Bundle) -> Iterator[tuple[Camera, CameraPage]]:
     with serving(bundle) as (camera, web):
         yield camera, web
 
@@ -119,7 +119,7 @@ def test_however_many_ask_a_picture_is_made_ten_times_a_second_at_most(live, mon
 
 
 def test_beyond_this_machine_the_page_needs_its_token(bundle: Bundle) -> None:
-    with PageServer("0.0.0.0:0", Camera(bundle, [Fake("pictures", at_pace(30))])) as web:
+    with CameraPage("0.0.0.0:0", Camera(bundle, [Fake("pictures", at_pace(30))])) as web:
         bare, token = web.url.split("?token=")
         assert len(token) > 20
         assert [fetched(bare + page)[0] for page in ("", "state.json", "frame.jpg?token=x", f"state.json?token={token}")] == [
@@ -156,7 +156,10 @@ def test_one_connection_takes_many_requests_also_in_pieces(live) -> None:
 def test_what_is_no_request_is_refused_without_a_word_on_standard_error(live, capfd) -> None:
     _, web = live
     end = host_line(web) + b"Connection: close\r\n\r\n"
-    assert spoken(web, b"POST /" + end).startswith(b"HTTP/1.1 405 ")
+    assert spoken(web, b"PUT /" + end).startswith(b"HTTP/1.1 405 ")
+    assert spoken(web, b"POST /" + end).startswith(b"HTTP/1.1 403 ")  # not from the page
+    own = b"Origin: " + web.url.rstrip("/").encode() + b"\r\n"
+    assert spoken(web, b"POST /" + host_line(web) + own + b"Connection: close\r\n\r\n").startswith(b"HTTP/1.1 405 ")
     for target in (b"//[", b"/frame.jpg?source=" + b"9" * 5000):
         assert spoken(web, b"GET " + target + end).startswith(b"HTTP/1.1 400 "), target
     assert spoken(web, b"\xff\xfe\r\n\r\n").startswith(b"HTTP/1.0 400 ")
@@ -167,7 +170,7 @@ def test_what_is_no_request_is_refused_without_a_word_on_standard_error(live, ca
 
 
 def test_a_client_that_asks_and_never_reads_is_dropped(live, monkeypatch) -> None:
-    monkeypatch.setattr("edgeeff.camera.web.SEND_TIMEOUT", 0.5)
+    monkeypatch.setattr("edgeeff.page.SEND_TIMEOUT", 0.5)
     _, web = live
     url = urlsplit(web.url)
     with socket.create_connection((url.hostname, url.port), timeout=5) as client, pytest.raises(OSError, match=r"reset|pipe"):
@@ -175,8 +178,8 @@ def test_a_client_that_asks_and_never_reads_is_dropped(live, monkeypatch) -> Non
 
 
 def test_a_client_that_says_nothing_is_hung_up_on(bundle: Bundle, monkeypatch) -> None:
-    monkeypatch.setattr("edgeeff.camera.web.IDLE_TIMEOUT", 0.2)
-    with PageServer("0", Camera(bundle, [Fake("pictures", at_pace(30))])) as web:
+    monkeypatch.setattr("edgeeff.page.IDLE_TIMEOUT", 0.2)
+    with CameraPage("0", Camera(bundle, [Fake("pictures", at_pace(30))])) as web:
         for begun_request in (b"", b"GET /", b"GET /" + host_line(web), b"GET /" + host_line(web) + b"\r\n"):
             begun = time.monotonic()
             assert spoken(web, begun_request)[:12] in (b"", b"HTTP/1.1 200")
@@ -188,14 +191,14 @@ def test_the_page_also_listens_at_ipv6(bundle: Bundle) -> None:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("no IPv6 here")
-    with PageServer("[::1]:0", Camera(bundle, [Fake("pictures", at_pace(30))])) as web:
+    with CameraPage("[::1]:0", Camera(bundle, [Fake("pictures", at_pace(30))])) as web:
         assert web.url.startswith("http://[::1]:")
         assert fetched(web.url)[0] == 200
 
 
 def test_leaving_does_not_wait_for_clients(bundle: Bundle) -> None:
     """One that is idle, one in the middle of a request, one that does not read its answers."""
-    with contextlib.ExitStack() as clients, PageServer("0", Camera(bundle, [Fake("pictures", at_pace(30))])) as web:
+    with contextlib.ExitStack() as clients, CameraPage("0", Camera(bundle, [Fake("pictures", at_pace(30))])) as web:
         url = urlsplit(web.url)
         for asked in (b"", b"GET /", (b"GET /" + host_line(web) + b"\r\n") * 2000):
             client = clients.enter_context(socket.create_connection((url.hostname, url.port), timeout=5))
@@ -211,4 +214,4 @@ def test_without_aiohttp_it_is_said_what_to_install(bundle: Bundle, monkeypatch)
     with pytest.raises(
         ToolMissing, match=r"aiohttp is not installed: pip install 'edgeeff\[camera\]', on a Jetson pip install aiohttp"
     ):
-        PageServer("0", Camera(bundle, [Fake("pictures", at_pace(30))]))
+        CameraPage("0", Camera(bundle, [Fake("pictures", at_pace(30))]))

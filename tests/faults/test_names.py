@@ -18,7 +18,7 @@ from edgeeff.camera.result import FrameLabel
 from edgeeff.camera.sinks import JsonLines, LabelChanges, MqttAddress
 from edgeeff.camera.sources import Source, without_passwords
 from edgeeff.camera.stats import PARTS, CameraSummary, LatencyPercentiles, SourceSummary
-from edgeeff.camera.web import PageServer
+from edgeeff.camera.web import CameraPage
 from edgeeff.cli import tables
 from edgeeff.diagnostics import Diagnostics
 from edgeeff.errors import printable
@@ -122,7 +122,7 @@ def test_names_are_text_in_the_report(hostile: Hostile, bundle: Bundle) -> None:
 
 
 def test_names_are_data_of_the_page(hostile: Hostile, bundle: Bundle) -> None:
-    with PageServer("0", Camera(bundle, [Fake("pictures", at_pace(30))])) as web:
+    with CameraPage("0", Camera(bundle, [Fake("pictures", at_pace(30))])) as web:
         for name in NAMES:
             web.newest[0], web._cache = replace(result(0.5), source=name, label=name, top=((name, 0.5),)), {}
             with urllib.request.urlopen(web.url + "state.json", timeout=10) as answer:

@@ -16,26 +16,27 @@ from cameras import Fake, at_pace, host_line, serving, spoken
 from edgeeff import BadInput, Bundle
 from edgeeff.camera import Camera
 from edgeeff.camera import web as module
-from edgeeff.camera.web import PageServer
+from edgeeff.camera.web import CameraPage
+from edgeeff.page import MAX_CONNECTIONS
 
 
 @pytest.fixture
-def web(bundle: Bundle) -> Iterator[PageServer]:
+def web(bundle: Bundle) -> Iterator[CameraPage]:
     with serving(bundle) as (_, page):
         until(lambda: page.newest[0])
         yield page
 
 
-def asked(web: PageServer, target: bytes = b"/state.json", headers: bytes = b"") -> bytes:
+def asked(web: CameraPage, target: bytes = b"/state.json", headers: bytes = b"") -> bytes:
     """The answer to a request that is as it should be but for its target and what it adds."""
     return spoken(web, b"GET " + target + host_line(web) + headers + b"Connection: close\r\n\r\n")
 
 
-def good(web: PageServer) -> bool:
+def good(web: CameraPage) -> bool:
     return asked(web).startswith(b"HTTP/1.1 200 OK")
 
 
-def malformed(web: PageServer) -> Iterator[bytes]:
+def malformed(web: CameraPage) -> Iterator[bytes]:
     """What is no request, or one that nobody should answer with more than a refusal."""
     host = host_line(web)
     whole = b"GET /state.json" + host + b"\r\n"
@@ -107,7 +108,7 @@ def malformed(web: PageServer) -> Iterator[bytes]:
     yield whole.replace(b"/state.json", b"/") * 3 + generator.randbytes(500)
 
 
-def test_what_is_no_request_harms_nobody(hostile: Hostile, web: PageServer, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_request_harms_nobody(hostile: Hostile, web: CameraPage, capfd: pytest.CaptureFixture[str]) -> None:
     for number, raw in enumerate(malformed(web)):
         with hostile.harmless(raw[:60]):
             answer = spoken(web, raw, end=True)
@@ -119,7 +120,7 @@ def test_what_is_no_request_harms_nobody(hostile: Hostile, web: PageServer, capf
     assert capfd.readouterr().err == ""
 
 
-def test_a_target_leads_nowhere_but_to_the_pages(hostile: Hostile, web: PageServer) -> None:
+def test_a_target_leads_nowhere_but_to_the_pages(hostile: Hostile, web: CameraPage) -> None:
     up = (
         b"/..",
         b"/../../etc/passwd",
@@ -152,7 +153,7 @@ def test_a_target_leads_nowhere_but_to_the_pages(hostile: Hostile, web: PageServ
         hostile.expect(answer[9:12] in (b"400", b"404") or source in (b"", b"0&source=1" * 200), source, repr(answer[:80]))
 
 
-def test_only_names_of_this_machine_are_answered(hostile: Hostile, web: PageServer) -> None:
+def test_only_names_of_this_machine_are_answered(hostile: Hostile, web: CameraPage) -> None:
     """A page elsewhere whose name resolves to 127.0.0.1 (DNS rebinding) sends its own name."""
     port = urlsplit(web.url).port
     for own in ("127.0.0.1", "localhost", "LocalHost", "[::1]"):
@@ -194,7 +195,7 @@ def test_only_names_of_this_machine_are_answered(hostile: Hostile, web: PageServ
 
 
 def test_with_a_token_nothing_else_opens_the_page(hostile: Hostile, bundle: Bundle) -> None:
-    with PageServer("0.0.0.0:0", Camera(bundle, [Fake("pictures", at_pace(30))])) as web:
+    with CameraPage("0.0.0.0:0", Camera(bundle, [Fake("pictures", at_pace(30))])) as web:
         token, generator = web.token, random.Random(5)
         right = spoken(web, f"GET /state.json?token={token} HTTP/1.1\r\nHost: board\r\nConnection: close\r\n\r\n".encode())
         assert right.startswith(b"HTTP/1.1 200")
@@ -217,7 +218,7 @@ def test_with_a_token_nothing_else_opens_the_page(hostile: Hostile, bundle: Bund
             hostile.expect(answer[9:12] in (b"403", b"400"), tried, repr(answer[:60]))
 
 
-def test_every_answer_tells_browsers_to_keep_to_it(web: PageServer) -> None:
+def test_every_answer_tells_browsers_to_keep_to_it(web: CameraPage) -> None:
     for target in (b"/", b"/state.json", b"/frame.jpg", b"/nowhere"):
         head = asked(web, target).partition(b"\r\n\r\n")[0].decode()
         assert "X-Content-Type-Options: nosniff" in head
@@ -236,7 +237,7 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_the_page_goes_on_among_many_that_say_nothing(hostile: Hostile, web: PageServer, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_page_goes_on_among_many_that_say_nothing(hostile: Hostile, web: CameraPage, capfd: pytest.CaptureFixture[str]) -> None:
     """More at once than there may be connections: the oldest make way, and none is left at the end."""
     url, generator = urlsplit(web.url), random.Random(5)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -253,7 +254,7 @@ def test_the_page_goes_on_among_many_that_say_nothing(hostile: Hostile, web: Pag
                 if number % 50 == 0:
                     hostile.expect(good(web), f"a good client after {number} others")
             hostile.expect(good(web), "a good client among 700")
-            until(lambda: descriptors() - before - 700 <= module.MAX_CONNECTIONS + 1)
+            until(lambda: descriptors() - before - 700 <= MAX_CONNECTIONS + 1)
             hostile.expect(True, "no more connections than may be")
         until(lambda: descriptors() <= before)
         hostile.expect(good(web), "a good client after all have gone")
@@ -262,7 +263,7 @@ def test_the_page_goes_on_among_many_that_say_nothing(hostile: Hostile, web: Pag
     assert capfd.readouterr().err == ""
 
 
-def test_a_client_may_not_send_without_end(hostile: Hostile, web: PageServer) -> None:
+def test_a_client_may_not_send_without_end(hostile: Hostile, web: CameraPage) -> None:
     """Neither after an upgrade that was not agreed on, nor as a body, nor as a header."""
     host = host_line(web)
     upgrade = (
@@ -315,9 +316,9 @@ def test_an_address_to_listen_at_is_one(hostile: Hostile, bundle: Bundle) -> Non
             "\udcff:0",
         ),
     ):
-        with hostile.raises(BadInput, where), PageServer(where, camera):
+        with hostile.raises(BadInput, where), CameraPage(where, camera):
             pass
 
 
-def test_the_page_file_is_the_one_that_is_served(web: PageServer) -> None:
+def test_the_page_file_is_the_one_that_is_served(web: CameraPage) -> None:
     assert asked(web, b"/").endswith(Path(module.PAGE).read_bytes())

@@ -313,3 +313,24 @@ class CompileJob(BundleJob):
         _check_max_corrupt(self.max_corrupt)
         if self.dla is not None and not 0 <= self.dla < 16:
             raise BadInput(f"--dla {self.dla}: expected a core's number, from 0.")
+
+
+@dataclass(frozen=True)
+class LabelJob:
+    """Photos that a person sorts into classes, on a page in a browser."""
+
+    folder: str | Path = option(help="a folder of photos, as `edgeeff camera --collect` fills one", metavar="DIR", positional=True)
+    bundle: str | Path | None = option(
+        None, help="show what this bundle says of each photo, the most uncertain ones first", metavar="BUNDLE"
+    )
+    classes: Sequence[str] = option(
+        (), help="the names of the classes to sort into (default: those of the bundle)", metavar="NAME", many=True
+    )
+    out: str | Path | None = option(
+        None, help="the list to write, beside the photos or above them (default: labels.txt in DIR)", metavar="FILE"
+    )
+    web: str = option(
+        "0",
+        help="where the page is (default: any free port of this machine); other hosts need the token printed",
+        metavar="[HOST:]PORT",
+    )

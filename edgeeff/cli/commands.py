@@ -7,14 +7,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadInput, EdgeeffError, Unreliable
-from ..job import BenchmarkJob, BundleJob, CompileJob, EvaluateJob, Job, PickJob, ProfileJob, RequalifyJob, RollbackJob, SignJob
+from ..errors import BadInput, EdgeeffError, Unreliable, printable
+from ..job import (
+    BenchmarkJob,
+    BundleJob,
+    CompileJob,
+    EvaluateJob,
+    Job,
+    LabelJob,
+    PickJob,
+    ProfileJob,
+    RequalifyJob,
+    RollbackJob,
+    SignJob,
+)
 from ..machine import LOCAL, Machine
+from ..progress import TerminalProgress
 from ..records import to_json
 from . import tables
 from .options import filled, progress_of
@@ -362,6 +376,19 @@ def _camera(options: argparse.Namespace) -> object:
     return watch(options)
 
 
+def _label(options: argparse.Namespace) -> object:
+    from ..labelling import labelling
+
+    with labelling(filled(LabelJob, options), progress=progress_of(options)) as page:
+        TerminalProgress().say(f"sort the photos at {page.url}")  # also with --quiet: it has the token
+        with contextlib.suppress(KeyboardInterrupt):  # how sorting ends
+            threading.Event().wait()
+    if not options.json:
+        counts = ", ".join(f"{name} {count}" for name, count in page.summary.classes.items() if count) or "none sorted"
+        print(printable(f"{page.summary.labels}: {counts}; {page.summary.left} of {page.summary.photos} photos left"))
+    return page.summary
+
+
 def _rollback(options: argparse.Namespace) -> object:
     from ..camera.follow import rollback
 
@@ -384,6 +411,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], object]] = {
     "compile": _compile,
     "camera": _camera,
     "rollback": _rollback,
+    "label": _label,
     "lint": _lint,
     "inspect": _inspect,
     "verify": _verify,

@@ -25,6 +25,7 @@ from ..job import (
     CompileJob,
     EvaluateJob,
     Job,
+    LabelJob,
     PickJob,
     ProfileJob,
     RequalifyJob,
@@ -106,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     p = verb("camera", watching, CameraJob, CameraOptions, OutputOptions, on="with the cameras there")
     p.set_defaults(indent=None)  # its summary is the last of many lines
     verb("rollback", "let the camera that follows a folder go back to the bundle that it had before", RollbackJob)
+    verb("label", "sort photos into classes by one key press each, on a page in a browser", LabelJob)
     _add_inspection(verb)
     verb("verify", "re-hash a bundle's files and replay its golden images; with --trusted, check who signed it", BundleJob)
     requalifying = "after a new driver, runtime or library: is a bundle still what its manifest says, and as accurate and as fast?"

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ class Browser:
         self.ask("Runtime.enable")
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=True)
         self.ask("Page.navigate", url=url)
+        while self.value("document.readyState + location.protocol") != "completehttp:":
+            time.sleep(0.01)  # it is the empty page's still
 
     def __enter__(self) -> Browser:
         return self

@@ -380,8 +380,8 @@ def _label(options: argparse.Namespace) -> object:
     from ..labelling import labelling
 
     with labelling(filled(LabelJob, options), progress=progress_of(options)) as page:
-        TerminalProgress().say(f"sort the photos at {page.url}")  # also with --quiet: it has the token
         with contextlib.suppress(KeyboardInterrupt):  # how sorting ends
+            TerminalProgress().say(f"sort the photos at {page.url}")  # also with --quiet: it has the token
             threading.Event().wait()
     if not options.json:
         counts = ", ".join(f"{name} {count}" for name, count in page.summary.classes.items() if count) or "none sorted"

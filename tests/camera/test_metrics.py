@@ -91,7 +91,7 @@ def test_metrics_are_served_under_the_same_rules_as_the_page(bundle: Bundle) -> 
         assert (
             spoken(web, b"GET /metrics HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n")[:13] == b"HTTP/1.1 421 "
         )
-        assert spoken(web, b"POST /metrics" + host_line(web) + b"Connection: close\r\n\r\n")[:13] == b"HTTP/1.1 405 "
+        assert spoken(web, b"POST /metrics" + host_line(web) + b"Connection: close\r\n\r\n")[:13] == b"HTTP/1.1 403 "
     with CameraPage("0.0.0.0:0", Camera(bundle, [Fake("pictures", lambda: iter([]))])) as web:
         bare, token = web.url.split("?token=")
         with pytest.raises(urllib.error.HTTPError, match="403"):

@@ -379,10 +379,10 @@ def _camera(options: argparse.Namespace) -> object:
 def _label(options: argparse.Namespace) -> object:
     from ..labelling import labelling
 
-    with labelling(filled(LabelJob, options), progress=progress_of(options)) as page:
-        with contextlib.suppress(KeyboardInterrupt):  # how sorting ends
-            TerminalProgress().say(f"sort the photos at {page.url}")  # also with --quiet: it has the token
-            threading.Event().wait()
+    page_of = labelling(filled(LabelJob, options), progress=progress_of(options))
+    with page_of as page, contextlib.suppress(KeyboardInterrupt):  # how sorting ends
+        TerminalProgress().say(f"sort the photos at {page.url}")  # also with --quiet: it has the token
+        threading.Event().wait()
     if not options.json:
         counts = ", ".join(f"{name} {count}" for name, count in page.summary.classes.items() if count) or "none sorted"
         print(printable(f"{page.summary.labels}: {counts}; {page.summary.left} of {page.summary.photos} photos left"))

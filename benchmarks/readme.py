@@ -401,7 +401,7 @@ def compared() -> list[dict[str, Any]]:
 
 
 def measured_peers() -> list[str]:
-    return [name for name in ("peers-v2-b0", "peers-lite0") if (HERE / "results" / f"{name}.json").exists()]
+    return [name for name in ("peers-v2-b0", "peers-lite0") if measured(name)]
 
 
 def tools() -> str:
@@ -463,6 +463,7 @@ def reliability() -> str:
             f"{100 * max(rate['ratios']):.0f}%)",
         ),
         ("two cameras, page, broker, file and collected frames at once, under limits", "run.py together", everything()),
+        *([("a camera that follows a folder of bundles", "run.py follow", followed())] if measured("follow") else []),
         (
             "checking a bundle's signature",
             "run.py signatures",
@@ -512,10 +513,34 @@ def everything() -> str:
     )
 
 
+def measured(name: str) -> bool:
+    """Whether there is a result of that name."""
+    return (HERE / "results" / f"{name}.json").exists()
+
+
+def followed() -> str:
+    """What a camera did while bundles came, failed, and were taken back, and while it was killed."""
+    m = load("follow")["measured"]
+    missed = {int(frames): n for frames, n in m["without_label"].items()}
+    kills, own, descriptors = m["kills"], m["own_mb"], m["descriptors"]
+    most = max(missed)
+    return (
+        f"{m['swaps']} newer bundles under 30 frames a second, each tried and watched for {m['frames']} frames: at a swap "
+        f"{most} frame{'s' * (most != 1)} without a label at most (none at {missed.get(0, 0)} of {sum(missed.values())}), "
+        f"{100 * m['labelled']:.1f}% of all frames labelled; {own['least']:.0f} to {own['most']:.0f} MB of its own, "
+        f"{own['slope']:+.2f} a minute ({own['low']:.2f} to {own['high']:.2f}), {descriptors['least']:.0f} to "
+        f"{descriptors['most']:.0f} descriptors; a bundle whose golden photos fail is refused after "
+        f"{m['refused_s']['median']:.1f} s (at most {m['refused_s']['most']:.1f}), `rollback` has effect "
+        f"after {m['returned_s']['median']:.1f} s (at most "
+        f"{m['returned_s']['most']:.1f}); killed {kills['kills']} times: a whole bundle runs after {kills['whole']}, labels come "
+        f"again after {kills['labelled_again']}"
+    )
+
+
 def drift() -> str:
     """The table of docs/camera.md: how soon a change is said, and how often one that is none; nothing where it was not measured."""
-    if not (HERE / "results" / "drift.json").exists():
-        return ""
+    if not measured("drift"):
+        return "(not measured yet)"
     m = load("drift")["measured"]
     changes = list(m["cameras"][0]["delays"])
     lines = [

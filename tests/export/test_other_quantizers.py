@@ -1,6 +1,7 @@
-"""The linter over what ONNX Runtime's quantizer writes: settings for TensorRT pass, others are refused by the rule that says why.
+"""The linter over what other quantizers write: settings for TensorRT pass, others are refused by the rule that says why.
 
-https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+ONNX Runtime's runs here: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html. Of NVIDIA ModelOpt 0.47.0,
+which is not installed, modelopt/ has what it made of a small network with Swish, squeeze-and-excitation and skips.
 """
 
 from __future__ import annotations
@@ -109,3 +110,10 @@ def test_other_settings_are_refused_by_the_rule_that_says_why(network: Path, cha
 def test_dynamic_quantization_is_refused(network: Path) -> None:
     quantization.quantize_dynamic(network, network.with_name("dynamic.onnx"), op_types_to_quantize=["Gemm", "MatMul", "Conv"])
     assert "R11" in {f.rule for f in lint(network.with_name("dynamic.onnx")) if f.error}
+
+
+def test_what_modelopt_writes_for_a_gpu_passes_and_its_placement_for_dla_is_refused() -> None:
+    files = Path(__file__).parent / "modelopt"
+    assert not [found for found in lint(files / "entropy.onnx") if found.error]
+    refused = {found.rule for found in lint(files / "dla.onnx") if found.error}
+    assert refused == {"R12", "R14"}  # pairs between a convolution and its activation, and on both inputs of additions

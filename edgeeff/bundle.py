@@ -150,6 +150,11 @@ class Bundle:
             raise BadInput(f"{file}: is not UTF-8 text ({error}). Fit or copy the bundle again.") from error
         return class_names(text.removesuffix("\n").split("\n"), file)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes by output: their names, or their numbers where they have none."""
+        return self.labels or tuple(map(str, range(self.manifest.classes)))
+
     def load(self, *, throughput: bool = False) -> Predict:
         """The compiled file, ready: `(N, H, W, 3)` uint8 photos at the bundle's resolution → `(N, classes)` float32 logits.
 

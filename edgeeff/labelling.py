@@ -217,7 +217,7 @@ def _prefix(folder: Path, listing: Path) -> str:
 
 def _classes(job: LabelJob, bundle: Bundle | None) -> tuple[str, ...]:
     """The classes to sort into, by their names; raises BadInput where nothing says them, or where the list cannot hold them."""
-    known = _names(bundle) if bundle else ()
+    known = bundle.names if bundle else ()
     if not job.classes and not known:
         raise BadInput("nothing says which classes there are: give --classes NAME …, or --bundle BUNDLE for those of a bundle.")
     source = "--classes" if job.classes else job.bundle
@@ -234,11 +234,6 @@ def _classes(job: LabelJob, bundle: Bundle | None) -> tuple[str, ...]:
                 f"{source}: class {name!r}: a number in a list is that of an output, from 0, which this is not. Rename it."
             )
     return classes
-
-
-def _names(bundle: Bundle) -> tuple[str, ...]:
-    """A bundle's classes by their names; by their numbers where they have none."""
-    return bundle.labels or tuple(map(str, range(bundle.manifest.classes)))
 
 
 def _can_be_listed(file: str, label: str) -> bool:
@@ -317,7 +312,7 @@ def _task(folder: Path, names: dict[Photo, str], classes: tuple[str, ...], bundl
 
 def _guesses(bundle: Bundle, pixels: PixelFile, progress: Progress) -> Iterator[Guess]:
     """The most likely classes of each photo, with calibrated probabilities; raises BadInput where they are no numbers."""
-    names, run = _names(bundle), bundle.load(throughput=True)
+    names, run = bundle.names, bundle.load(throughput=True)
     batches = progress.track(pixels.batches(BATCH), "guess", math.ceil(len(pixels) / BATCH))
     for logits in map(run, batches):
         if not np.isfinite(logits).all():

@@ -52,7 +52,7 @@ class ActiveModel:
         return cls(
             bundle,
             ModelCache(bundle, options, len(captures), progress),
-            bundle.labels or tuple(map(str, range(bundle.manifest.classes))),
+            bundle.names,
             tuple(None if reference is None or c.source.separate_photos else DriftDetector(reference) for c in captures),
         )
 

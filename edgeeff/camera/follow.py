@@ -63,7 +63,9 @@ def rollback(folder: Path) -> Following:
         state = Following.read(folder)
     if not state.running:
         raise BadInput(f"{folder}: no camera runs a bundle of it, so that there is none to go back to.")
-    back = _gone_back(state, folder, "taken back by hand")
+    path = folder / state.running
+    refused = {**state.refused, _digest(path): "taken back by hand"} if (path / NAME).is_file() else state.refused
+    back = replace(state, running=state.previous, previous="", refused=refused)
     back.write(folder)
     return back
 
@@ -288,12 +290,6 @@ def _unreadable(camera: Camera) -> int:
 def _opened(job: BundleJob, path: Path) -> Bundle:
     """A bundle under the job's conditions."""
     return replace(job, bundle=path).open()
-
-
-def _gone_back(state: Following, folder: Path, reason: str) -> Following:
-    path = folder / state.running
-    refused = {**state.refused, _digest(path): reason} if (path / NAME).is_file() else state.refused
-    return replace(state, running=state.previous, previous="", refused=refused)
 
 
 def _digest(path: Path) -> str:

@@ -193,8 +193,8 @@ def siblings(rows: Sequence[FormRecord], shipped: int | None) -> None:
                 f"{latency.ci[0]:.2f} … {latency.ci[1]:.2f}",
                 f"{latency.p90:.2f}",
                 f"{latency.p99:.2f}",
-                f"{speed.times:.2f}×",
-                f"{speed.ci[0]:.2f} … {speed.ci[1]:.2f}",
+                f"{speed.times:.2f}×" if speed else "",
+                f"{speed.ci[0]:.2f} … {speed.ci[1]:.2f}" if speed else "",
                 f"{metrics.costs['size_mb'] or 0:.1f}",
                 f"{row.agreement:.2f}" if row.drop is None else f"{row.drop:+.2f}",
             ]

@@ -106,10 +106,10 @@ def ratio(slow: Latency, fast: Latency) -> Speedup:
     return Speedup(float(np.median(ratios)), _interval(ratios))
 
 
-def speedups(latencies: Sequence[Latency], references: Sequence[bool]) -> list[Speedup]:
-    """How many times as fast each is as the fastest of the `references` by its median; nothing where there are none."""
+def speedups(latencies: Sequence[Latency], references: Sequence[bool]) -> list[Speedup | None]:
+    """How many times as fast each is as the fastest of the `references` by its median; None for each where there are none."""
     slow = [latency for latency, is_reference in zip(latencies, references, strict=True) if is_reference]
-    return [ratio(min(slow, key=lambda each: each.p50), latency) for latency in latencies] if slow else []
+    return [ratio(min(slow, key=lambda each: each.p50), latency) if slow else None for latency in latencies]
 
 
 def _interleaved(

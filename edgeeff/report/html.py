@@ -90,7 +90,7 @@ def document(manifest: Manifest, diagnostics: Diagnostics) -> Mapping[str, objec
         **manifest.to_json(),
         **to_json(diagnostics),
         "shipped_sibling": manifest.shipped,
-        "speeds": [{"times": times, "ci": interval} for times, interval in speeds],
+        "speeds": [{"times": speed.times, "ci": speed.ci} for speed in speeds if speed],  # of all, or of none
         "change": manifest.steps[diagnostics.shipped_step].change,
     }
     for mistake in data["mistakes"]:

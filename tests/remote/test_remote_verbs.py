@@ -147,6 +147,13 @@ def test_a_pick_measures_there_and_a_fit_gives_the_same_network(
     assert [figures[f"hosts.{i}.host"] for i in range(2)] == [[name] for name in names]
     assert theirs["command"].endswith(f" --on {' '.join(names)}")
     assert {s["runtime"] for s in theirs["siblings"]} == {"openvino"}  # what was installed there
+
+    target = tmp_path / "only-int8.yaml"  # no float file to compare with is measured there
+    target.write_text("description: INT8 alone\nbackend: openvino\nprecisions: [int8]\nlatency_ms: 500\n")
+    alone = ("--target", target, "--resolution", 32, "--variant", "lite0", "--out", tmp_path / "int8", "--on", board.name)
+    done = run("fit", *alone, *photos, env=board.env)
+    assert done.returncode == 0, done.stderr
+    assert Bundle.open(tmp_path / "int8").manifest.precision == Precision.INT8
     assert board.jobs == []
 
 

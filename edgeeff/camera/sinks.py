@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import socket
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ FrameSink = Callable[[Result], None]
 
 MAX_MQTT_TEXT = 65535  # bytes
 MAX_WAITING = 1000  # labels that the broker has not taken yet
+LAST_LABELS = 1.0  # second for what waits at the end
 
 
 def open_sinks(stack: contextlib.ExitStack, options: OutputOptions, *, json: bool, progress: Progress) -> list[Sink]:
@@ -157,9 +159,19 @@ class MqttPublisher:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Send what waits, for LAST_LABELS seconds at most: a broker that reads nothing more does not hold up the end."""
         self.client.on_disconnect = None
         self.client.disconnect()
+        cut = threading.Timer(LAST_LABELS, self._cut)
+        cut.start()
         self.client.loop_stop()
+        cut.cancel()
+
+    def _cut(self) -> None:
+        connection = self.client.socket()
+        if isinstance(connection, socket.socket):
+            with contextlib.suppress(OSError):  # it has just been closed
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _wait_until_connected(self, timeout: float) -> None:
         self.client.loop_start()

@@ -18,7 +18,7 @@ from .measurement.accuracy import StepReport
 NAME = "README.md"
 CLASSES = 100  # names that are listed; labels.txt has them all
 MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~&$!@]|(?<=www)\.|:(?=//)")
-FIRST = re.compile(r"([-+=:]|\d+(?=[.)]))")  # what makes a line a list, a heading or a table
+FIRST = re.compile(r"^(\d*)([-+=:]|[.)](?!\S))")  # what makes a line a list, a heading or a table
 
 PYTHON = """\
 import edgeeff
@@ -62,7 +62,7 @@ def render(manifest: Manifest, class_names: Sequence[str]) -> str:
 def text(value: object) -> str:
     """Anybody's text as one line of Markdown that shows it, and is nothing else."""
     line = _line(str(value))
-    return FIRST.sub(r"\\\1", MARKUP.sub(r"\\\g<0>", line), count=1) if FIRST.match(line) else MARKUP.sub(r"\\\g<0>", line)
+    return FIRST.sub(r"\1\\\2", MARKUP.sub(r"\\\g<0>", line))
 
 
 def code(value: str) -> str:

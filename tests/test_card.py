@@ -115,6 +115,14 @@ def test_foreign_names_stay_text(name: str) -> None:
     assert set(front_matter(shown)) == set(front_matter(plain))
 
 
+@pytest.mark.parametrize("name", [*EVIL[:-2], "0.1.0", "2.13.0+cpu", "1) a", "12 ms", "2-b", ": a"])
+def test_escaped_text_is_shown_as_it_was(name: str) -> None:
+    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    (paragraph, inline, _) = parser.parse(card.text(name))
+    assert paragraph.type == "paragraph_open"
+    assert "".join(child.content for child in inline.children or ()) == " ".join(name.split())
+
+
 def test_all_names_are_shown_or_counted() -> None:
     names = tuple(f"class {i}" for i in range(card.CLASSES + 7))
     shown = card.render(small_manifest(), names)

@@ -99,14 +99,14 @@ def _front_matter(m: Manifest) -> str:
 
 
 def _use(m: Manifest) -> str:
-    commands = ["edgeeff verify my-model                     # hashes, and the golden photos replayed"]
+    commands = ["edgeeff verify my-model                      # hashes, and the golden photos replayed"]
     if m.forms:
         commands = ["edgeeff compile my-model --val PHOTOS        # on the device, once: builds, judges and times engines"]
     commands += [
         "edgeeff eval my-model --val PHOTOS           # accuracy on labelled photos",
         "edgeeff camera my-model --source 0           # labels on a live camera",
     ]
-    said = "`my-model` is this folder, and edgeeff is installed with what runs it, `edgeeff doctor` says what is missing."
+    said = "`my-model` is this folder, and edgeeff is installed with what runs it; `edgeeff doctor` says what is missing."
     return f"{said}\n\n{block(chr(10).join(commands))}\n\n{block(PYTHON.format(m.resolution), 'python')}"
 
 
@@ -232,7 +232,7 @@ def _limits(m: Manifest) -> str:
         lines.append(f"Of {m.unknown.test.photos} test photos {m.unknown.test} get that label, which are false alarms.")
     lines += [
         f"Precision and {'graph' if m.forms else 'file'} were chosen on the {m.validation_photos} validation photos: accuracy on "
-        "them flatters it a little, and says nothing about other cameras, light or places.",
+        "them is a little too high, and says nothing about other cameras, light or places.",
         "Latency holds for that device, in that state; `edgeeff bench` measures another.",
         "Accuracy for groups of people, and the effect of photos made to deceive it, were not examined.",
     ]

@@ -37,7 +37,7 @@ MEASURED = {  # in a manifest: what differs from one fit to the next
     *("seconds", "date", "digest", "files", "conditions", "disturbed", "verdict", "latency_ms", "fps", "memory_mb", "energy_mj"),
     *("command", "metrics"),
 }
-MEASURED_FILES = {"manifest.json", "diagnostics.json", "report.html"}
+MEASURED_FILES = {"manifest.json", "diagnostics.json", "report.html", "README.md"}
 TARGET = """\
 description: INT8 alone, so that no measurement decides what ships
 backend: openvino

@@ -57,7 +57,7 @@ def compare(fit: Callable[..., dict[str, Any]], host: str) -> dict[str, Any]:
             results["seconds"][name], results["precision"][name] = fitted["total_seconds"], fitted["precision"]
             files[name] = json.loads((out / "manifest.json").read_text())["files"]
     results["kills"] = len(killed)
-    names = sorted(set(files["here"]) - {"report.html"})  # which has latencies
+    names = sorted(set(files["here"]) - {"report.html", "README.md"})  # which have latencies
     results["same"] = [n for n in names if len({f.get(n) for f in files.values()}) == 1]
     results["differ"] = [n for n in names if n not in results["same"]]
     return results

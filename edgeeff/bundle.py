@@ -10,6 +10,7 @@
     known.npz       where the features of known photos lie, by which others are unknown; absent where the file tells none
     diagnostics.json  layers by time and error, confusions, mistakes and candidates, which the report shows beside the manifest
     report.html     what the fit measured, as a page for people
+    README.md       the model card: the same in short, as the Hugging Face hub shows it
     fit.yaml        the job, for `edgeeff fit --job`
     sbom.json       the packages of the environment that made it, with their licences (CycloneDX)
     manifest.sig    the signature of the manifest, by `edgeeff sign`: the one file that the manifest has no hash of

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from . import backends, bundle, job_file, sbom
+from . import backends, bundle, card, job_file, sbom
 from .backends import tensorrt
 from .bundle import DIAGNOSTICS, REPORT, Bundle, Golden
 from .data.images import ImageSet, PixelFile, Predict
@@ -214,6 +214,7 @@ def _write(source: Bundle, folder: Path, shipped: Engine, engines: list[Engine],
         versions={**facts.versions, "tensorrt": tensorrt.version()},
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
+    (folder / card.NAME).write_text(card.render(manifest, source.labels), encoding="utf-8")
     return bundle.write(folder, files, source.labels, answers, manifest)  # type: ignore[arg-type]
 
 

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import backends, bundle, job_file, sbom
+from . import backends, bundle, card, job_file, sbom
 from .bundle import DIAGNOSTICS, REPORT, Bundle
 from .compilation import Compilation, compile_bundle
 from .context import Context, NetworkContext, versions
@@ -44,6 +44,7 @@ def write(context: NetworkContext, made: Made) -> Bundle:
     folder = context.cache.scratch("bundle")
     (folder / DIAGNOSTICS).write_text(dump_json(diagnostics), encoding="utf-8")
     (folder / REPORT).write_text(html.render(manifest, diagnostics), encoding="utf-8")
+    (folder / card.NAME).write_text(card.render(manifest, weights.class_names), encoding="utf-8")
     (folder / sbom.NAME).write_text(dump_json(sbom.bill()), encoding="utf-8")
     (folder / job_file.NAME).write_text(job_file.dump(context.job, Path(context.job.out).resolve()), encoding="utf-8")
     outcome = made.outcome

@@ -84,6 +84,9 @@ def test_on_the_device_every_form_is_built_checked_and_timed_and_the_fastest_shi
     assert done.returncode == 0, done.stderr
     assert (copy / "report.html").read_bytes() == page  # it is of the fit, and says so
     assert "report.html" in Bundle.open(copy).manifest.files
+    card = (copy / "README.md").read_text(encoding="utf-8")
+    assert "by which the engine was judged on the device" in card
+    assert f"| p50 | {Bundle.open(copy).manifest.metrics.latency.p50:.2f} |" in card
     result = json.loads(done.stdout)
     assert [e["precision"] for e in result["engines"]] == ["float32", "int8-fp16", "int8-mixed", "fp16"]
     for engine in result["engines"]:

@@ -28,6 +28,12 @@ MODEL = "model.xml"
 JUDGE = "openvino"
 FEATURES = True
 STAGE = re.compile(r"/model/blocks/blocks\.\d+/")  # in the names of layers, as they are exported
+MODEL_INFO = {
+    "model_type": "Classification",
+    "output_raw_scores": "True",  # logits, which DL Streamer makes probabilities of
+    "resize_type": "crop",  # the largest square in the middle
+    "reverse_input_channels": "True",  # frames are BGR, the input is RGB
+}
 MADE_NAME = re.compile(r"([A-Z][A-Za-z0-9]*)_\d+")  # of a node without one: its type, and a number
 
 
@@ -69,6 +75,7 @@ def save(model: Any, folder: Path) -> Path:
 
     path = folder / MODEL
     _number_unnamed(model)
+    _describe(model)
     try:
         openvino.save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:
@@ -82,6 +89,21 @@ def _number_unnamed(model: Any) -> None:
     for node in model.get_ordered_ops():
         if made := MADE_NAME.fullmatch(node.get_friendly_name()):
             node.set_friendly_name(f"{made[1]}_{next(numbers)}")
+
+
+def _describe(model: Any) -> None:
+    """Say in the IR what DL Streamer and Model API ask of it, for an RGB classifier: without a layout they take pixels for planes.
+
+    The names of classes are not in it: they are no input of what a strategy makes, and DL Streamer takes `labels.txt`. Source:
+    `model_info` in DL Streamer's developer guide, and its model_api_converters.cpp of 2026.2.
+    """
+    import openvino
+
+    inputs = model.get_parameters()
+    if len(inputs) == 1 and inputs[0].get_partial_shape().compatible(openvino.PartialShape([1, -1, -1, 3])):
+        inputs[0].set_layout(openvino.Layout("NHWC"))
+        for key, value in MODEL_INFO.items():
+            model.set_rt_info(value, ["model_info", key])
 
 
 def files(model: Path) -> list[Path]:

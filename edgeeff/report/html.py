@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import bundle
+from .. import bundle, card
 from ..budget import KINDS
 from ..bundle import DIAGNOSTICS, REPORT, Bundle
 from ..diagnostics import CLASSES, CandidateRow, Diagnostics
@@ -100,7 +100,7 @@ def document(manifest: Manifest, diagnostics: Diagnostics) -> Mapping[str, objec
 
 
 def redraw(path: Path) -> Path:
-    """Draw a bundle's report again, from what the bundle holds; raises BadInput where it holds no diagnostics."""
+    """Draw a bundle's report and model card again, from what the bundle holds; raises BadInput where it holds no diagnostics."""
     source = Bundle.open(path)
     if DIAGNOSTICS not in source.manifest.files:
         raise BadInput(f"{path}: holds no {DIAGNOSTICS}: it was made by an edgeeff before 0.2. Fit again.")
@@ -108,6 +108,7 @@ def redraw(path: Path) -> Path:
     with working_folder(source.path.resolve()) as folder:
         copy = Path(shutil.copytree(source.path, folder / "bundle"))
         (copy / REPORT).write_text(text, encoding="utf-8")
+        (copy / card.NAME).write_text(card.render(source.manifest, source.labels), encoding="utf-8")
         bundle.seal(copy, source.manifest)
         return bundle.publish(copy, source.path.resolve()).path / REPORT
 

@@ -135,3 +135,38 @@ def test_equal_graphs_are_compiled_to_equal_files(exported, tmp_path: Path) -> N
     assert first == second
     names = re.findall(r'<layer id="\d+" name="([^"]*)"', (tmp_path / "first/model.xml").read_text())
     assert len(set(names)) == len(names)
+
+
+def test_the_ir_says_what_dl_streamer_and_model_api_read_and_its_weights_are_untouched(exported, tmp_path: Path) -> None:
+    import openvino
+    from openvino._offline_transformations import apply_moc_transformations
+
+    file = backends.get("openvino").compile(exported[0], tmp_path)
+    plain = openvino.Core().read_model(exported[0])
+    apply_moc_transformations(plain, cf=True, smart_reshape=False)
+    openvino.save_model(plain, tmp_path / "plain.xml", compress_to_fp16=False)
+    assert (tmp_path / "plain.bin").read_bytes() == file.with_suffix(".bin").read_bytes()
+    model = openvino.Core().read_model(file)
+    told = {key: value.astype(str) for key, value in model.get_rt_info("model_info").astype(dict).items()}
+    assert told == {
+        "model_type": "Classification",
+        "output_raw_scores": "True",
+        "resize_type": "crop",
+        "reverse_input_channels": "True",
+    }
+
+
+def test_frames_as_planes_which_dl_streamer_gives_get_the_same_logits(exported, tmp_path: Path) -> None:
+    """What its OpenVINO backend does with an image after its own preprocessing: uint8 planes, by way of the model's layout."""
+    import openvino
+    from openvino.preprocess import PrePostProcessor
+
+    backend = backends.get("openvino")
+    file = backend.compile(exported[0], tmp_path)
+    steps = PrePostProcessor(openvino.Core().read_model(file))
+    steps.input(0).tensor().set_layout(openvino.Layout("NCHW")).set_element_type(openvino.Type.u8)
+    planes = openvino.Core().compile_model(steps.build(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert planes.input(0).shape == [1, 3, 64, 64]
+    seen = np.concatenate([planes(image[None].transpose(0, 3, 1, 2).copy())[0] for image in IMAGES])
+    expected = backend.load(file, precision=Precision("float32"))(IMAGES)
+    assert seen == pytest.approx(expected, abs=1e-5 * float(np.abs(expected).max()))  # the same kernels behind a transposition

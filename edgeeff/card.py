@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import yaml
 
 from .budget import KINDS
+from .errors import printable
 from .manifest import FormRecord, Manifest
 from .measurement.accuracy import StepReport
 
@@ -67,7 +68,7 @@ def text(value: object) -> str:
 
 def code(value: str) -> str:
     """Anybody's text as code within a line."""
-    line = "".join(c if c.isprintable() else "�" for c in value)
+    line = printable(value)
     fence = "`" * (_longest_run(line) + 1)
     return f"{fence} {line} {fence}" if line.startswith(("`", " ")) or line.endswith(("`", " ")) else f"{fence}{line}{fence}"
 
@@ -79,8 +80,8 @@ def block(value: str, language: str = "") -> str:
 
 
 def _line(value: str) -> str:
-    """Without line breaks and control characters."""
-    return "".join(c if c.isprintable() else "�" for c in " ".join(value.split()))
+    """In one line, where line breaks are spaces."""
+    return printable(" ".join(value.split()))
 
 
 def _longest_run(value: str) -> int:

@@ -110,7 +110,7 @@ def test_a_bundle_is_whole_wherever_its_report_is_killed(fitted, tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_bundle_is_whole_wherever_its_compilation_is_killed(portable, tmp_path: Path) -> None:
-    anew = ["manifest.json", "golden.npz", "model.engine", "model.engine.json", "layers.json"]
+    anew = ["manifest.json", "README.md", "golden.npz", "model.engine", "model.engine.json", "layers.json"]
     replacing(portable[0], tmp_path, 11, ["compile"], anew, env=FAKES)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from . import backends
 from .budget import Budget
-from .bundle import replaceable
+from .bundle import Bundle, replaceable
 from .data.calibration import Calibration
+from .data.collected import Collected
 from .data.images import ImageSet, PixelFile, readable, unseen
 from .data.preprocess import Preprocess
 from .errors import BadInput, ToolMissing
@@ -48,13 +50,14 @@ NOT_INPUTS = (
 @dataclass(frozen=True)
 class Photos:
     """Opened, labelled alike, and disjoint by content. `calibration` sets ranges, networks recover on `learning`, and `test` judges
-    what ships, once, after every choice."""
+    what ships, once, after every choice. A bundle is improved by those that a camera `collected`."""
 
     validation: ImageSet
     calibration: ImageSet
     learning: ImageSet
     training: ImageSet | None
     test: ImageSet | None = None
+    collected: Collected | None = None
 
     def __str__(self) -> str:
         """How many there are of each kind, by class where they have labels."""
@@ -178,7 +181,22 @@ def open_photos(job: Job, recipe: Calibration, progress: Progress) -> Photos:
         for other in filter(None, (validation, source, training, unlabelled)):
             unseen(test, other)
     learning = source.joined(unlabelled) if unlabelled else source
-    return Photos(validation, recipe.take(source, job.seed), learning.draw(LEARNING, job.seed), training, test)
+    collected = _collected(job, [validation, *([test] if test else [])], progress)
+    return Photos(validation, recipe.take(source, job.seed), learning.draw(LEARNING, job.seed), training, test, collected)
+
+
+def _collected(job: Job, judging: Sequence[ImageSet], progress: Progress) -> Collected | None:
+    """The frames to improve a bundle by; raises BadInput where they are too few, or where some of them judge."""
+    if not job.collected:
+        return None
+    listing = Path(job.frame_labels) if job.frame_labels else None
+    found = Collected.open(Path(job.collected), listing, max_corrupt=job.max_corrupt, progress=progress)
+    for frames in found.sets:
+        for photos in judging:
+            unseen(frames, photos)
+    labelled = f"; {len(found.labelled)} with labels" if found.labelled else ""
+    progress.say(f"frames: {sum(map(len, found.sets))} different ones{labelled}; {found.left_out} like others, left out")
+    return found
 
 
 def _opened(job: Job) -> tuple[ImageSet | None, ImageSet, ImageSet | None]:
@@ -267,7 +285,8 @@ def _inputs(job: Job, target: Target, recipe: Calibration, photos: Photos) -> di
         with user_path(job.weights, "read"):
             local = Path(job.weights).is_file()
         weights = hashlib.sha256(read_file(job.weights, CHECKPOINT_BYTES)).hexdigest() if local else None
+    improved = Bundle.open(job.improve).manifest.date if job.improve else None
     sets = {k: s.sha256 if s else None for k, s in vars(photos).items() if k not in ("validation", "test")}
     options = {k: repr(value) for k, value in asdict(job).items() if k not in NOT_INPUTS}
     facts = {"job": options, "recipe": repr(recipe), "target": repr(target), "versions": versions()}
-    return {**facts, "weights_sha256": weights, **sets}
+    return {**facts, "weights_sha256": weights, "improved": improved, **sets}

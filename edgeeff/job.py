@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -125,6 +125,15 @@ class Job:
         metavar="PERCENT",
         unit="%",
     )
+    improve: str | Path | None = option(
+        None, help="a bundle whose network goes on learning, instead of --weights: see `edgeeff improve`", metavar="BUNDLE"
+    )
+    collected: str | Path | None = option(
+        None, help="with --improve: frames that a camera collected, some may have labels", metavar="PHOTOS"
+    )
+    frame_labels: str | Path | None = option(
+        None, help="with --improve: a list of frames and their classes (default: labels.txt beside them)", metavar="FILE"
+    )
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -135,6 +144,10 @@ class Job:
         if self.weights == AUTO:
             for v in networks:
                 published_weights(v)  # refuses one without
+        if (self.improve is None) != (self.collected is None) or (self.frame_labels and not self.improve):
+            raise BadInput("--improve BUNDLE learns from --collected PHOTOS, of which --frame-labels are: give the two together.")
+        if self.improve and (self.weights or len(self.variants) != 1):
+            raise BadInput("--improve goes on with its own weights and variant: leave out --weights, and name that --variant.")
         if self.weights and len(self.variants) != 1 and not (self.weights == AUTO and self.trains):
             raise BadInput("--weights belong to one variant: name it with --variant (`edgeeff variants` lists them).")
         for word in arguments(self):  # the bundle and its report tell the command
@@ -150,7 +163,7 @@ class Job:
                     raise BadInput(f"--photos is split by itself: leave out --{name.replace('_', '-')}, or --photos.")
         elif not self.val:
             raise BadInput("nothing to judge by: give --val DIR (photos that nothing learns from), or --photos DIR alone.")
-        if not self.trains and not self.weights:
+        if not self.trains and not self.weights and not self.improve:
             raise BadInput("nothing to fit: give --weights (a trained checkpoint), --train or --photos (labelled photos), or both.")
         if self.labels and self.trains:
             raise BadInput("--labels name the classes of weights; with --train or --photos the folders' names do.")
@@ -256,6 +269,39 @@ class RollbackJob:
     """A step back of the camera that follows a folder of bundles."""
 
     folder: str | Path = option(help="the folder that `edgeeff camera --follow` was given", metavar="DIR", positional=True)
+
+
+@dataclass(frozen=True)
+class ImproveJob(BundleJob):
+    """A bundle's network, to be improved by frames that a camera collected."""
+
+    collected: str | Path = option(help="the frames, as `edgeeff camera --collect` keeps them", metavar="PHOTOS")
+    out: str | Path = option(help="the bundle to write", metavar="DIR")
+    labels: str | Path | None = option(
+        None, help="classes of some of the frames, as `edgeeff label` writes them (default: labels.txt beside them)", metavar="FILE"
+    )
+    job: str | Path | None = option(
+        None, help="the fit that made the bundle, for its photos and gate (default: the bundle's own fit.yaml)", metavar="FILE"
+    )
+    accept: bool = option(False, help="ship it even if it is no better than the bundle, or fails the accuracy gate")
+
+    def fit(self, before: Job, bundle: Bundle) -> Job:
+        """The fit that improves the bundle, which the fit `before` made."""
+        return replace(
+            before,
+            out=self.out,
+            variants=(bundle.manifest.variant,),
+            resolution=(bundle.manifest.resolution,),
+            weights=None,
+            labels=None,
+            activation="keep",
+            adapt="keep",
+            crop=None,
+            accept=self.accept,
+            improve=self.bundle,
+            collected=self.collected,
+            frame_labels=self.labels,
+        )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from .option import Option, flag, options
 
 NAME = "fit.yaml"
 HEAD = "# edgeeff fit --job fit.yaml repeats this fit. Relative paths are relative to this file.\n"
-PATHS = ("DIR", "FILE", "PHOTOS")  # metavars
+PATHS = ("DIR", "FILE", "PHOTOS", "BUNDLE")  # metavars
 
 
 def dump(job: Job, folder: Path) -> str:

@@ -142,6 +142,32 @@ class HeldOut:
     differs: bool
 
 
+@dataclass(frozen=True)
+class Improvement:
+    """What came of learning from `frames` that a camera collected (`left_out` were like others): the bundle of the date `before`
+    and this one, on old photos and on frames. Frames that are not `labelled` have as their labels what the network before said of
+    them in the light that it was trained in."""
+
+    before: str
+    frames: int
+    left_out: int
+    labelled: bool
+    old: tuple[StepReport, StepReport]
+    new: tuple[StepReport, StepReport]
+
+    def __str__(self) -> str:
+        truth = "top-1" if self.labelled else "agreement with the network before in its own light, as they have no labels,"
+        frames = f"On {self.new[0].images} frames that nothing was learned from {truth} {_from_to(self.new)}"
+        return f"Improved from {self.frames} frames. {frames}; on {self.old[0].images} old photos {_from_to(self.old)}."
+
+
+def _from_to(steps: tuple[StepReport, StepReport]) -> str:
+    before, after = steps
+    if before.top1 is None or after.top1 is None:
+        return f"{after.agreement:.2f}% as before"
+    return f"{before.top1:.2f} → {after.top1:.2f}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything that is known of a bundle. `metrics` and `siblings` are of a device at hand, `forms` and `rehearsals` of graphs
@@ -192,6 +218,7 @@ class Manifest:
     confidence: Confidence | None = None
     unknown: Unknown | None = None
     calibration_statistics: PictureStatistics | None = None
+    improvement: Improvement | None = None
 
     @property
     def temperature(self) -> float:

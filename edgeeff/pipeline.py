@@ -1,7 +1,6 @@
 """The whole job: weights or photos, a target and a budget become a bundle whose file was judged and measured.
 
-Read `fit` first: choose → prepare weights → quantize → ship → check on frames → calibrate → learn the known → judge once → publish.
-"""
+Read `fit` first: choose → prepare weights → quantize → ship → check on frames → calibrate → learn the known → judge → publish."""
 
 from __future__ import annotations
 
@@ -32,6 +31,7 @@ from .quantization.nncf_ptq import refuse_blank
 from .quantization.strategies import Network, OutOfTime
 from .selection.candidates import Candidate, Search
 from .selection.held_out import judge_held_out
+from .selection.improvement import judge_improved
 from .selection.outcome import Outcome, ship
 from .selection.probabilities import calibrate
 from .selection.search import Choice, grows, pick
@@ -81,7 +81,7 @@ def fit_variant(context: Context, variant: Variant, choice: Choice | None, refus
     judged, network, report = judge_float(stage, weights)
     candidates = quantize(judged, network, report)
     shipped = learn_known(judged, calibrate(judged, ship_checked(judged, weights.variant, candidates)))
-    outcome = judge_held_out(judged, weights.model, weights.class_names, shipped)
+    outcome = judge_improved(judged, judge_held_out(judged, weights.model, weights.class_names, shipped))
     made = publishing.Made(weights, choice, candidates, outcome, tuple(refusals))
     bundle = publishing.publish(context, publishing.write(judged.at(outcome.shipped.preprocess), made))
     compiled = publishing.compile_here(context, bundle)

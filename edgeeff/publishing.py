@@ -120,6 +120,7 @@ def describe(context: NetworkContext, made: Made) -> Manifest:
         confidence=outcome.confidence.get(shipped.precision),
         unknown=outcome.unknown,
         calibration_statistics=calibration_statistics(context, outcome),
+        improvement=outcome.improvement,
     )
 
 

@@ -25,6 +25,7 @@ from .network.train import Epoch, Recipe, train
 from .network.variants import expected_top1, grid, published, published_weights
 from .records import dump_json, read_json
 from .selection.candidates import Accuracy, Search
+from .selection.improvement import Improving
 from .selection.search import pick
 
 LONG = 60.0  # seconds, before which a network is measured: that takes 10 to 30
@@ -59,6 +60,9 @@ class Ranking:
 
 def prepare_weights(context: Context, v: Variant) -> Weights:
     """The variant's network with trained weights; what was trained is kept in the stage cache."""
+    if context.job.improve:
+        improving = Improving.of(context, context.job.improve)
+        return Weights(improving.learn(), improving.before.preprocess, improving.before.labels)
     torch.manual_seed(context.job.seed)  # what no weights are loaded for begins at random
     start = _loaded(context, v) if context.job.weights else _created(context, v)
     if context.job.crop is not None:

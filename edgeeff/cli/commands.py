@@ -13,12 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import job_file
 from ..errors import BadInput, EdgeeffError, Unreliable, printable
 from ..job import (
     BenchmarkJob,
     BundleJob,
     CompileJob,
     EvaluateJob,
+    ImproveJob,
     Job,
     LabelJob,
     PickJob,
@@ -31,7 +33,7 @@ from ..machine import LOCAL, Machine
 from ..progress import TerminalProgress
 from ..records import to_json
 from . import tables
-from .options import filled, progress_of
+from .options import filled, parser, progress_of
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -40,10 +42,21 @@ if TYPE_CHECKING:
 
 
 def _fit(options: argparse.Namespace) -> object:
+    return _fitted(filled(Job, options), options)
+
+
+def _improve(options: argparse.Namespace) -> object:
+    asked = filled(ImproveJob, options)
+    bundle = asked.open()
+    words = job_file.words(Path(asked.job or bundle.path / job_file.NAME))
+    before = filled(Job, parser().parse_args(["fit", *words]))
+    return _fitted(asked.fit(before, bundle), options)
+
+
+def _fitted(job: Job, options: argparse.Namespace) -> object:
     from ..pipeline import fit
 
-    job = filled(Job, options)
-    with _machine(options) as machine, progress_of(options).whole() as progress:
+    with _machine(options, job.target) as machine, progress_of(options).whole() as progress:
         result = fit(job, machine=machine, progress=progress)
     graphs = bool(result.manifest.forms)
     if not options.json:
@@ -79,6 +92,7 @@ def fit_json(result: Fit) -> dict[str, object]:
         "held_out",
         "confidence",
         "unknown",
+        "improvement",
         "latency_ms",
     ]
     if result.manifest.forms:
@@ -105,7 +119,7 @@ def _pick(options: argparse.Namespace) -> object:
     from ..selection.search import pick
 
     search = Search.of(filled(PickJob, options))
-    with _machine(options) as machine:
+    with _machine(options, options.target) as machine:
         choice = pick(search, machine=machine, progress=progress_of(options))
     if not options.json:
         tables.choice(choice)
@@ -137,7 +151,7 @@ def _profile(options: argparse.Namespace) -> object:
 
     search = Search.everything(filled(ProfileJob, options))
     path = latency_model.path(search.target.name)
-    with _machine(options) as machine:
+    with _machine(options, options.target) as machine:
         models = profile(search, path, machine=machine, progress=progress_of(options))
     if not options.json:
         tables.latency_models(models)
@@ -146,14 +160,14 @@ def _profile(options: argparse.Namespace) -> object:
     return {"file": str(path), "forms": forms}
 
 
-def _machine(options: argparse.Namespace) -> contextlib.AbstractContextManager[Machine]:
+def _machine(options: argparse.Namespace, target: str | Path) -> contextlib.AbstractContextManager[Machine]:
     """Where to measure: here, or the hosts of --on, for as long as they are needed."""
     if not options.on:
         return contextlib.nullcontext(LOCAL)
     from ..remote.fleet import machine
     from ..target import Target
 
-    return machine(options.on, Target.load(options.target).backend, progress_of(options))
+    return machine(options.on, Target.load(target).backend, progress_of(options))
 
 
 def _measure(options: argparse.Namespace) -> object:
@@ -402,6 +416,7 @@ def _rollback(options: argparse.Namespace) -> object:
 
 VERBS: dict[str, Callable[[argparse.Namespace], object]] = {
     "fit": _fit,
+    "improve": _improve,
     "pick": _pick,
     "profile": _profile,
     "variants": _variants,

@@ -24,6 +24,7 @@ from ..job import (
     BundleJob,
     CompileJob,
     EvaluateJob,
+    ImproveJob,
     Job,
     LabelJob,
     PickJob,
@@ -95,6 +96,8 @@ def parser() -> argparse.ArgumentParser:
     p = verb("fit", "weights or labelled photos → a verified bundle within the budget", Job, on=measure_there)
     p.add_argument("--job", metavar="FILE", help="options from a YAML file, like a bundle's fit.yaml; those given here come first")
     verb("pick", "the largest variant within the budget, timed here with random weights", PickJob, on=measure_there)
+    improving = "a bundle's network learns from collected frames, and replaces it where it is as good on old photos, and on frames"
+    verb("improve", improving, ImproveJob, on=measure_there)
     profiling = "measure many variants here, so that others can be predicted where this device is not at hand"
     verb("profile", profiling, ProfileJob, on="measure there")
     _add_variants(verb("variants", "the family: parameters, multiply-adds and activations of each at its resolution"))

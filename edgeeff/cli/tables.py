@@ -161,6 +161,9 @@ def fit(result: Fit) -> None:
     steps(manifest.steps, shipped=outcome.shipped.report.step)
     if held := manifest.held_out:
         steps(held.steps, shipped=held.steps[1].step, photos="test photos, which no choice has seen")
+    if better := manifest.improvement:
+        for judged, photos in ((better.old, "old photos"), (better.new, "frames, which nothing was learned from")):
+            steps(judged, shipped=judged[1].step, photos=photos)
     if len(manifest.ladder) > 1:
         ladder(manifest.ladder)
     if outcome.siblings:

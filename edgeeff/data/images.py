@@ -34,6 +34,7 @@ Pixels = NDArray[np.uint8]  # (N, H, W, 3)
 Logits = NDArray[np.float32]  # (N, classes)
 Predict = Callable[[Pixels], Logits]
 R = TypeVar("R")
+UNLABELLED = -1  # among labels: of a photo that has none
 
 
 def noise(resolution: int) -> Pixels:
@@ -70,7 +71,7 @@ class ImageSet:
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """SHA-256 of each file's contents, in hexadecimal."""
-        return tuple(_threads(lambda photo: hashlib.sha256(read_photo(photo)).hexdigest(), self.paths))
+        return tuple(in_threads(lambda photo: hashlib.sha256(read_photo(photo)).hexdigest(), self.paths))
 
     @cached_property
     def sha256(self) -> str:
@@ -151,7 +152,7 @@ class ImageSet:
         return self.take(rest), self.take(held)
 
 
-def _threads(function: Callable[[Photo], R], photos: Iterable[Photo]) -> Iterator[R]:
+def in_threads(function: Callable[[Photo], R], photos: Iterable[Photo]) -> Iterator[R]:
     """The results in order, computed on all cores (Pillow and hashlib release the interpreter lock), at most 4 a core ahead."""
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
@@ -204,7 +205,7 @@ class PixelFile:
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="edgeeff-")  # noqa: SIM115 (it is open as long as this object exists)
         weakref.finalize(self, self._file.close)
         good, corrupt = [], []
-        decoded = _threads(partial(_decode, preprocess), images.paths)
+        decoded = in_threads(partial(_decode, preprocess), images.paths)
         try:
             for i, pixels in enumerate(progress.track(decoded, f"decode {images.root.name}", len(images))):
                 if isinstance(pixels, str):
@@ -248,7 +249,7 @@ class PixelFile:
 def readable(images: ImageSet, *, max_corrupt: float = 0.01, progress: Progress = SILENT) -> ImageSet:
     """The set without its corrupt files, which are reported by name. Raises BadInput for more than the share `max_corrupt`."""
     tiny = Preprocess(32, 32, (0, 0, 0), (1, 1, 1), "bilinear")
-    checked = progress.track(_threads(partial(_decode, tiny), images.paths), f"check {images.root.name}", len(images))
+    checked = progress.track(in_threads(partial(_decode, tiny), images.paths), f"check {images.root.name}", len(images))
     reasons = {i: result for i, result in enumerate(checked) if isinstance(result, str)}
     report_corrupt(list(reasons.values()), len(images), images.root, max_corrupt, progress)
     return images.take(i for i in range(len(images)) if i not in reasons)

@@ -1,4 +1,4 @@
-"""torch → ONNX: one float graph with the preprocessing inside, uint8 `(1, R, R, 3)` in, float32 `(1, classes)` logits out."""
+"""torch → ONNX, and back: one float graph with the preprocessing inside, uint8 `(1, R, R, 3)` in, `(1, classes)` logits out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import onnx
 import torch
 
 from ..data.preprocess import Preprocess
-from ..files import write_whole
+from ..errors import BadInput
+from ..files import read_file, write_whole
+from ..network.architecture import Padding, Variant
 from ..network.model import Deployed, EfficientNet, SameConv2d
 
+MOST_BYTES = 2 << 30  # of an ONNX file, as protobuf has it
 OPSET = 20  # the newest that TensorRT 10.x reads
 FRAMES = f"""
 <ir_version: 9, opset_import: ["": {OPSET}]>
@@ -59,6 +62,43 @@ def to_onnx(model: EfficientNet, preprocess: Preprocess, path: Path) -> Path:
     onnx.checker.check_model(graph, full_check=True)
     write_whole(path, graph.SerializeToString())
     return path
+
+
+def from_onnx(path: Path, variant: Variant, classes: int) -> EfficientNet:
+    """The network that `to_onnx` wrote, with the same answers: its batch norms, which were folded, only add the biases.
+
+    `variant` is that of the file, without what was left out of it. Raises BadInput for a file of another network.
+    """
+    graph = onnx.load_from_string(read_file(path, MOST_BYTES, follow=False)).graph
+    weights = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    layers = {module_path(n.name).removeprefix("model."): n for n in graph.node if n.op_type in ("Conv", "Gemm")}
+    pads = [list(a.ints) for node in layers.values() for a in node.attribute if a.name == "pads"]  # top, left, bottom, right
+    padding: Padding = "same" if any(each[:2] != each[2:] for each in pads) else "symmetric"
+    model = EfficientNet(variant, classes, padding, variant.bn_eps)
+    state, biases = model.state_dict(), _biases(model)
+    if odd := sorted(set(biases) ^ set(layers)):
+        raise BadInput(f"{path}: {odd[0]} is a layer either of the file or of {variant.name}, not of both. Fit again.")
+    for name, node in layers.items():
+        for key, constant in zip((f"{name}.weight", biases[name]), node.input[1:3], strict=True):
+            tensor = torch.from_numpy(weights[constant].copy())
+            if state[key].shape != tensor.shape:
+                raise BadInput(f"{path}: {key} is {tuple(tensor.shape)}, expected {tuple(state[key].shape)}. Fit again.")
+            state[key].copy_(tensor)
+    return model.eval()
+
+
+def _biases(model: EfficientNet) -> dict[str, str]:
+    """By the name of each layer, what is added to its output: its own bias, or that of the batch norm after it, which is made to
+    scale nothing."""
+    found, layer = dict[str, str](), ""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_var is not None
+            module.running_var.fill_(1 - module.eps)
+            found[layer] = f"{name}.bias"
+        elif isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            layer, found[name] = name, f"{name}.bias"
+    return found
 
 
 def frames_graph() -> bytes:

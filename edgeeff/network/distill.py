@@ -27,7 +27,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..data.crops import Box, random_box
-from ..data.images import ImageSet, PixelFile, Pixels
+from ..data.images import UNLABELLED, ImageSet, PixelFile, Pixels
+from ..data.light import Relighting
 from ..data.preprocess import INTERPOLATIONS, Preprocess
 from ..errors import BadInput
 from ..progress import SILENT, Progress
@@ -40,18 +41,22 @@ EVALUATION_BATCH = 32
 
 
 class Sample(NamedTuple):
-    """A photo by its index, whether it is mirrored, and what is seen of it: a part, in pixels, or None for the centre."""
+    """A photo by its index, whether it is mirrored, what is seen of it: a part, in pixels, or None for the centre, and whether the
+    student sees it in the light of a camera's frames, where there is another."""
 
     photo: int
     mirrored: bool
     box: Box | None = None
+    as_frame: bool = False
 
 
 class Views(NamedTuple):
-    """Samples as the student and as the teacher see them, `(N, H, W, 3)` uint8, and their labels `(N,)` where there are any."""
+    """Samples as the student and as the teacher see them, `(N, H, W, 3)` uint8; `alike` `(N,)`: whether both see the same light;
+    and their labels `(N,)`, where there are any, of which UNLABELLED is none."""
 
     student: Tensor
     teacher: Tensor
+    alike: Tensor
     labels: Tensor | None
 
 
@@ -62,7 +67,8 @@ class Distillation:
 
     `held_back` is the share of the photos that no step learns from: the epoch that does best on them is kept. `labels` is the
     weight of the photos' own labels beside the teacher's logits. `counterparts` are the teacher's blocks, by index, whose outputs
-    those of the student have to give; empty: the same.
+    those of the student have to give; empty: the same. With `light` some of the photos are a camera's frames, and that is between
+    their light and the others': the teacher sees every photo in its own, and the student in either.
     """
 
     epochs: int = 3
@@ -75,6 +81,7 @@ class Distillation:
     seed: int = 0
     counterparts: tuple[int, ...] = ()
     bf16: bool = False
+    light: Relighting | None = None
 
 
 @dataclass(frozen=True)
@@ -212,6 +219,8 @@ class _Run:
         rng, side = random.Random(f"{self.recipe.seed}-{number}"), self.matching.photos.preprocess.resolution
         order = rng.sample(self.photos, len(self.photos))
         samples = [Sample(i, self.recipe.flip and rng.random() < 0.5, random_box(rng, side, side)) for i in order]
+        if self.recipe.light:
+            samples = [sample._replace(as_frame=rng.random() < 0.5) for sample in samples]
         shares = [parallel.share(samples[i * size : (i + 1) * size]) for i in range(batches)]
         with ThreadPoolExecutor(1) as pool:
             following = pool.submit(self.matching.views, shares[0])
@@ -249,10 +258,13 @@ class Matching(nn.Module):
     def views(self, samples: Sequence[Sample]) -> Views:
         """The samples' photos, at the resolution of either network."""
         smaller, larger = self._resolutions
-        theirs = torch.from_numpy(np.stack([self._view(sample, larger) for sample in samples]))
-        ours = theirs if smaller == larger else torch.from_numpy(np.stack([self._view(sample, smaller) for sample in samples]))
+        theirs = torch.from_numpy(np.stack([self._view(sample._replace(as_frame=False), larger) for sample in samples]))
+        ours = theirs
+        if smaller != larger or any(sample.as_frame for sample in samples):
+            ours = torch.from_numpy(np.stack([self._view(sample, smaller) for sample in samples]))
         labels = self.photos.images.labels
-        return Views(ours, theirs, None if labels is None else torch.tensor([labels[sample.photo] for sample in samples]))
+        alike = torch.tensor([not sample.as_frame for sample in samples])
+        return Views(ours, theirs, alike, None if labels is None else torch.tensor([labels[sample.photo] for sample in samples]))
 
     def forward(self, views: Views, student: nn.Module | None = None) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.bf16):
@@ -261,10 +273,12 @@ class Matching(nn.Module):
             *mine, answer = _outputs(student or self.student, views.student)
         loss = F.kl_div(answer.float().log_softmax(1), logits.float().log_softmax(1), log_target=True, reduction="batchmean")
         for a, b, variance in zip(mine, blocks, self.variances, strict=True):
-            loss = loss + F.mse_loss(a.float(), b.float()) / variance
+            errors = (a.float() - b.float()).square().flatten(1).mean(1)
+            loss = loss + (errors * views.alike).mean() / variance
         if self._recipe.labels:
             assert views.labels is not None
-            loss = loss + self._recipe.labels * F.cross_entropy(answer.float(), views.labels)
+            wrong = F.cross_entropy(answer.float(), views.labels, ignore_index=UNLABELLED, reduction="sum")
+            loss = loss + self._recipe.labels * wrong / len(answer)
         return loss
 
     @torch.no_grad()
@@ -278,8 +292,9 @@ class Matching(nn.Module):
 
     def _of_teacher(self, views: Views) -> list[Tensor]:
         """What the student's blocks have to give, and the logits."""
-        *blocks, logits = _outputs(self._teacher[0], views.student)
-        if views.student is not views.teacher:
+        same_size = views.student.shape == views.teacher.shape
+        *blocks, logits = _outputs(self._teacher[0], views.teacher if same_size else views.student)
+        if not same_size:
             logits = self._teacher[0](views.teacher)
         return [*(blocks[i] for i in self._recipe.counterparts or range(len(blocks))), logits]
 
@@ -289,6 +304,8 @@ class Matching(nn.Module):
         box = sample.box or (margin, margin, len(pixels) - margin, len(pixels) - margin)
         filtered = Image.fromarray(pixels).resize((resolution, resolution), INTERPOLATIONS[prepared.interpolation], box)
         seen = np.asarray(filtered)
+        if self._recipe.light:
+            seen = self._recipe.light.seen(seen, self.photos.images.paths[sample.photo], as_frame=sample.as_frame)
         return seen[:, ::-1] if sample.mirrored else seen
 
 

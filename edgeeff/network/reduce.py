@@ -70,7 +70,7 @@ def reduced(model: EfficientNet, to: Reduction, means: Means | None = None) -> E
     """
     if unknown := set(to.parts) - {part.name for part in removable(model.variant)}:
         raise ValueError(f"{sorted(unknown)}: expected parts that can be left out of {model.variant.name}")
-    smaller = EfficientNet(_reduced(model.variant, to), model.classes, model.padding, model.bn_eps)
+    smaller = EfficientNet(reduced_variant(model.variant, to), model.classes, model.padding, model.bn_eps)
     kept = [(block, module) for block, module in _blocks(model) if block.name not in to.parts]
     for (block, module), (_, fresh) in zip(kept, _blocks(smaller), strict=True):
         own = copy.deepcopy(module)
@@ -153,7 +153,7 @@ def _divergence(answer: Tensor, whole: Tensor) -> float:
     return max(0.0, divergence) if math.isfinite(divergence) else math.inf
 
 
-def _reduced(variant: Variant, to: Reduction) -> Variant:
+def reduced_variant(variant: Variant, to: Reduction) -> Variant:
     """The variant of a smaller network: stages with fewer repeats and fewer gates, at another resolution."""
     kept = [block for block in variant.blocks() if block.name not in to.parts]
     stages = []

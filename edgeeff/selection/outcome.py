@@ -13,7 +13,7 @@ from ..budget import Budget
 from ..bundle import Golden
 from ..context import NetworkContext
 from ..errors import BuildFailed
-from ..manifest import HeldOut, Rehearsal
+from ..manifest import HeldOut, Improvement, Rehearsal
 from ..measurement.accuracy import Answers, Gate, StepReport
 from ..measurement.benchmark import BenchmarkRequest, BenchmarkResult, CompiledModel, Metrics
 from ..measurement.confidence import Confidence
@@ -60,6 +60,7 @@ class Outcome:
     answers: Answers | None = None
     known: Subspace | None = None
     unknown: Unknown | None = None
+    improvement: Improvement | None = None
 
     @property
     def metrics(self) -> Metrics | None:

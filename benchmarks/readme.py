@@ -504,7 +504,7 @@ def everything() -> str:
     slowest, fastest = (f([rate for each in m["rates"].values() for rate in each]) for f in (min, max))
     return (
         f"{m['seconds'] / 60:.0f} minutes under `ulimit -v {m['limits']['address_space'] >> 10} -n {m['limits']['descriptors']}`, "
-        f"after the first: {resident['least']:.0f} to {resident['most']:.0f} MB resident, of which {own['least']:.1f} to "
+        f"in the second half of them: {resident['least']:.0f} to {resident['most']:.0f} MB resident, of which {own['least']:.1f} to "
         f"{own['most']:.1f} MB are no files' pages, {own['slope']:+.2f} MB a minute ({own['low']:.2f} to {own['high']:.2f}); "
         f"{descriptors['least']:.0f} to {descriptors['most']:.0f} descriptors, "
         f"{descriptors['slope']:+.2f} a minute ({descriptors['low']:.2f} to {descriptors['high']:.2f}); "

@@ -430,11 +430,11 @@ def hostile_clients(data: Path) -> dict[str, Any]:
 
 
 def together(data: Path) -> dict[str, Any]:
-    """A small model behind two cameras, with everything that takes their labels, under limits: ten minutes."""
+    """A small model behind two cameras, with everything that takes their labels, under limits: twenty minutes."""
     import together
 
     with small() as bundle:
-        return together.measured(bundle.path, 600)
+        return together.measured(bundle.path, 1200)
 
 
 def follow(data: Path) -> dict[str, Any]:

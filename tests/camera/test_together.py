@@ -8,7 +8,7 @@ import together
 
 @pytest.mark.slow
 def test_memory_and_descriptors_stay_as_they_are(fitted) -> None:
-    """`python benchmarks/run.py together` does it for ten minutes."""
+    """`python benchmarks/run.py together` does it for twenty minutes."""
     found = together.run(fitted[0], 18)
     rows = found["rows"][3:]  # by then the runtime, OpenCV and every thread have what they need
     half = len(rows) // 2

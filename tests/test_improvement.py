@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import refused
 from networks import trained
 from PIL import Image
@@ -20,6 +21,8 @@ from edgeeff.network.reduce import Reduction, reduced, removable
 from edgeeff.network.swap import swapped
 from edgeeff.precision import Precision
 from edgeeff.selection.improvement import network_of
+
+pytestmark = pytest.mark.slow
 
 DIM = np.array([0.55, 0.4, 0.24])  # what a lamp leaves of red, green and blue
 
@@ -113,24 +116,34 @@ def test_some_frames_have_labels(frames: Path, tmp_path: Path) -> None:
         Collected.open(frames, frames)
 
 
-def test_a_bundle_learns_from_frames_under_another_lamp(fitted: tuple[Path, dict], frames: Path, run, tmp_path: Path) -> None:
-    before = Bundle.open(fitted[0])
-    done = run("improve", before.path, "--collected", frames, "--out", tmp_path / "improved", "--accept", "--json")
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_bundle_learns_from_frames_under_another_lamp(
+    fitted: tuple[Path, dict], frames: Path, run, tmp_path: Path, labelled: bool
+) -> None:
+    """For some seconds, by a job file of its own."""
+    before, job = Bundle.open(fitted[0]), tmp_path / "job.yaml"
+    told = yaml.safe_load((before.path / "fit.yaml").read_text())
+    places = {name: str(before.path / told[name]) for name in ("train", "val", "out")}
+    job.write_text(yaml.safe_dump({**told, **places, "time_budget": 0.4}))
+    listing = frames.parent / "some.txt"
+    listing.write_text("".join(f"{frames.name}/{i:03}.png\t{i // 30}\n" for i in range(0, 300, 3)))
+    words = ["--job", job, "--collected", frames, "--out", tmp_path / "improved", "--accept", "--json"]
+    done = run("improve", before.path, *words, *(["--labels", listing] if labelled else []))
     assert done.returncode == 0, done.stderr
     after = Bundle.open(tmp_path / "improved")
     found = after.manifest.improvement
     assert found is not None
     assert found.before == before.manifest.date
-    assert not found.labelled
+    assert found.labelled == labelled
     assert found.frames + found.left_out == 600
     assert "frames that nothing was learned from" in after.manifest.verdict
     assert found.old[0].top1 == pytest.approx(json.loads(done.stdout)["improvement"]["old"][0]["top1"])
     assert (after.path / "fit.yaml").read_text().count("improve: ") == 1
     assert "--improve" in after.manifest.command
     assert after.labels == before.labels
-    words = job_file.words(after.path / "fit.yaml")
-    assert f"--improve={before.path}" in words
-    assert f"--collected={frames}" in words
+    told_again = job_file.words(after.path / "fit.yaml")
+    assert f"--improve={before.path}" in told_again
+    assert f"--collected={frames}" in told_again
 
 
 def test_what_cannot_improve_a_bundle(fitted: tuple[Path, dict], frames: Path, digits: Path, run, tmp_path: Path) -> None:
@@ -139,6 +152,7 @@ def test_what_cannot_improve_a_bundle(fitted: tuple[Path, dict], frames: Path, d
 
     refused(improve("--collected", tmp_path / "nothing"), 2, "nothing")
     refused(improve("--collected", digits / "val"), 2, "also occur in")
-    (tmp_path / "labels.txt").write_text("".join(f"{frames}/{i:03}.png\tno such class\n" for i in range(300)))
-    refused(improve("--collected", frames, "--labels", tmp_path / "labels.txt"), 2)
+    listing = frames.parent / "foreign.txt"
+    listing.write_text("".join(f"{frames.name}/{i:03}.png\tno such class\n" for i in range(300)))
+    refused(improve("--collected", frames, "--labels", listing), 2, "no such class")
     assert not (tmp_path / "out").exists()

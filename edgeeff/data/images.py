@@ -118,7 +118,7 @@ class ImageSet:
         for members in order:
             rng.shuffle(members)
         rng.shuffle(order)
-        rounds = (members[i] for i in range(max(map(len, order))) for members in order if i < len(members))
+        rounds = (members[i] for i in range(max(map(len, order), default=0)) for members in order if i < len(members))
         return self.take(sorted(i for i, _ in zip(rounds, range(count), strict=False)))
 
     def parts(self, shares: Iterable[float], seed: int = 0, *, least: int = 0) -> list[ImageSet]:

@@ -51,12 +51,11 @@ class Sample(NamedTuple):
 
 
 class Views(NamedTuple):
-    """Samples as the student and as the teacher see them, `(N, H, W, 3)` uint8; `alike` `(N,)`: whether both see the same light;
-    and their labels `(N,)`, where there are any, of which UNLABELLED is none."""
+    """Samples as the student and as the teacher see them, `(N, H, W, 3)` uint8, and their labels `(N,)`, where there are any, of
+    which UNLABELLED is none."""
 
     student: Tensor
     teacher: Tensor
-    alike: Tensor
     labels: Tensor | None
 
 
@@ -263,8 +262,7 @@ class Matching(nn.Module):
         if smaller != larger or any(sample.as_frame for sample in samples):
             ours = torch.from_numpy(np.stack([self._view(sample, smaller) for sample in samples]))
         labels = self.photos.images.labels
-        alike = torch.tensor([not sample.as_frame for sample in samples])
-        return Views(ours, theirs, alike, None if labels is None else torch.tensor([labels[sample.photo] for sample in samples]))
+        return Views(ours, theirs, None if labels is None else torch.tensor([labels[sample.photo] for sample in samples]))
 
     def forward(self, views: Views, student: nn.Module | None = None) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.bf16):
@@ -273,8 +271,7 @@ class Matching(nn.Module):
             *mine, answer = _outputs(student or self.student, views.student)
         loss = F.kl_div(answer.float().log_softmax(1), logits.float().log_softmax(1), log_target=True, reduction="batchmean")
         for a, b, variance in zip(mine, blocks, self.variances, strict=True):
-            errors = (a.float() - b.float()).square().flatten(1).mean(1)
-            loss = loss + (errors * views.alike).mean() / variance
+            loss = loss + F.mse_loss(a.float(), b.float()) / variance
         if self._recipe.labels:
             assert views.labels is not None
             wrong = F.cross_entropy(answer.float(), views.labels, ignore_index=UNLABELLED, reduction="sum")
@@ -313,7 +310,8 @@ def _split(photos: int, recipe: Distillation) -> tuple[list[Sample], list[int]]:
     """The samples that judge every epoch, and the indices of the photos to learn from; the same ones for the same seed."""
     order = random.Random(recipe.seed).sample(range(photos), photos)
     held_back = max(MIN_PHOTOS // 2, round(recipe.held_back * photos))
-    return [Sample(i, False) for i in order[:held_back]], order[held_back:]
+    lights = (False, True) if recipe.light else (False,)
+    return [Sample(i, False, as_frame=light) for i in order[:held_back] for light in lights], order[held_back:]
 
 
 def _frozen_statistics(network: EfficientNet, photos: PixelFile) -> Deployed:

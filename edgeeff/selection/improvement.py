@@ -1,8 +1,8 @@
 """A bundle's network goes on learning from frames that a camera collected, and is held to the bundle that it comes of.
 
 It is its own teacher: the teacher sees every photo in the light that it was trained in, the student in that light or in that of
-the frames. So the student comes to say of a frame what the network says of the same frame in its own light. Photos that the network
-knows are learned from beside the frames, lest it forget them. Where frames have labels, they count as well.
+the frames. So each block of the student comes to give for a frame what it gave for the same frame in its own light. Photos that the
+network knows are learned from beside the frames, lest it forget them. Where frames have labels, they count as well.
 
 What ships is judged on photos that nothing was learned from, beside the bundle before: old ones, and frames. Frames without
 labels are judged by what the network says of them in its own light, which is no truth.
@@ -31,9 +31,9 @@ from ..network.reduce import Reduction, reduced_variant
 from ..network.variants import variant
 from .outcome import Outcome
 
-JUDGING = 0.25  # of the frames are not learned from: they judge
+JUDGING = 0.25  # of the frames, or of those with labels, are not learned from: they judge
 OLD = 800  # photos, at most, that are learned from beside the frames
-SAMPLES, PEAK_LR = 8000, 2e-4  # photos, each counted as often as it is seen, and the highest learning rate
+SAMPLES, PEAK_LR = 8000, 5e-5  # photos, each counted as often as it is seen, and the highest learning rate
 LABELS = 1.0  # weight of the labels beside the teacher's answers
 MODEL = "model.onnx"
 
@@ -55,11 +55,9 @@ class Improving:
         assert collected is not None  # a job that improves has frames
         facts = before.manifest
         teacher = from_onnx(before.path / MODEL, network_of(before), facts.classes)
-        parts = [each.labelled_for(facts.classes, before.labels).split(JUDGING, context.job.seed) for each in collected.sets]
-        learning, judging = (_together([part[side] for part in parts]) for side in (0, 1))
-        if collected.labelled:  # by labels alone, where there are any
-            judging = parts[-1][1]
-        return cls(context, before, teacher, learning, judging)
+        *others, last = (each.labelled_for(facts.classes, before.labels) for each in collected.sets)
+        learning, judging = last.split(JUDGING, context.job.seed)  # only frames with labels judge, where there are any
+        return cls(context, before, teacher, _together([*others, learning]), judging)
 
     @cached_property
     def light(self) -> Relighting:

@@ -125,6 +125,7 @@ def render() -> str:
         predictions(),
         f"**On another host** (`python benchmarks/run.py --on USER@HOST remote`): {remote()}",
         *calibrated(),
+        *improved(),
         "**On a camera**: V2-B0 from a frame to its label (`python benchmarks/run.py camera clients overload`). "
         "End-to-end latencies are in ms from the decoded frame to the label, ten frames a second, and contain its conversion to "
         "BGR. The ratio is decoding + latency "
@@ -295,6 +296,23 @@ def calibrated() -> list[str]:
         "and after the temperature that validation photos fit; by chance: what probabilities that are true show on so many photos "
         "(`python benchmarks/run.py calibrated`):",
         "\n".join(lines),
+    ]
+
+
+def improved() -> list[str]:
+    """What frames under another lamp gave back; nothing where it was not measured yet."""
+    if not measured("improve"):
+        return []
+    m = load("improve")["measured"]
+    rows = [f"| {name} | {t['own']:.2f} | {t['lamp']:.2f} |" for name, t in m["top1"].items()]
+    lost = m["top1"]["before"]["own"] - m["top1"]["improved"]["own"]
+    return [
+        f"**Another lamp**: B0 at 160 px, fine-tuned on trashnet, and `edgeeff improve` with {m['improvement']['frames']} frames "
+        f"without labels; top-1 of the INT8 files on {m['photos']} photos that nothing learned from, as they are, and under a "
+        "simulated lamp that is dimmer and warmer (`python benchmarks/run.py improve`):",
+        "\n".join(["| bundle | own light | under the lamp |", "|---|---|---|", *rows]),
+        f"Of what the lamp cost came back {100 * m['back']:.0f}%, and {lost:+.2f} points were lost in the own light, in "
+        f"{m['seconds'] / 60:.0f} minutes.",
     ]
 
 
@@ -504,7 +522,7 @@ def everything() -> str:
     slowest, fastest = (f([rate for each in m["rates"].values() for rate in each]) for f in (min, max))
     return (
         f"{m['seconds'] / 60:.0f} minutes under `ulimit -v {m['limits']['address_space'] >> 10} -n {m['limits']['descriptors']}`, "
-        f"in the second half of them: {resident['least']:.0f} to {resident['most']:.0f} MB resident, of which {own['least']:.1f} to "
+        f"in the second half: {resident['least']:.0f} to {resident['most']:.0f} MB resident, of which {own['least']:.1f} to "
         f"{own['most']:.1f} MB are no files' pages, {own['slope']:+.2f} MB a minute ({own['low']:.2f} to {own['high']:.2f}); "
         f"{descriptors['least']:.0f} to {descriptors['most']:.0f} descriptors, "
         f"{descriptors['slope']:+.2f} a minute ({descriptors['low']:.2f} to {descriptors['high']:.2f}); "

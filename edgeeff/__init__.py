@@ -26,8 +26,8 @@ from .progress import SILENT, Progress
 from .target import Target
 
 # Nothing is sent anywhere. ONNX Runtime 1.29 and newer looks up a host at the first session, and the Hugging Face hub is told which
-# other libraries are installed: https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md
-os.environ.update(ORT_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_TELEMETRY="1")
+# other libraries are installed: https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md. MLflow tells how it is used.
+os.environ.update(ORT_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_TELEMETRY="1", MLFLOW_DISABLE_TELEMETRY="true")
 # Through this package, without which both work, OpenVINO tells Google Analytics that it was imported, and NNCF what it quantizes.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # the import system's way to say that a module is missing
 

@@ -126,7 +126,7 @@ def _input(m: Manifest, class_names: Sequence[str]) -> str:
 
 def _accuracy(m: Manifest) -> str:
     engine = next((e for e in m.engines if e.precision is m.precision), None)
-    form = _form(m)
+    form = m.shipped_form
     if engine and engine.accuracy:
         photos = f"{engine.accuracy.images} photos (SHA-256 `{engine.photos_sha256}`), by which the engine was judged on the device"
         lines = [f"On {photos}: {_step(engine.accuracy)}."]
@@ -159,13 +159,6 @@ def _accuracy(m: Manifest) -> str:
         lines.append("There were no test photos.")
     lines.append("Intervals are of 95%, and of the difference from the float32 network on the same photos.")
     return "\n\n".join(lines)
-
-
-def _form(m: Manifest) -> FormRecord | None:
-    """The row of what ships."""
-    if m.shipped is not None:
-        return m.siblings[m.shipped]
-    return next((form for form in m.forms if form.precision is m.precision), None)
 
 
 def _judged(form: FormRecord) -> str:

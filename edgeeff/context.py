@@ -44,6 +44,7 @@ NOT_INPUTS = (
     "activation",
     "adapt",
     "accept",
+    "log",
 )
 
 
@@ -88,6 +89,8 @@ class Context:
     @classmethod
     def of(cls, job: Job, machine: Machine, progress: Progress) -> Context:
         """Everything opened and checked; raises the reason why the job cannot be done before anything is trained or measured."""
+        if job.log:
+            job.log.require()
         target = Target.load(job.target)
         _require_device(job, target, machine)
         out = Path(job.out).resolve()

@@ -5,17 +5,20 @@ The command line, the command that repeats a fit, and the words sent to another 
 
 from __future__ import annotations
 
+import importlib
 import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from .budget import Budget
 from .bundle import Bundle
 from .data.labels import MOST_CLASSES
 from .errors import BadInput
+from .files import user_path
 from .network import activations
 from .network.architecture import PADDINGS, Padding
 from .network.variants import grid, published_weights
@@ -24,6 +27,8 @@ from .option import arguments, option, parse_number, parse_whole
 MAX_CORRUPT = "share of unreadable photos that is tolerated (default 0.01)"
 BUNDLE = "a bundle's folder, as fit or compile wrote it"
 MOST_EPOCHS = 100_000
+Tool = Literal["mlflow", "tensorboard"]
+LIBRARIES: dict[Tool, tuple[str, ...]] = {"mlflow": ("mlflow", "sqlalchemy", "alembic"), "tensorboard": ("tensorboard",)}
 AUTO = "auto"  # the weights that are published for the variant that is chosen
 TARGET = "a name from `edgeeff targets`, or a YAML file"
 
@@ -34,6 +39,33 @@ def parse_classes(text: str) -> int:
     if not 2 <= number <= MOST_CLASSES:
         raise ValueError(f"expected 2 to {MOST_CLASSES}")
     return number
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """Where those who compare runs have the figures of a fit written: a folder that belongs to the `tool`."""
+
+    tool: Tool
+    folder: Path
+
+    @classmethod
+    def parse(cls, text: str) -> RunLog:
+        """From TOOL:DIR; a relative folder is one of the working directory."""
+        tool, _, folder = text.partition(":")
+        for known in LIBRARIES:
+            if tool == known and folder:
+                return cls(known, Path(folder).absolute())
+        raise ValueError("expected mlflow:DIR or tensorboard:DIR")
+
+    def __str__(self) -> str:
+        return f"{self.tool}:{self.folder}"
+
+    def require(self) -> None:
+        """Raises ModuleNotFoundError for a library that is not installed, and BadInput where the folder cannot be written to."""
+        for name in LIBRARIES[self.tool]:
+            importlib.import_module(name)
+        with user_path(self.folder, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
 
 
 def _check_max_corrupt(share: float) -> None:
@@ -133,6 +165,12 @@ class Job:
     )
     frame_labels: str | Path | None = option(
         None, help="with --improve: a list of frames and their classes (default: labels.txt beside them)", metavar="FILE"
+    )
+    log: RunLog | None = option(
+        None,
+        help="write the figures there, for MLflow or TensorBoard to show: mlflow:DIR or tensorboard:DIR",
+        metavar="TOOL:DIR",
+        parse=RunLog.parse,
     )
 
     def __post_init__(self) -> None:

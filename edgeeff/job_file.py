@@ -68,8 +68,8 @@ def _list(value: object) -> Sequence[object]:
 
 def _text(value: object, how: Option, moved: Callable[[str], str]) -> object:
     """A value as YAML has it; a path that is relative becomes relative to another folder."""
-    if not isinstance(value, (str, Path)):
+    if isinstance(value, (bool, int, float)):
         return value
-    text = str(value)
+    text = how.words(value)
     is_path = (how.metavar in PATHS and text != AUTO and not text.startswith("hf-hub:")) or text.endswith((".yaml", ".yml"))
     return moved(text) if is_path and not Path(text).is_absolute() else text

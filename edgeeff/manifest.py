@@ -240,6 +240,13 @@ class Manifest:
         ]
         return found.index(wanted) if wanted in found else None
 
+    @property
+    def shipped_form(self) -> FormRecord | None:
+        """The row of what ships, among the siblings or the graphs."""
+        if self.shipped is not None:
+            return self.siblings[self.shipped]
+        return next((form for form in self.forms if form.precision is self.precision), None)
+
     def made_at(self, source: object) -> datetime.datetime:
         """Its date; raises BadInput, with `source`, where that is none or says no time zone."""
         try:

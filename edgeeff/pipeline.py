@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import backends, publishing
+from . import backends, publishing, tracking
 from .bundle import Bundle
 from .compilation import Compilation
 from .context import Context, NetworkContext
@@ -85,7 +85,8 @@ def fit_variant(context: Context, variant: Variant, choice: Choice | None, refus
     made = publishing.Made(weights, choice, candidates, outcome, tuple(refusals))
     bundle = publishing.publish(context, publishing.write(judged.at(outcome.shipped.preprocess), made))
     compiled = publishing.compile_here(context, bundle)
-    return Fit(compiled.bundle if compiled else bundle, bundle.manifest, outcome, choice, compiled)
+    tracking.write(context.job, final := compiled.bundle if compiled else bundle)
+    return Fit(final, bundle.manifest, outcome, choice, compiled)
 
 
 def choose(context: Context, candidates: list[Variant], ranked: Ranking | None) -> tuple[Variant, Choice | None]:

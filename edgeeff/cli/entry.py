@@ -42,11 +42,13 @@ edgeeff --help lists all verbs and exit codes, edgeeff VERB --help explains one.
 
 EXTRAS = {
     "aiohttp": "camera",
+    "alembic": "log",
     "cryptography": "signature",
     "cuda": "tensorrt",
     "cv2": "camera",
     "huggingface_hub": "fit",
     "jinja2": "fit",
+    "mlflow": "log",
     "nncf": "fit",
     "onnx": "fit",
     "onnxruntime": "onnxruntime",
@@ -56,6 +58,8 @@ EXTRAS = {
     "safetensors": "fit",
     "scipy": "fit",
     "sklearn": "demo",
+    "sqlalchemy": "log",
+    "tensorboard": "log",
     "tensorrt_rtx": "rtx",
     "torch": "fit",
 }

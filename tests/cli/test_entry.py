@@ -156,7 +156,7 @@ def test_every_package_of_the_extras_is_known_by_the_name_it_is_imported_by() ->
     tomllib = pytest.importorskip("tomllib")  # of Python 3.11
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     imported = {"cuda-bindings": "cuda", "opencv-python-headless": "cv2", "paho-mqtt": "paho", "scikit-learn": "sklearn"}
-    imported |= {"tensorrt-rtx-cu13-bindings": "tensorrt_rtx", "tensorrt-rtx-cu13-libs": "tensorrt_rtx"}
+    imported |= {"mlflow-skinny": "mlflow", "tensorrt-rtx-cu13-bindings": "tensorrt_rtx", "tensorrt-rtx-cu13-libs": "tensorrt_rtx"}
     expected = {}
     for extra, requirements in project["optional-dependencies"].items():
         names = [r.split(";")[0].split(">")[0].split("<")[0].split("[")[0] for r in requirements] if extra != "dev" else []

@@ -100,7 +100,7 @@ class DriftDetector:
         self.mean: Observation | None = None
         self.outside: dict[str, str] = {}
         self.changed: dict[str, str] = {}
-        self._start: list[Observation] = []
+        self._start, self._started = np.full((START, len(NAMES)), np.nan), 0  # all of it now: memory then stays as it is
         self._window = np.zeros((WINDOW, len(NAMES)))
         self._looks = 0
         self._looked_at = -np.inf
@@ -126,8 +126,9 @@ class DriftDetector:
         self._window[self._looks % WINDOW] = observed
         self._looks += 1
         if self.usual is None:
-            self._start.append(observed)
-            if len(self._start) == START:
+            self._start[self._started] = observed
+            self._started += 1
+            if self._started == START:
                 self._learn()
         if self._looks < WINDOW:
             return []
@@ -146,12 +147,13 @@ class DriftDetector:
         return said
 
     def _learn(self) -> None:
-        usual = Usual.of(np.stack(self._start), self._matters)
+        usual = Usual.of(self._start, self._matters)
         if usual.tells:
-            self.usual, self._start = usual, []
+            self.usual = usual
         else:
             self._spacing *= 2
-            self._start = self._start[::2]
+            self._start[: START // 2] = self._start[::2]
+            self._started = START // 2
 
     def _outside(self, mean: Observation) -> dict[str, str]:
         shares = np.maximum((self._window < self._low).mean(0), (self._window > self._high).mean(0))

@@ -96,13 +96,30 @@ def transfer(data: Path, name: str, *options: object, target: str = "host-cpu") 
 
 
 def calibrated(data: Path) -> dict[str, Any]:
-    """How far probabilities can be believed, on test photos: a published checkpoint, and two networks that are fine-tuned here."""
-    fits = {
-        "v2-b0": imagenet(data, *V2_B0),
-        "flowers12": transfer(data, "flowers12", "--max-drop", 5),
-        "trashnet": transfer(data, "trashnet", "--max-drop", 5),
+    """How far probabilities can be believed, on test photos: a published checkpoint, and two networks that are fine-tuned here.
+
+    Of the two also how many photos of other things get the label unknown: of each other's, and of ImageNet's.
+    """
+    images = data / "images"
+    fits, foreign = {"v2-b0": imagenet(data, *V2_B0)}, dict[str, Any]()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, other in (("flowers12", "trashnet"), ("trashnet", "flowers12")):
+            bundle = Path(folder) / name
+            fits[name] = transfer(data, name, "--max-drop", 5, "--out", bundle)
+            foreign[name] = {
+                things: edgeeff("eval", bundle, "--val", images / name / "val", "--foreign", photos)["foreign"]
+                for things, photos in ((other, images / other / "val"), ("ImageNet", images / "imagenet-samples-1000"))
+            }
+    return {
+        name: {
+            "precision": fit["precision"],
+            "unknown": fit["unknown"],
+            "foreign": foreign.get(name, {}),
+            "top1": fit["held_out"]["steps"][1]["top1"],
+            **fit["confidence"],
+        }
+        for name, fit in fits.items()
     }
-    return {name: {"precision": fit["precision"], **fit["confidence"]} for name, fit in fits.items()}
 
 
 def against_swish(data: Path, name: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ from .errors import BadInput, ToolMissing
 from .files import open_file, put_folder, read_file, to_disk, user_path
 from .manifest import NAME, SCHEMA, Manifest, digest, written
 from .measurement.confidence import Probabilities, softmax
-from .measurement.unknown import Distances, Subspace
+from .measurement.unknown import Distances, Known
 from .records import dump_json
 
 REPORT = "report.html"
@@ -57,7 +57,7 @@ Golden = Mapping[str, NDArray[Any]]  # by name: images, logits, and the logits o
 # INT8 kernels of another processor round differently; a wrong model or preprocessing is off by whole standard deviations.
 GOLDEN_TOLERANCE = 0.1
 MAX_GOLDEN = 256 << 20  # bytes of the arrays; eight photos of 600 pixels have 9 MB
-MAX_KNOWN = 16 << 20  # bytes of the arrays; 64 components of 4000 features have 1 MB
+MAX_KNOWN = 32 << 20  # bytes of the arrays; those of B7, the largest, have 16 MB
 MAX_LABELS = 64 << 20  # bytes
 LoadScored = Callable[[Pixels], tuple[Logits, Distances]]
 WatchScored = Callable[[Frame], tuple[Logits, Distances]]
@@ -172,7 +172,7 @@ class Bundle:
         run = self._load(throughput, known)
         return lambda images: self._scored(run(images), known)
 
-    def _load(self, throughput: bool, known: Subspace | None) -> Predict:
+    def _load(self, throughput: bool, known: Known | None) -> Predict:
         facts, runtime = self.manifest, self.runtime()
         load = partial(runtime.load, features=True) if known else runtime.load
         run = load(self.path / facts.model, precision=facts.precision, threads=facts.threads, throughput=throughput)
@@ -195,7 +195,7 @@ class Bundle:
         run = self._watch(frames, known)
         return lambda frame: self._scored(run(frame), known)
 
-    def _watch(self, frames: Frames, known: Subspace | None) -> Watch:
+    def _watch(self, frames: Frames, known: Known | None) -> Watch:
         facts, runtime = self.manifest, self.runtime()
         view = View.of(self.preprocess, frames)
         watch = partial(runtime.watch, features=True) if known else runtime.watch
@@ -212,7 +212,7 @@ class Bundle:
         """Those of finite logits, as `load` and `watch` give them: `(N, classes)`, calibrated by the bundle's temperature."""
         return softmax(logits, self.manifest.temperature)
 
-    def _checked(self, found: Logits, images: int, known: Subspace | None) -> Logits:
+    def _checked(self, found: Logits, images: int, known: Known | None) -> Logits:
         """What the compiled file gave, which may be anybody's; raises BadInput where it is no logits of the bundle's classes, with
         the features behind them where there are `known` ones."""
         width = self.manifest.classes + (known.mean.size if known else 0)
@@ -223,7 +223,7 @@ class Bundle:
             )
         return found
 
-    def _scored(self, found: Logits, known: Subspace | None) -> tuple[Logits, Distances]:
+    def _scored(self, found: Logits, known: Known | None) -> tuple[Logits, Distances]:
         """The logits, and distances of which 1 is the threshold."""
         logits, features = found[:, : self.manifest.classes], found[:, self.manifest.classes :]
         if not (known and self.manifest.unknown):
@@ -256,10 +256,11 @@ class Bundle:
         return golden
 
     @property
-    def known(self) -> Subspace | None:
+    def known(self) -> Known | None:
         """Where the features of known photos lie; None where the bundle tells nothing of unknown ones.
 
-        Raises BadInput unless its file is whole, and has a mean `(D,)` and components `(k, D)`, finite float32.
+        Raises BadInput unless its file is whole, and has mean and scale `(D,)` and components `(k, D)`, finite float32. Bundles of
+        before have no scale.
         """
         if self.manifest.unknown is None:
             return None
@@ -270,11 +271,13 @@ class Bundle:
             raise BadInput(f"{self.path}: {self.manifest.backend} gives no features to tell unknown photos by. Fit it again.")
         arrays = _arrays(file, MAX_KNOWN, ("mean", "components"))
         mean, components = arrays["mean"], arrays["components"]
-        if (mean.ndim, components.ndim) != (1, 2) or not mean.size or components.shape[1:] != mean.shape:
-            raise BadInput(f"{file}: mean {mean.shape}, components {components.shape}: expected (D,) and (k, D). Fit again.")
-        if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in (mean, components)):
+        scale = arrays.get("scale", np.ones_like(mean))
+        shapes = mean.shape, scale.shape, components.shape
+        if (mean.ndim, components.ndim) != (1, 2) or not mean.size or not shapes[0] == shapes[1] == shapes[2][1:]:
+            raise BadInput(f"{file}: mean, scale and components are {shapes}: expected (D,), (D,) and (k, D). Fit again.")
+        if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in (mean, scale, components)):
             raise BadInput(f"{file}: expected finite float32 numbers. Fit again.")
-        return Subspace(mean, components)
+        return Known(mean, scale, components)
 
     def verify(self) -> dict[str, float]:
         """How far `replay` finds each off; raises BadInput where that is more than is allowed."""
@@ -352,7 +355,7 @@ def write(
     labels: tuple[str, ...],
     golden: Golden,
     manifest: Manifest,
-    known: Subspace | None = None,
+    known: Known | None = None,
 ) -> Bundle:
     """Fill the folder: copy the files, hash everything. What lies in it already belongs to the bundle.
 
@@ -366,7 +369,7 @@ def write(
         (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
     np.savez_compressed(folder / "golden.npz", **golden)  # type: ignore[arg-type]  # a keyword may be any array
     if known:
-        np.savez_compressed(folder / KNOWN, mean=known.mean, components=known.components)
+        np.savez_compressed(folder / KNOWN, mean=known.mean, scale=known.scale, components=known.components)
     return seal(folder, manifest)
 
 

@@ -75,19 +75,22 @@ def test_a_bundle_of_before_tells_nothing_of_unknown_photos(copy: Path) -> None:
 
 
 MEAN, COMPONENTS = np.zeros(1280, np.float32), np.zeros((64, 1280), np.float32)
+SHAPES = r"expected \(D,\), \(D,\) and \(k, D\)"
 
 
 @pytest.mark.parametrize(
     ("arrays", "reason"),
     [
         ({"mean": MEAN}, "known.npz has no components"),
-        ({"mean": MEAN[:5], "components": COMPONENTS}, r"expected \(D,\) and \(k, D\)"),
-        ({"mean": MEAN[None], "components": COMPONENTS}, r"expected \(D,\) and \(k, D\)"),
-        ({"mean": MEAN[:0], "components": COMPONENTS[:, :0]}, r"expected \(D,\) and \(k, D\)"),
+        ({"mean": MEAN[:5], "components": COMPONENTS}, SHAPES),
+        ({"mean": MEAN[None], "components": COMPONENTS}, SHAPES),
+        ({"mean": MEAN[:0], "components": COMPONENTS[:, :0]}, SHAPES),
+        ({"mean": MEAN, "scale": MEAN[:5], "components": COMPONENTS}, SHAPES),
+        ({"mean": MEAN, "scale": MEAN + np.float32("inf"), "components": COMPONENTS}, "expected finite float32"),
         ({"mean": MEAN.astype(np.float64), "components": COMPONENTS}, "expected finite float32"),
         ({"mean": MEAN, "components": COMPONENTS * np.float32("nan")}, "expected finite float32"),
         ({"mean": np.array([{}]), "components": COMPONENTS}, "cannot be read"),  # would be unpickled
-        ({"mean": MEAN, "components": np.zeros((4000, 1280), np.float32)}, "unpacks to"),
+        ({"mean": MEAN, "components": np.zeros((8000, 1280), np.float32)}, "unpacks to"),
         ({"mean": MEAN[:5], "components": COMPONENTS[:, :5]}, r"gives \(8, [0-9]+\), expected logits and features \(8, 15\)"),
     ],
 )

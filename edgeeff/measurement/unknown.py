@@ -1,21 +1,27 @@
 """Photos unlike those that a network knows: out-of-distribution detection by features of the network.
 
-Features of known photos lie near a subspace of few dimensions. How far outside of it a photo's features lie is its distance: photos
-of other things have a larger one, also where the network is sure of a class. Labels are not needed. Source: the residual of Wang et
-al. 2022 (ViM, arXiv:2203.10807), here of the features of all stages at unit length instead of those of the last layer.
+The features of known photos in one stage are taken to be normally distributed: along their principal components with the variance
+found there, along all other directions with the same small one (probabilistic PCA: Tipping & Bishop 1999). How far from the mean a
+photo lies is its Mahalanobis distance, as Lee et al. 2018 (arXiv:1807.03888) take it in several layers, here without classes: the
+squares of all stages but the first are added, each in units of its standard deviation. Photos of other things have a larger
+distance, also where the network is sure of a class.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .remarks import Z
 
-COMPONENTS = 64  # of a subspace: 530 kB at 2000 features; on photos of flowers and of waste 32 tell fewer, and 128 no more
+COMPONENTS = 128  # of a stage at most
+PHOTOS_EACH = 6  # photos for each component, at least: fewer do not tell directions in which all vary from those of their own
+LEAST = 1e-9  # the variance of features at unit length that is taken for none
 
 Features = NDArray[np.float32]  # (N, D)
 Distances = NDArray[np.float64]  # (N,)
@@ -45,26 +51,38 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Subspace:
-    """Where the features of known photos lie: near `mean` `(D,)` plus combinations of the orthonormal `components` `(k, D)`."""
+class Known:
+    """Where the features of known photos lie. Of features `(D,)` less their `mean`, times `scale`, the parts along the rows of
+    `components` `(k, D)` are usual, to the extent of its square length: at most 1."""
 
     mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
     components: NDArray[np.float32]
 
     @classmethod
-    def of(cls, features: Features) -> Subspace:
-        """The one that finite features `(N, D)` of known photos span best: of COMPONENTS dimensions, or half as many as photos."""
-        mean = features.mean(0)
-        _, _, components = np.linalg.svd(features - mean, full_matrices=False)
-        return cls(mean, components[: min(COMPONENTS, len(features) // 2)])
+    def of(cls, features: Features, widths: Sequence[int]) -> Known:
+        """From finite features `(N, D)` of known photos: `widths` of the stages, the first of which is left out, add up to D."""
+        count, mean = len(features), features.mean(0)
+        scale, rows = np.zeros_like(mean), []
+        for start, end in pairwise(np.cumsum(widths)):
+            apart = features[:, start:end] - mean[start:end]
+            _, values, directions = np.linalg.svd(apart, full_matrices=False)
+            kept, variances = min(COMPONENTS, (end - start) // 2, count // PHOTOS_EACH), values**2 / (count - 1)
+            rest = max(float(variances[kept:].sum()) / (end - start - kept), LEAST)  # along each other direction
+            usual = directions[:kept] * np.sqrt(1 - rest / np.maximum(variances[:kept], rest))[:, None]
+            squares = (apart**2).sum(1) - ((apart @ usual.T) ** 2).sum(1)
+            scale[start:end] = 1 / math.sqrt(max(float(squares.std()), LEAST))
+            rows.append(np.zeros((kept, len(mean)), np.float32))
+            rows[-1][:, start:end] = usual
+        return cls(mean, scale, np.concatenate(rows))
 
     def distances(self, features: Features) -> Distances:
-        """How far outside of it photos lie; NaN for features that are not finite."""
+        """How unusual photos are; NaN for features that are not finite."""
         with np.errstate(over="ignore", invalid="ignore"):
-            apart = features - self.mean
-            inside = apart @ self.components.T
-            outside = (apart * apart).sum(1) - (inside * inside).sum(1)  # squared
-            distances: Distances = np.sqrt(np.maximum(outside, 0)).astype(np.float64)
+            apart = (features - self.mean) * self.scale
+            usual = apart @ self.components.T
+            squares = (apart * apart).sum(1) - (usual * usual).sum(1)
+            distances: Distances = np.sqrt(np.maximum(squares, 0)).astype(np.float64)
         return distances
 
 

@@ -18,7 +18,7 @@ from ..measurement.accuracy import Answers, Gate, StepReport
 from ..measurement.benchmark import BenchmarkRequest, BenchmarkResult, CompiledModel, Metrics
 from ..measurement.confidence import Confidence
 from ..measurement.latency import ratio
-from ..measurement.unknown import Subspace, Unknown
+from ..measurement.unknown import Known, Unknown
 from ..network.architecture import Variant
 from ..precision import Precision
 from ..progress import Progress
@@ -58,7 +58,7 @@ class Outcome:
     held_out: HeldOut | None = None
     confidence: Mapping[Precision, Confidence] = field(default_factory=dict)
     answers: Answers | None = None
-    known: Subspace | None = None
+    known: Known | None = None
     unknown: Unknown | None = None
     improvement: Improvement | None = None
 

@@ -1,4 +1,4 @@
-"""What ships learns which photos it knows: a subspace from the calibration photos, and a threshold from the validation photos."""
+"""What ships learns which photos it knows: how their features are spread, and from the validation photos a threshold."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import numpy as np
 from ..context import NetworkContext
 from ..data.images import PixelFile
 from ..measurement.accuracy import BATCH
-from ..measurement.unknown import Features, Share, Subspace, Unknown, photos_needed, threshold
+from ..measurement.unknown import Features, Known, Share, Unknown, photos_needed, threshold
 from .outcome import Outcome
+
+PHOTOS = 2000  # that say how features are spread, at most
 
 
 def learn_known(context: NetworkContext, outcome: Outcome) -> Outcome:
@@ -26,15 +28,17 @@ def learn_known(context: NetworkContext, outcome: Outcome) -> Outcome:
     if len(validation) < photos_needed(allowed):
         return _without(outcome, f"fewer than {photos_needed(allowed)} validation photos for {allowed:g}% false alarms")
     at = context.at(outcome.shipped.preprocess)
-    known, seen = (features(at, outcome, pixels) for pixels in (at.calibration, at.gate.pixels))
-    if not (np.isfinite(known).all() and np.isfinite(seen).all()):
+    photos = at.pixels(context.photos.learning.draw(PHOTOS, context.job.seed), at.preprocess)
+    learned, seen = (features(at, outcome, pixels) for pixels in (photos, at.gate.pixels))
+    if not (np.isfinite(learned).all() and np.isfinite(seen).all()):
         return _without(outcome, "features are not all finite")
-    subspace = Subspace.of(known)
-    limit = threshold(subspace.distances(seen), allowed)
+    widths = [*(stage.channels for stage in context.original.stages), context.original.head]
+    known = Known.of(learned, widths)
+    limit = threshold(known.distances(seen), allowed)
     if not limit:
-        return _without(outcome, "validation photos do not differ from the calibration photos")
+        return _without(outcome, "validation photos do not differ from those that it learned from")
     unknown = Unknown(limit, allowed, len(seen))
-    return replace(outcome, known=subspace, unknown=unknown, verdict=f"{outcome.verdict} {unknown.sentence}")
+    return replace(outcome, known=known, unknown=unknown, verdict=f"{outcome.verdict} {unknown.sentence}")
 
 
 def judged_on(context: NetworkContext, outcome: Outcome, photos: PixelFile) -> Unknown | None:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from edgeeff.measurement.unknown import COMPONENTS, Share, Subspace, photos_needed, threshold
+from edgeeff.measurement.unknown import PHOTOS_EACH, Known, Share, photos_needed, threshold
+
+WIDTHS = (10, 40, 150)  # of three stages
 
 
 def drawn(photos: int, seed: int = 0) -> np.ndarray:
@@ -15,30 +17,40 @@ def drawn(photos: int, seed: int = 0) -> np.ndarray:
     return np.maximum(rng.standard_normal((photos, 20)) @ rng.standard_normal((20, 200)), 0).astype(np.float32)
 
 
-def test_distances_are_the_reconstruction_errors_of_principal_components() -> None:
-    known, others = drawn(300), drawn(50, seed=1)
-    exact = others.astype(np.float64)
-    components = PCA(COMPONENTS, svd_solver="full").fit(known.astype(np.float64))
-    expected = np.linalg.norm(exact - components.inverse_transform(components.transform(exact)), axis=1)
-    subspace = Subspace.of(known)
-    assert subspace.components.shape == (COMPONENTS, 200)
-    assert subspace.distances(others) == pytest.approx(expected, rel=1e-4)  # in float32
-    assert subspace.distances(others).mean() > 1.5 * subspace.distances(known).mean()
+def test_distances_are_those_of_normal_distributions_by_probabilistic_principal_components() -> None:
+    learned, others = drawn(300), drawn(50, seed=1)
+    known, expected = Known.of(learned, WIDTHS), np.zeros(50)
+    for stage, kept in ((slice(10, 50), 20), (slice(50, 200), 50)):  # half of the width, and a sixth of the photos
+        own = learned[:, stage].astype(np.float64)
+        model = PCA(kept, svd_solver="full").fit(own)
+        precision = model.get_precision()
+        mine, theirs = (each - model.mean_ for each in (own, others[:, stage]))
+        expected += np.einsum("ni,ij,nj->n", theirs, precision, theirs) / np.einsum("ni,ij,nj->n", mine, precision, mine).std()
+    assert known.components.shape == (70, 200)
+    assert known.distances(others) == pytest.approx(np.sqrt(expected), rel=1e-3)  # in float32
+    assert known.distances(others).mean() > 1.5 * known.distances(learned).mean()
 
 
-def test_few_photos_span_fewer_dimensions_than_they_are() -> None:
-    known = drawn(20)
-    subspace = Subspace.of(known)
-    assert len(subspace.components) == 10
-    assert subspace.distances(known).min() > 0
+def test_the_first_stage_does_not_count() -> None:
+    known, others = Known.of(drawn(300), WIDTHS), drawn(50, seed=1)
+    changed = others.copy()
+    changed[:, : WIDTHS[0]] += 5
+    assert (known.distances(changed) == known.distances(others)).all()
+
+
+def test_few_photos_span_few_dimensions() -> None:
+    learned = drawn(20)
+    known = Known.of(learned, WIDTHS)
+    assert len(known.components) == 2 * (20 // PHOTOS_EACH)
+    assert known.distances(learned).min() > 0
 
 
 @pytest.mark.filterwarnings("error")
 def test_features_that_are_not_finite_have_no_distance_and_give_no_warning() -> None:
-    subspace = Subspace.of(drawn(300))
+    known = Known.of(drawn(300), WIDTHS)
     odd = np.stack([np.full(200, np.nan), np.full(200, np.inf), np.full(200, 3e38)]).astype(np.float32)
-    assert not np.isfinite(subspace.distances(odd)).any()
-    assert Subspace.of(np.zeros((40, 8), np.float32)).distances(np.zeros((2, 8), np.float32)).tolist() == [0, 0]
+    assert not np.isfinite(known.distances(odd)).any()
+    assert Known.of(np.zeros((40, 8), np.float32), (2, 6)).distances(np.zeros((2, 8), np.float32)).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,15 @@ class CameraJob(BundleJob):
         metavar="DIR",
         help="try newer bundles, each in a folder of DIR, on live frames, and go on with them; `edgeeff rollback DIR` goes back",
     )
+    pull: str | None = option(
+        None,
+        metavar="USER@HOST:DIR",
+        help="with --follow: copy the bundles of that folder of another host into the one that is followed, every 30 seconds",
+    )
+
+    def __post_init__(self) -> None:
+        if self.pull and not self.follow:
+            raise BadInput(f"--pull {self.pull}: needs --follow DIR, the folder of this machine to copy bundles into.")
 
 
 @dataclass(frozen=True)

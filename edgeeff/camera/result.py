@@ -64,12 +64,15 @@ class Result(FrameLabel):
     pixels: Frame = field(repr=False, compare=False)
 
 
-EventKind = Literal["refused", "on trial", "running", "proven", "rolled back"]
+EventKind = Literal["refused", "on trial", "running", "proven", "rolled back", "not copied"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a bundle that a camera found in the folder that it follows; `time` is in seconds since the epoch."""
+    """What became of a bundle that a camera found in the folder that it follows; `time` is in seconds since the epoch.
+
+    `bundle` is the name of its folder; of what was not copied, where it is to come from.
+    """
 
     event: EventKind
     bundle: str

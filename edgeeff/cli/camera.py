@@ -17,6 +17,7 @@ from ..camera.sinks import FrameCollector, FrameSink, JsonLines, MqttPublisher, 
 from ..camera.web import CameraPage
 from ..errors import EdgeeffError
 from ..progress import Progress, TerminalProgress
+from ..remote.pull import Puller
 from . import tables
 from .options import filled, progress_of
 
@@ -35,7 +36,10 @@ def watch(options: argparse.Namespace) -> object:
         camera = stack.enter_context(Camera(bundle, job.sources, asked, progress))
         sinks = _sinks(stack, camera, outputs, json=options.json)
         if folder:
-            stack.enter_context(Follower(job, folder, camera, running, partial(_tell, progress, sinks)))
+            tell = partial(_tell, progress, sinks)
+            stack.enter_context(Follower(job, folder, camera, running, tell))
+            if job.pull:
+                stack.enter_context(Puller(job.pull, folder, tell))
         try:
             for result in camera:
                 for sink in sinks:

@@ -37,6 +37,7 @@ MAX_NAME = 255  # characters of a host's name with its user
 SSH_FAILED = 255  # ssh's own exit code; the commands that are run never end with it
 RSYNC_LOST = (10, 12, 30, 35)  # rsync's exit codes for socket errors, protocol errors and timeouts
 CONTINUES = "The same command goes on from there."
+PLAIN = ("--no-links", "--no-devices", "--no-specials", "--no-owner", "--no-group", "--no-perms")
 OPTIONS = {
     "BatchMode": "yes",
     "ConnectTimeout": CONNECT_TIMEOUT,
@@ -119,8 +120,15 @@ class Connection:
 
         A link could lead to a file of this machine, and a pipe would hold up who reads it.
         """
-        plain = ("--no-links", "--no-devices", "--no-specials", "--no-owner", "--no-group", "--no-perms")
-        self._retried(lambda: self._rsync(*plain, f"{self.name}:{path}", f"{folder.absolute()}/"))
+        self._retried(lambda: self._rsync(*PLAIN, f"{self.name}:{path}", f"{folder.absolute()}/"))
+
+    def mirror(self, path: str, folder: Path) -> None:
+        """Copy what lies in a folder of the host, without hidden files and those of a camera there, into a local one.
+
+        A file that is in use here stays as it is: a newer one takes its name when all have come. Nothing is removed.
+        """
+        whole = ("--no-inplace", "--delay-updates", "--exclude=.*", "--exclude=/following.json", *PLAIN)
+        self._retried(lambda: self._rsync(*whole, f"{self.name}:{path}", f"{folder.absolute()}/"))
 
     def pause(self, seconds: float) -> None:
         """Wait; raises KeyboardInterrupt as soon as `stop` is set."""

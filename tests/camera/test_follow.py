@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from boards import until
+from boards import NEEDED, Board, until
 from cameras import Fake, at_pace
+from conftest import refused
 
 from edgeeff import BadInput, Budget, Bundle
 from edgeeff.bundle import seal
@@ -25,6 +26,8 @@ from edgeeff.camera import follow as following
 from edgeeff.camera.follow import STATE, Follower, Following, bundle_to_run, rollback
 from edgeeff.camera.result import Event, Result
 from edgeeff.job import BundleJob
+from edgeeff.remote import pull
+from edgeeff.remote.pull import Puller
 from edgeeff.signature import NAME as SIGNATURE
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -259,3 +262,40 @@ def test_the_command_line_follows_and_tells_events_as_json(fitted, folder: Path,
         assert process.returncode == 0, said
         assert events == ["on trial", "running", "proven"]
         assert "two: proven: gave 100 labels" in said
+
+
+@NEEDED
+def test_bundles_are_fetched_from_another_host(job: BundleJob, folder: Path, here: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pull, "PERIOD", 0.2)
+    there = here.home / "bundles"
+    there.mkdir()
+    (there / STATE).write_text("that of a camera there")
+    with line(job, folder) as live, Puller(f"{here.name}:bundles", folder, live.events.append):
+        release(job.bundle, there / "two", 2)
+        until(lambda: live.said("proven"))
+        model = folder / "two/model.bin"
+        running = model.stat().st_ino
+        shutil.copyfile(there / "two/model.xml", there / "two/model.bin")  # somebody writes into what runs
+        until(lambda: model.stat().st_ino != running)  # here it is another file: the camera has the one that it has opened
+        here.rule("exit 255")
+        until(lambda: live.said("not copied"))
+        count = len(live.results)
+        until(lambda: len(live.results) > count + 5)
+    assert len(live.said("not copied")) == 1
+    assert live.camera.bundle.path == folder / "two"
+    assert Following.read(folder).running == "two"
+    assert not [path.name for path in folder.iterdir() if path.name not in ("two", STATE, f".{STATE}.lock")]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--pull=user@host:bundles"], "needs --follow DIR"),
+        (["--follow", "{folder}", "--pull=bundles"], "expected USER@HOST:DIR"),
+        (["--follow", "{folder}", "--pull=-oProxyCommand=x:bundles"], "expected USER@HOST:DIR"),
+        (["--follow", "{folder}", "--pull=host:--rsh=x"], "expected USER@HOST:DIR"),
+    ],
+)
+def test_an_address_that_is_none_is_refused(fitted, folder: Path, film: Path, run, words: list[str], reason: str) -> None:
+    words = [word.format(folder=folder) for word in words]
+    refused(run("camera", fitted[0], "--source", film, "--seconds", 1, *words), 2, "--pull", reason)

@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := demo
 OUT ?= $@
 
-.PHONY: help setup demo test test-fast pythons versions check bench wheel man clean
+.PHONY: help setup demo test test-fast pythons versions check bench bench-peers bench-frontier wheel man clean
 help:  ## list the targets
 	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -51,6 +51,14 @@ check: .venv/ready  ## formatting, lint, types and layers of imports
 
 bench: .venv/ready  ## measure docs/benchmarks.md again (needs the photos and weights of benchmarks/data.md in ../shared/data)
 	$(BIN)/python benchmarks/run.py
+
+bench-peers: .venv/ready  ## measure other tools beside edgeeff again, each in an environment of its own
+	$(BIN)/python benchmarks/run.py peers-v2-b0 peers-lite0 peers-cpu-v2-b0 peers-cpu-lite0
+	$(BIN)/python benchmarks/readme.py
+
+bench-frontier: .venv/ready  ## time other networks beside EfficientNets again, twice, an hour apart
+	$(BIN)/python benchmarks/run.py frontier
+	$(BIN)/python benchmarks/readme.py
 
 wheel: .venv/ready  ## dist/edgeeff-*.whl, for a device
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .

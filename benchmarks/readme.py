@@ -6,11 +6,13 @@ A test compares the files with the results.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import frontier
 import result_files
 
 from edgeeff.precision import Precision
@@ -20,6 +22,7 @@ README = HERE.parent / "README.md"
 BENCHMARKS = HERE.parent / "docs" / "benchmarks.md"
 CAMERA = HERE.parent / "docs" / "camera.md"
 RELIABILITY = HERE.parent / "docs" / "reliability.md"
+RIVALS = HERE.parent / "edgeeff" / "selection" / "rivals.json"
 BEGIN, END = "<!-- numbers: written by benchmarks/readme.py -->", "<!-- end of numbers -->"
 
 
@@ -117,6 +120,8 @@ def render() -> str:
         "without a GPU; its speed is not known (`python benchmarks/run.py v2-b0-jetson`):",
         jetson(),
         *beside(),
+        *on_this_cpu(),
+        *rivals(),
         f'**`--activation auto`** on the same weights for this CPU (`python benchmarks/run.py v2-b0-auto`): "{auto()}"',
         f"**Pick** (`python benchmarks/run.py pick`): {picks()}",
         f"**Pick on a busy machine** (`python benchmarks/run.py noise`): {busy()}",
@@ -311,6 +316,85 @@ def calibrated() -> list[str]:
     ]
 
 
+CLAIMS = (
+    ("B1 against ResNet-152", "resnet152@224", "efficientnet_b1@240", "5.7× on one core of a Xeon E5-2690 (arXiv:1905.11946)"),
+    ("B4 against ResNet-50", "resnet50@224", "tf_efficientnet_b4@380", "as many multiply-adds (arXiv:1905.11946)"),
+    (
+        "V2-S against B4",
+        "tf_efficientnet_b4@380",
+        "tf_efficientnetv2_s@384",
+        "faster and smaller for its accuracy (arXiv:2104.00298)",
+    ),
+    (
+        "V2-S against B5",
+        "tf_efficientnet_b5@456",
+        "tf_efficientnetv2_s@384",
+        "faster and smaller for its accuracy (arXiv:2104.00298)",
+    ),
+)
+"""What papers say of one network against another: the slower one, the faster one by their account, and the claim."""
+PIXEL4 = {"lite0": 1.85, "lite1": 1.98, "lite2": 2.17, "lite3": 2.28, "lite4": 2.53}
+"""How many times as fast INT8 is on a Pixel 4's CPU, by the latencies in EfficientNet-Lite's README."""
+
+
+def rivals() -> list[str]:
+    """Networks that a user might pick instead; nothing where they were not measured yet."""
+    if not measured("frontier"):
+        return []
+    m, facts = load("frontier")["measured"], load("frontier")
+    networks = [n for n in m["networks"] if n["forms"]]
+    precisions = list(networks[0]["forms"])
+    best = {p: frontier.best(networks, p) for p in precisions}
+    lines = [
+        f"| network | px | weights | top-1 % | GMACs | {' | '.join(f'{p}, ms | against B0' for p in precisions)} |",
+        "|---|---|---|---|---|" + "---|---|" * len(precisions),
+    ]
+    for n in sorted(networks, key=lambda n: n["top1"]):
+        name = f"**{n['variant']}**" if n["variant"] else n["network"]
+        cells = []
+        for p in precisions:
+            mark = "•" if n in best[p] else ""
+            cells.append(f"{frontier.mean(n['forms'][p], 'p50'):.2f} {mark}| {frontier.mean(n['forms'][p], 'speed'):.2f}×")
+        lines.append(f"| {name} | {n['px']} | {n['weights']} | {n['top1']:.1f} | {n['gmacs']:.2f} | {' | '.join(cells)} |")
+    apart = [abs(f["runs"][0]["speed"] / f["runs"][1]["speed"] - 1) for n in networks for f in n["forms"].values()]
+    alike = sum(each <= 0.1 for each in apart)
+    minutes = (m["runs"][1]["begun"] - m["runs"][0]["begun"]) / 60
+    refused = [f"{n['name']}: {n['refused']}" for n in m["networks"] if "refused" in n]
+    chip = facts["device"]
+    front = "; ".join(f"{p}: {', '.join(n['variant'] or n['name'] for n in best[p])}" for p in precisions)
+    return [
+        f"**Other networks** (`make bench-frontier`): {len(networks)} networks with random weights, exported from timm, quantized "
+        "and timed as a fit's candidates are, all in one run of interleaved blocks, and once more "
+        f"{minutes:.0f} minutes later, when {alike} of {len(apart)} ratios differed by 10% or less, and all by "
+        f"{100 * max(apart):.0f}% at most; on {chip['cores']} cores of an {chip['cpu']} ({', '.join(chip['flags'])}). The table "
+        "has the means of both runs. Top-1 is published "
+        f"({'; '.join(m['sources'].values())}), of the float32 network with the weights named; what INT8 costs of it was not "
+        "measured. A dot: no other one is both faster and more accurate in that precision.",
+        "\n".join(lines),
+        *[f"![Top-1 against latency in {p}](frontier-{p}.svg)" for p in precisions],
+        f"From the fastest on, none is beaten of {front}." + (f" Not measured: {'; '.join(refused)}." if refused else ""),
+        "What is claimed of them elsewhere, and what it is here; how many times as fast, and points of top-1:",
+        claims(networks, precisions),
+    ]
+
+
+def claims(networks: list[dict[str, Any]], precisions: list[str]) -> str:
+    """Speeds that papers claim, beside those measured here."""
+    by_name = {n["name"]: n for n in networks}
+    lines = [f"| | claimed | {' | '.join(precisions)} | top-1 |", "|---|---|" + "---|" * (len(precisions) + 1)]
+    for what, slow, fast, claim in CLAIMS:
+        a, b = by_name[slow], by_name[fast]
+        speeds = [f"{frontier.mean(b['forms'][p], 'speed') / frontier.mean(a['forms'][p], 'speed'):.2f}×" for p in precisions]
+        lines.append(f"| {what} | {claim} | {' | '.join(speeds)} | {a['top1']:.1f} → {b['top1']:.1f} |")
+    for n in networks:
+        if n["variant"] in PIXEL4:
+            plain = frontier.mean(n["forms"]["float32"], "speed")
+            speeds = ["" if p == "float32" else f"{frontier.mean(n['forms'][p], 'speed') / plain:.2f}×" for p in precisions]
+            claim = f"INT8 {PIXEL4[n['variant']]:.2f}× as fast as float32 on a Pixel 4 (EfficientNet-Lite's README)"
+            lines.append(f"| {n['variant']} against itself in float32 | {claim} | {' | '.join(speeds)} | |")
+    return "\n".join(lines)
+
+
 def share(found: dict[str, Any]) -> str:
     """A share of photos with its 95% interval."""
     low, high = found["interval"]
@@ -408,6 +492,41 @@ def beside() -> list[str]:
         "pooled, both convolutions, the gate and what it multiplies); it leaves the classifier in float. Its ranges by entropy "
         "come near edgeeff's in half the processor time, those by maxima do not. None of its methods is more accurate than "
         "edgeeff's, so that none was taken over.",
+    ]
+
+
+def on_this_cpu() -> list[str]:
+    """What other tools ship for this CPU, where that was measured."""
+    found = {name: load(name) for name in ("peers-cpu-v2-b0", "peers-cpu-lite0") if measured(name)}
+    if not found:
+        return []
+    lines = [
+        "| network | tool | top-1 % | drop, 95% interval | agreement % | p50 ms | as fast as edgeeff's | MB | s | peak MB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in found.values():
+        m = result["measured"]
+        for row in m["rows"]:
+            begin = f"| {m['network']} | {row['name']} "
+            if "refused" in row:
+                lines.append(f"{begin}| refuses: {row['refused']} {'| ' * 7}|")
+                continue
+            speed, (low, high) = row["against_edgeeff"]["times"], row["against_edgeeff"]["ci"]
+            cost = " | ".join(f"{row[key]:.0f}" if key in row else "" for key in ("seconds", "peak_mb"))
+            lines.append(
+                f"{begin}| {judged(row['step'])} | {row['p50']:.2f} | {speed:.2f}× ({low:.2f} to {high:.2f}) "
+                f"| {row['megabytes']:.1f} | {cost} |"
+            )
+    first = next(iter(found.values()))
+    chip, tools = first["device"], ", ".join(tool.replace("==", " ") for tool in first["measured"]["tools"].values())
+    differ = max(row.get("judges_differ", 0) for result in found.values() for row in result["measured"]["rows"])
+    return [
+        f"**Beside other tools, on this CPU** (`python benchmarks/run.py {' '.join(found)}`): what each ships from the same float "
+        "network and 300 calibration photos, in its own runtime with that one's defaults; top-1 on the 650 test photos, latency in "
+        f"blocks in turn. {tools}; {chip['cores']} cores of an {chip['cpu']} ({', '.join(chip['flags'])}), {first['date']}. "
+        f"A second judge that shares no code with edgeeff differs on at most {differ} photos. Seconds and peak memory are of the "
+        "tool alone:",
+        "\n".join(lines),
     ]
 
 
@@ -602,6 +721,18 @@ def drift() -> str:
     )
 
 
+def rival_file() -> str:
+    """What `edgeeff pick --rivals` reads."""
+    return json.dumps(frontier.published(load("frontier")), indent=1, ensure_ascii=False) + "\n"
+
+
+def pictures() -> dict[Path, str]:
+    """The pictures of docs/benchmarks.md."""
+    networks = load("frontier")["measured"]["networks"]
+    precisions = next(n["forms"] for n in networks if n["forms"])
+    return {BENCHMARKS.parent / f"frontier-{p}.svg": frontier.picture(networks, p) for p in precisions}
+
+
 PAGES = {README: summary, BENCHMARKS: render, RELIABILITY: reliability, CAMERA: drift}
 """What is written into each file."""
 
@@ -609,3 +740,5 @@ PAGES = {README: summary, BENCHMARKS: render, RELIABILITY: reliability, CAMERA: 
 if __name__ == "__main__":
     for path, numbers in PAGES.items():
         path.write_text(updated(path.read_text(), numbers()))
+    for path, drawn in {RIVALS: rival_file(), **pictures()}.items():
+        path.write_text(drawn)

@@ -535,6 +535,21 @@ def peers(data: Path, network: str, weights: str) -> dict[str, Any]:
         return compare.compare(data, network, weights, test)
 
 
+def peers_cpu(data: Path, network: str, weights: str) -> dict[str, Any]:
+    """edgeeff beside other tools on this CPU."""
+    from peers import cpu
+
+    with tempfile.TemporaryDirectory() as folder:
+        return cpu.compare(data, network, weights, *halves(data / "images/ilsvrc-val-1300", Path(folder)))
+
+
+def frontier(data: Path) -> dict[str, Any]:
+    """Networks that a user might pick instead, timed twice, an hour apart."""
+    import frontier
+
+    return frontier.measured()
+
+
 V2_B0 = ("v2-b0", "v2_b0-imagenet.pth")
 SMALLER = ("--activation", "auto", "--adapt", "auto", "--max-drop", 3, "--time-budget", 18)
 SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -560,6 +575,9 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "v2-b0-jetson": lambda data: imagenet(data, *V2_B0, target="jetson-orin-nano-8gb"),
     "peers-v2-b0": lambda data: peers(data, *V2_B0),
     "peers-lite0": lambda data: peers(data, "lite0", "lite0-imagenet.pth"),
+    "frontier": frontier,
+    "peers-cpu-v2-b0": lambda data: peers_cpu(data, *V2_B0),
+    "peers-cpu-lite0": lambda data: peers_cpu(data, "lite0", "lite0-imagenet.pth"),
     "camera": camera,
     "clients": clients,
     "drift": drift,

@@ -259,6 +259,11 @@ class PickJob:
     classes: int = option(1000, help="that the network tells apart (default 1000)", parse=parse_classes)
     activation: str = option("keep", help="as fit would swap (default keep)", choices=activations.CHOICES)
     exhaustive: bool = option(False, help="measure every candidate instead of searching, and show the frontier", flag="--all")
+    rivals: bool = option(
+        False,
+        help="also name published networks outside of the family that would be more accurate within the budget: by figures of "
+        "another CPU, scaled to this device, not measured",
+    )
 
 
 @dataclass(frozen=True)

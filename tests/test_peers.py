@@ -5,13 +5,23 @@ import re
 import sys
 from pathlib import Path
 
+import frontier
 import numpy as np
 import onnx
+import openvino
 import pytest
-from peers import compare, judge
+from peers import compare, cpu, judge
 from PIL import Image
 
 from edgeeff.data.preprocess import Preprocess
+from edgeeff.network.variants import variant
+
+BRIGHTEST = onnx.parser.parse_model(
+    """<ir_version: 9, opset_import: ["": 20]>
+    graph (uint8[1, 32, 32, 3] images) => (float[1, 3] logits) <int64[2] axes = {1, 2}>
+    { pixels = Cast <to = 1> (images)
+      logits = ReduceMean <keepdims = 0> (pixels, axes) }"""
+)  # which colour is
 
 
 @pytest.mark.parametrize("size", [(227, 227), (341, 256), (640, 481)])
@@ -28,13 +38,7 @@ def test_the_second_judge_counts_the_photos_that_are_right(tmp_path: Path) -> No
     for name, colour in (("red", (255, 0, 0)), ("green", (0, 255, 0)), ("blue", (0, 0, 255)), ("wrong", (0, 0, 255))):
         Image.new("RGB", (40, 40), colour).save(tmp_path / f"{name}.png")
     (tmp_path / "labels.txt").write_text("red.png\t0\ngreen.png\t1\nblue.png\t2\nwrong.png\t0\n")
-    brightest = onnx.parser.parse_model(
-        """<ir_version: 9, opset_import: ["": 20]>
-        graph (uint8[1, 32, 32, 3] images) => (float[1, 3] logits) <int64[2] axes = {1, 2}>
-        { pixels = Cast <to = 1> (images)
-          logits = ReduceMean <keepdims = 0> (pixels, axes) }"""
-    )
-    onnx.save(brightest, tmp_path / "model.onnx")
+    onnx.save(BRIGHTEST, tmp_path / "model.onnx")
     output, cost = compare.run([sys.executable, judge.__file__, tmp_path / "model.onnx", tmp_path])
     assert json.loads(output) == {"answers": {"red.png": 0, "green.png": 1, "blue.png": 2, "wrong.png": 2}, "top1": 75.0}
     assert cost["seconds"] > 0 < cost["peak_mb"]
@@ -45,8 +49,47 @@ def test_a_tool_that_fails_is_refused_with_its_last_line() -> None:
         compare.run([sys.executable, "-c", "raise ValueError('no such operator')"])
 
 
+def test_a_tool_that_does_not_end_is_refused() -> None:
+    with pytest.raises(compare.Refused, match=r"not done after 0\.5 seconds"):
+        compare.run([sys.executable, "-c", "import time; time.sleep(60)"], seconds=0.5)
+
+
+def test_peak_memory_is_the_tool_s_own() -> None:
+    _, cost = compare.run([sys.executable, "-c", "import time; held = b'x' * 100_000_000; time.sleep(0.5)"])
+    assert 100 < cost["peak_mb"] < 200  # this process, which starts it, holds more
+
+
+def test_a_file_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
+    for name, colour in (("red", (255, 0, 0)), ("green", (0, 255, 0))):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / f"{name}.png")
+    (tmp_path / "labels.txt").write_text("red.png\t0\ngreen.png\t2\n")
+    onnx.save(BRIGHTEST, tmp_path / "model.onnx")
+    openvino.save_model(openvino.convert_model(tmp_path / "model.onnx"), tmp_path / "model.xml")
+    for file in ("model.onnx", "model.xml"):
+        with cpu.runner(cpu.Shipped(tmp_path / file, Path(sys.executable))) as process:
+            assert cpu.ask(process, f"judge {tmp_path}") == {"answers": {"red.png": 0, "green.png": 1}, "top1": 50.0}
+            assert len(cpu.ask(process, "time 7")) == 7
+    (tmp_path / "model.onnx").write_bytes(b"cut")
+    with cpu.runner(cpu.Shipped(tmp_path / "model.onnx", Path(sys.executable))) as process, pytest.raises(compare.Refused):
+        cpu.ask(process, "time 1")
+
+
 def test_every_attempt_has_an_adapter_and_exact_versions() -> None:
-    for adapter in {attempt.adapter for attempt in compare.ATTEMPTS}:
+    for adapter in {attempt.adapter for attempt in (*compare.ATTEMPTS, *cpu.ATTEMPTS)} | {frontier.TIMM}:
         assert (compare.HERE / f"{adapter}.py").is_file()
         assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in compare.pinned(adapter))
     assert compare.environment(compare.OURS) == Path(sys.executable)
+
+
+def test_every_network_of_the_frontier_has_a_source_and_those_of_the_family_are_known() -> None:
+    networks = frontier.Network.all()
+    assert len({n.name for n in networks}) == len(networks) >= 15
+    assert {n.source for n in networks} <= set(frontier.SOURCES)
+    assert all(variant(n.variant).resolution == n.px for n in networks if n.variant)
+    assert f"{frontier.YARDSTICK.split()[0]}" in {n.name for n in networks}
+
+
+def test_the_frontier_has_those_that_none_beats_in_both() -> None:
+    rows = [("slow", 9, 80), ("good", 5, 82), ("fast", 2, 70), ("beaten", 3, 69), ("equal", 5, 75)]
+    networks = [{"name": name, "top1": top1, "forms": {"int8": {"runs": [{"p50": ms}]}}} for name, ms, top1 in rows]
+    assert [n["name"] for n in frontier.best(networks, "int8")] == ["fast", "good"]

@@ -22,6 +22,11 @@ def test_the_numbers_are_those_of_the_results(page: Path) -> None:
     assert readme.updated(text, readme.PAGES[page]()) == text, "run benchmarks/readme.py"
 
 
+def test_pictures_and_rivals_are_those_of_the_results() -> None:
+    for path, drawn in {readme.RIVALS: readme.rival_file(), **readme.pictures()}.items():
+        assert path.read_text(encoding="utf-8") == drawn, "run benchmarks/readme.py"
+
+
 def test_the_readme_is_short() -> None:
     assert len(readme.README.read_text().splitlines()) <= 150
 

@@ -6,9 +6,11 @@ environment is made. What a peer refuses, or an environment that cannot be made,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -35,6 +37,7 @@ from edgeeff.records import to_json
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parents[1] / ".venv-peers"
 CALIBRATION_PHOTOS = 300
+LIMIT = 3600.0  # seconds for one tool
 OURS, MODELOPT, ORT = "edgeeff_symmetric", "nvidia_modelopt", "ort_static"
 
 
@@ -156,13 +159,23 @@ def pinned(adapter: str) -> list[str]:
     return [line for line in file.read_text().splitlines() if line and not line.startswith("#")] if file.exists() else []
 
 
-def run(command: list[object]) -> tuple[str, dict[str, float]]:
-    """What a program printed, and its seconds, seconds of processor time and peak memory; raises Refused with its last line."""
-    start = time.monotonic()
+def run(command: list[object], seconds: float = LIMIT) -> tuple[str, dict[str, float]]:
+    """What a program printed, and its seconds, seconds of processor time and peak memory.
+
+    Raises Refused with its last line where it fails, and where it is not done after `seconds`.
+    """
+    start, peak = time.monotonic(), 0.0
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(list(map(str, command)), stdout=output, stderr=errors)
-        _, status, usage = os.wait4(child.pid, 0)
+        while not (ended := os.wait4(child.pid, os.WNOHANG))[0]:
+            peak = max(peak, peak_mb(child.pid))
+            if time.monotonic() - start > seconds:
+                child.kill()
+            time.sleep(0.02)
+        _, status, usage = ended
         child.returncode = os.waitstatus_to_exitcode(status)
+        if time.monotonic() - start > seconds:
+            raise Refused(f"not done after {seconds:g} seconds")
         output.seek(0)
         errors.seek(0)
         if child.returncode:
@@ -171,6 +184,14 @@ def run(command: list[object]) -> tuple[str, dict[str, float]]:
         cost = {
             "seconds": time.monotonic() - start,
             "cpu_seconds": usage.ru_utime + usage.ru_stime,
-            "peak_mb": usage.ru_maxrss / 1024,
+            "peak_mb": peak,
         }
         return output.read(), cost
+
+
+def peak_mb(process: int) -> float:
+    """The most memory that a process has held, as Linux tells while it runs. What wait4 tells is that of its parent at least."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE):
+            return int(found[1]) / 1024
+    return 0.0

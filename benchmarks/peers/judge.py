@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from PIL import Image
 
 SHORT = 256  # a photo whose short side is longer is shrunk to it
@@ -29,19 +28,24 @@ def pixels(paths: Iterable[str | Path], side: int) -> Iterator[np.ndarray]:
         yield np.asarray(image.crop((left, top, left + side, top + side)))[None]
 
 
+def judged(run: Callable[[np.ndarray], np.ndarray], side: int, photos: str) -> dict[str, object]:
+    """Each photo's class by its name, and the percentage that is right."""
+    lines = [line.split("\t") for line in (Path(photos) / "labels.txt").read_text().splitlines()]
+    batches = pixels((Path(photos) / name for name, _ in lines), side)
+    answers = {name: int(run(batch)[0].argmax()) for (name, _), batch in zip(lines, batches, strict=True)}
+    right = sum(answers[name] == int(label) for name, label in lines)
+    return {"answers": answers, "top1": 100 * right / len(lines)}
+
+
 def main(model: str, photos: str) -> None:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     # By default INT8 products are summed in 16 bits on a CPU without VNNI, and overflow.
     options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     graph_input = session.get_inputs()[0]
-    lines = [line.split("\t") for line in (Path(photos) / "labels.txt").read_text().splitlines()]
-    batches = pixels((Path(photos) / name for name, _ in lines), graph_input.shape[1])
-    answers = {
-        name: int(session.run(None, {graph_input.name: batch})[0].argmax()) for (name, _), batch in zip(lines, batches, strict=True)
-    }
-    right = sum(answers[name] == int(label) for name, label in lines)
-    print(json.dumps({"answers": answers, "top1": 100 * right / len(lines)}))
+    print(json.dumps(judged(lambda batch: session.run(None, {graph_input.name: batch})[0], graph_input.shape[1], photos)))
 
 
 if __name__ == "__main__":

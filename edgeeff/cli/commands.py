@@ -128,12 +128,15 @@ def _pick(options: argparse.Namespace) -> object:
         chosen = choice.chosen.variant
         within = f"{search.budget} on {search.target.name}"
         print(f"{chosen.name} at {chosen.resolution} px is the largest within {within}.{_doubts(choice)}")
+        if choice.rivals:
+            tables.rivals(choice.rivals, search.budget)
     return {
         "chosen": choice.chosen.to_json(),
         "candidates": [c.to_json() for c in choice.table],
         "frontier": [[c.variant.name, c.variant.resolution] for c in choice.frontier],
         "budget": str(search.budget),
         "disturbed": list(choice.noise),
+        "rivals": [rival.to_json() for rival in choice.rivals.found] if choice.rivals else None,
     }
 
 

@@ -15,6 +15,7 @@ from .grid import table
 
 if TYPE_CHECKING:
     from ..backends.tensorrt import Layer
+    from ..budget import Budget
     from ..camera.stats import CameraSummary
     from ..compilation import Compilation
     from ..evaluation import BundleBenchmark
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..requalification import Requalification
     from ..selection.candidates import Candidate, FormKey
     from ..selection.latency_model import LatencyModel
+    from ..selection.rivals import Rivals
     from ..selection.search import Choice
     from ..target import Target
     from .doctor import Finding as Examined
@@ -238,6 +240,30 @@ def choice(made: Choice) -> None:
     ]
     spare = ["p90", "M params", "GMACs", "95% interval", "frontier", "MB", "expected %"]
     table([*columns, "95% interval", "p90", "MB", "frontier"], rows, marked=made.table.index(made.chosen), spare=spare)
+
+
+def rivals(found: Rivals, budget: Budget) -> None:
+    """Networks outside of the family that should be more accurate within the budget, and where the figures come from."""
+    from ..selection.rivals import published
+
+    known = published()
+    if not found.found:
+        others = sum(not n.variant for n in known.networks)
+        print(f"None of {others} published networks outside of the family should be more accurate within {budget}.")
+        return
+    rows = []
+    for rival in found.found:
+        n, ms = rival.network, rival.milliseconds
+        latency = [f"{ms:.2f}", f"{rival.interval[0]:.2f} … {rival.interval[1]:.2f}"] if ms and rival.interval else ["", ""]
+        size = f"{n.forms[rival.precision].size_mb:.1f}"
+        rows.append([f"{n.network}.{n.weights}", str(n.resolution), f"{n.top1:.1f}", str(rival.precision), *latency, size])
+    columns = ["outside of the family", "px", "top-1 %", "fastest", "predicted ms", "interval", "MB"]
+    table(columns, rows, spare=["MB", "interval", "px"])
+    scaled = f"Latencies are scaled from those on {known.processor}, not measured here. " if budget.latency_ms else ""
+    print(
+        f"They should be more accurate within {budget} than the chosen one, whose best published weights reach {found.top1:.1f}%. "
+        f"{scaled}Top-1 is the published one, in float32."
+    )
 
 
 def _fastest(candidate: Candidate) -> list[str]:

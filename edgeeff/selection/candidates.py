@@ -32,6 +32,7 @@ class Search:
     """What to choose from: the largest, of highest `accuracy`, of `variants` that fits `budget` on `target`.
 
     Networks are measured with each of `activations`, None being their own; `exhaustive` measures every one instead of searching.
+    `rivals`: also look outside of the family.
     """
 
     target: Target
@@ -41,6 +42,7 @@ class Search:
     accuracy: Accuracy = expected_top1
     activations: tuple[str | None, ...] = (None,)
     exhaustive: bool = False
+    rivals: bool = False
 
     @classmethod
     def everything(cls, job: ProfileJob) -> Search:
@@ -60,7 +62,8 @@ class Search:
         target = Target.load(job.target)
         swaps = activations(target, job.activation)
         variants = tuple(grid(job.variants, job.resolution))
-        return cls(target, target.budget(job.budget), variants, job.classes, expected_top1, swaps, job.exhaustive)
+        budget = target.budget(job.budget)
+        return cls(target, budget, variants, job.classes, expected_top1, swaps, job.exhaustive, job.rivals)
 
 
 def activations(target: Target, asked: str | None) -> tuple[str | None, ...]:

@@ -21,11 +21,12 @@ from ..machine import LOCAL, Machine
 from ..network.architecture import Variant
 from ..network.variants import expected_top1, variant
 from ..progress import SILENT, Progress
-from . import latency_model
+from . import latency_model, rivals
 from .candidates import Accuracy, Candidate, FormKey, Search
 from .latency_model import PRIOR, LatencyModel
 from .predictor import LatencyPredictor
 from .profiler import Profiler
+from .rivals import Rivals
 
 YARDSTICK = "b0"  # measured in turn with every network of a latency model, to cancel the machine's drift
 APART = 1.05  # times: what two measurements for a latency model may differ by
@@ -45,11 +46,13 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """`table` has every candidate, smallest first; `frontier` those that no other one beats in both accuracy and latency."""
+    """`table` has every candidate, smallest first; `frontier` those that no other one beats in both accuracy and latency.
+    `rivals` are those outside of the family, where they were asked for."""
 
     chosen: Candidate
     table: tuple[Candidate, ...]
     budget: Budget
+    rivals: Rivals | None = None
 
     @property
     def frontier(self) -> tuple[Candidate, ...]:
@@ -72,6 +75,8 @@ def pick(search: Search, *, machine: Machine = LOCAL, memory: Path | None = None
     Raises BudgetNotMet, with the smallest one's figures and what binds, when none fits.
     """
     budget, accuracy = search.budget, search.accuracy
+    if search.rivals:
+        rivals.require(search)
     unmeasured = [Candidate(v, search.classes) for v in search.variants]
     if all(c.over(budget) for c in unmeasured):  # no measurement can change that
         raise BudgetNotMet(_refusal(unmeasured, budget))
@@ -89,7 +94,8 @@ def pick(search: Search, *, machine: Machine = LOCAL, memory: Path | None = None
     if best is None:
         smallest = min((c.variant for c in unmeasured if not c.over(budget)), key=PRIOR.shape)
         raise BudgetNotMet(_refusal([clock.time(smallest)], budget))
-    return Choice(next(c for c in table if c.variant == best), table, budget)
+    chosen = next(c for c in table if c.variant == best)
+    return Choice(chosen, table, budget, rivals.within(search, chosen, table) if search.rivals else None)
 
 
 def profile(search: Search, path: Path, *, machine: Machine = LOCAL, progress: Progress = SILENT) -> dict[FormKey, LatencyModel]:

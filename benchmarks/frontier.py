@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -187,7 +188,7 @@ def published(result: dict[str, Any]) -> dict[str, Any]:
     return {"processor": processor, "date": result["date"], "backend": "openvino", "networks": networks}
 
 
-LEFT, RIGHT, BOTTOM, TOP = 44.0, 940.0, 520.0, 24.0
+LEFT, RIGHT, BOTTOM, TOP = 44.0, 940.0, 720.0, 24.0
 STYLE = """
 text { font: 12px system-ui, "Segoe UI", Roboto, "Liberation Sans", sans-serif; fill: #1a1a1a; }
 .soft { fill: #666; } .plate { fill: #fff; } .grid { stroke: #e4e4e4; } .axis { stroke: #999; }
@@ -199,9 +200,11 @@ text { font: 12px system-ui, "Segoe UI", Roboto, "Liberation Sans", sans-serif; 
 def picture(networks: list[dict[str, Any]], precision: str) -> str:
     """Published top-1 against latency in one precision, as SVG; the line joins those that none beats in both."""
     having = [n for n in networks if precision in n["forms"]]
+    names = Counter(n["network"] for n in having)
+    labels = [n["variant"] or (n["network"] if names[n["network"]] == 1 else n["name"]) for n in having]
     points = [
-        Point(mean(n["forms"][precision], "p50"), None, None, n["top1"], n["variant"] or n["name"], bool(n["variant"]), False)
-        for n in having
+        Point(mean(n["forms"][precision], "p50"), None, None, n["top1"], label, bool(n["variant"]), False)
+        for n, label in zip(having, labels, strict=True)
     ]
     plot = scatter(points, None, (LEFT, RIGHT, BOTTOM, TOP))
     assert plot

@@ -136,7 +136,7 @@ def judged(name: str, file: Path, process: Ask, test: Path, gate: Gate) -> dict[
     step = gate.judge(name, backend.load(file, precision=Precision.INT8, throughput=True))
     verdict = ask(process, f"judge {test}")
     by_name = dict(zip((path.name for path in gate.pixels.images.paths), gate.answers[-1].classes, strict=True))
-    differ = sum(by_name[photo] != answer for photo, answer in verdict["answers"].items())
+    differ = sum(int(by_name[photo]) != answer for photo, answer in verdict["answers"].items())
     megabytes = sum(each.stat().st_size for each in backend.files(file)) / 1e6
     return {"step": to_json(step), "independent_top1": verdict["top1"], "judges_differ": differ, "megabytes": megabytes}
 

@@ -17,7 +17,6 @@ from ..camera.sinks import FrameCollector, FrameSink, JsonLines, MqttPublisher, 
 from ..camera.web import CameraPage
 from ..errors import EdgeeffError
 from ..progress import Progress, TerminalProgress
-from ..remote.pull import Puller
 from . import tables
 from .options import filled, progress_of
 
@@ -39,6 +38,8 @@ def watch(options: argparse.Namespace) -> object:
             tell = partial(_tell, progress, sinks)
             stack.enter_context(Follower(job, folder, camera, running, tell))
             if job.pull:
+                from ..remote.pull import Puller  # ssh, of which other cameras need nothing
+
                 stack.enter_context(Puller(job.pull, folder, tell))
         try:
             for result in camera:

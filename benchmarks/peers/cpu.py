@@ -21,6 +21,7 @@ import numpy as np
 from edgeeff.backends import onnxruntime, openvino
 from edgeeff.data.images import ImageSet, PixelFile
 from edgeeff.data.preprocess import Preprocess
+from edgeeff.errors import BadInput
 from edgeeff.export.onnx import to_onnx
 from edgeeff.measurement.accuracy import Gate
 from edgeeff.measurement.latency import Latency, ratio
@@ -79,14 +80,18 @@ def compare(data: Path, network: str, weights: str, choosing: Path, test: Path) 
             except Refused as error:
                 rows[attempt.name] = {"refused": str(error)}
         gate = Gate(PixelFile(ImageSet.open(test), preprocess), max_drop=0.5, progress=progress)
-        runners = {name: stack.enter_context(runner(shipped)) for name, shipped in files.items()}
+        runners: dict[str, Ask] = {}
         for name, shipped in files.items():
-            rows[name] = {**rows.get(name, {}), **judged(name, shipped.file, runners[name], test, gate)}
-        for name, latency in timed(runners).items():
-            rows[name] |= {"p50": latency.p50, "p90": latency.p90, "rounds": latency.rounds}
-        ours = latencies(rows)[OURS]
-        for name, latency in latencies(rows).items():
-            rows[name]["against_edgeeff"] = to_json(ratio(ours, latency)._asdict())
+            process = stack.enter_context(runner(shipped))
+            try:
+                rows[name] = {**rows.get(name, {}), **judged(name, shipped.file, process, test, gate)}
+                runners[name] = process
+            except (Refused, BadInput) as error:
+                rows[name] = {"refused": str(error)}
+        times = timed(runners)
+        for name, latency in times.items():
+            speed = ratio(times[OURS], latency)._asdict()
+            rows[name] |= {"p50": latency.p50, "p90": latency.p90, "against_edgeeff": to_json(speed)}
     tools = {adapter: pinned(adapter)[0] for adapter in (NNCF, ORT, OLIVE)}
     return {"network": network, "rows": [{"name": name, **row} for name, row in rows.items()], "tools": tools}
 
@@ -153,8 +158,3 @@ def timed(processes: dict[str, Ask]) -> dict[str, Latency]:
         p50, p90, p99 = np.percentile(each, (50, 90, 99))
         found[name] = Latency(p50, p90, p99, (p50, p50), tuple(np.median(each, axis=1)))
     return found
-
-
-def latencies(rows: dict[str, dict[str, Any]]) -> dict[str, Latency]:
-    """Of those that were timed."""
-    return {n: Latency(r["p50"], r["p90"], r["p90"], (r["p50"],) * 2, r["rounds"]) for n, r in rows.items() if "p50" in r}

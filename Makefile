@@ -53,7 +53,7 @@ bench: .venv/ready  ## measure docs/benchmarks.md again (needs the photos and we
 	$(BIN)/python benchmarks/run.py
 
 bench-peers: .venv/ready  ## measure other tools beside edgeeff again, each in an environment of its own
-	$(BIN)/python benchmarks/run.py peers-v2-b0 peers-lite0 peers-cpu-v2-b0 peers-cpu-lite0
+	$(BIN)/python benchmarks/run.py peers-v2-b0 peers-lite0 $(addprefix peers-cpu-,v2-b0 lite0 flowers12 trashnet digits mnist)
 	$(BIN)/python benchmarks/readme.py
 
 bench-frontier: .venv/ready  ## time other networks beside EfficientNets again, twice, an hour apart

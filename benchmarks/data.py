@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
+TEST_PHOTOS = Path(__file__).parent / "ilsvrc-val-1300-test.txt"  # half of the 1300, drawn once: no choice sees them
+HELD_OUT = 0.5  # of the validation photos of other sets: no choice sees them
+
 
 @dataclass(frozen=True)
 class Photos:

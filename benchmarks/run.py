@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import compare
+import numpy as np
 import result_files
+from data import HELD_OUT, TEST_PHOTOS
 
 from edgeeff.budget import Budget
 from edgeeff.bundle import Bundle
@@ -38,8 +40,6 @@ from edgeeff.precision import Precision
 from edgeeff.records import to_json
 
 HERE = Path(__file__).parent
-TEST_PHOTOS = HERE / "ilsvrc-val-1300-test.txt"  # half of the 1300, drawn once: no choice sees them
-HELD_OUT = 0.5  # of the validation photos of flowers and waste: no choice sees them
 MINUTES = 30.0  # of a camera faster than the model
 EDGEEFF = [sys.executable, "-m", "edgeeff"]
 
@@ -85,8 +85,12 @@ def halves(photos: Path, folder: Path) -> tuple[Path, Path]:
 
 
 def transfer(data: Path, name: str, *options: object, target: str = "host-cpu") -> dict[str, Any]:
-    """B0's backbone fine-tuned on a folder of photos, and quantized."""
-    photos = data / "images" / name
+    """B0's backbone fine-tuned on one of the folders of photos, and quantized."""
+    return fine_tuned(data, data / "images" / name, *options, target=target)
+
+
+def fine_tuned(data: Path, photos: Path, *options: object, target: str = "host-cpu") -> dict[str, Any]:
+    """B0's backbone fine-tuned on PHOTOS/train, and quantized."""
     with tempfile.TemporaryDirectory() as folder:
         return edgeeff(
             *("fit", "--target", target, *unlimited(options), "--variant", "b0", "--padding", "same"),
@@ -120,6 +124,42 @@ def calibrated(data: Path) -> dict[str, Any]:
         }
         for name, fit in fits.items()
     }
+
+
+def unknown(data: Path) -> dict[str, Any]:
+    """How many flowers of six kinds get the label unknown from a network for six other kinds; and what telling costs."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        kinds = sorted(path.name for path in (data / "images/flowers12/train").iterdir())
+        for i, kind in enumerate(kinds):
+            for part in ("train", "val"):
+                link = folder / "photos" / ("known" if i % 2 == 0 else "near") / part / kind
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(data / "images/flowers12" / part / kind)
+        bundle = folder / "bundle"
+        fit = fine_tuned(data, folder / "photos/known", "--max-drop", 5, "--out", bundle)
+        near = edgeeff("eval", bundle, "--val", folder / "photos/known/val", "--foreign", folder / "photos/near/val")["foreign"]
+    with fitted(data) as (bundle, _):
+        return {"unknown": fit["unknown"], "near": near, "cost": telling_costs(bundle)}
+
+
+def telling_costs(bundle: Bundle, rounds: int = 40, block: int = 50) -> dict[str, float]:
+    """By how many percent more processor time a photo takes whose distance is told, with the interval of the rounds' median."""
+    from edgeeff.measurement.latency import Latency, ratio
+
+    side = bundle.preprocess.resolution
+    image = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
+    ways = {"told": bundle.load_scored(), "untold": bundle.load()}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds):
+        for name in sorted(ways, reverse=turn % 2 == 0):
+            start = time.process_time()
+            for _ in range(block):
+                ways[name](image)
+            seconds[name].append((time.process_time() - start) / block)
+    told, untold = (Latency(0, 0, 0, (0, 0), tuple(seconds[name])) for name in ("told", "untold"))
+    found = ratio(told, untold)
+    return {"percent": 100 * (found.times - 1), "low": 100 * (found.ci[0] - 1), "high": 100 * (found.ci[1] - 1)}
 
 
 def against_swish(data: Path, name: str) -> dict[str, Any]:
@@ -535,12 +575,12 @@ def peers(data: Path, network: str, weights: str) -> dict[str, Any]:
         return compare.compare(data, network, weights, test)
 
 
-def peers_cpu(data: Path, network: str, weights: str) -> dict[str, Any]:
+def peers_cpu(data: Path, name: str) -> dict[str, Any]:
     """edgeeff beside other tools on this CPU."""
-    from peers import cpu
+    from peers import cpu, tasks
 
     with tempfile.TemporaryDirectory() as folder:
-        return cpu.compare(data, network, weights, *halves(data / "images/ilsvrc-val-1300", Path(folder)))
+        return cpu.compare(tasks.task(data, name, Path(folder)))
 
 
 def frontier(data: Path) -> dict[str, Any]:
@@ -571,13 +611,18 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "reduced-lite0": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth", *SMALLER),
     "trained": trained,
     "calibrated": calibrated,
+    "unknown": unknown,
     "v2-b0-auto": lambda data: imagenet(data, *V2_B0, "--activation", "auto"),
     "v2-b0-jetson": lambda data: imagenet(data, *V2_B0, target="jetson-orin-nano-8gb"),
     "peers-v2-b0": lambda data: peers(data, *V2_B0),
     "peers-lite0": lambda data: peers(data, "lite0", "lite0-imagenet.pth"),
     "frontier": frontier,
-    "peers-cpu-v2-b0": lambda data: peers_cpu(data, *V2_B0),
-    "peers-cpu-lite0": lambda data: peers_cpu(data, "lite0", "lite0-imagenet.pth"),
+    "peers-cpu-v2-b0": lambda data: peers_cpu(data, "v2-b0"),
+    "peers-cpu-lite0": lambda data: peers_cpu(data, "lite0"),
+    "peers-cpu-flowers12": lambda data: peers_cpu(data, "flowers12"),
+    "peers-cpu-trashnet": lambda data: peers_cpu(data, "trashnet"),
+    "peers-cpu-digits": lambda data: peers_cpu(data, "digits"),
+    "peers-cpu-mnist": lambda data: peers_cpu(data, "mnist"),
     "camera": camera,
     "clients": clients,
     "drift": drift,

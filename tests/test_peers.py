@@ -3,17 +3,22 @@
 import json
 import re
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+import digits
 import frontier
 import numpy as np
 import onnx
 import openvino
 import pytest
-from peers import compare, cpu, judge
+from peers import compare, cpu, judge, tasks
 from PIL import Image
 
+from edgeeff.data.images import ImageSet
 from edgeeff.data.preprocess import Preprocess
+from edgeeff.export.onnx import from_onnx
+from edgeeff.network import checkpoint
 from edgeeff.network.variants import variant
 
 BRIGHTEST = onnx.parser.parse_model(
@@ -65,17 +70,59 @@ def test_a_file_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("red.png\t0\ngreen.png\t2\n")
     onnx.save(BRIGHTEST, tmp_path / "model.onnx")
     openvino.save_model(openvino.convert_model(tmp_path / "model.onnx"), tmp_path / "model.xml")
+    photos = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     for file in ("model.onnx", "model.xml"):
-        with cpu.runner(cpu.Shipped(tmp_path / file, Path(sys.executable))) as process:
-            assert cpu.ask(process, f"judge {tmp_path}") == {"answers": {"red.png": 0, "green.png": 1}, "top1": 50.0}
-            assert len(cpu.ask(process, "time 7")) == 7
-    (tmp_path / "model.onnx").write_bytes(b"cut")
-    with cpu.runner(cpu.Shipped(tmp_path / "model.onnx", Path(sys.executable))) as process, pytest.raises(compare.Refused):
-        cpu.ask(process, "time 1")
+        with running(tmp_path / file) as runner:
+            assert runner.ask("judge", tmp_path) == {"answers": {"red.png": 0, "green.png": 1}, "top1": 50.0}
+            assert len(runner.ask("time", 7)) == 7
+            assert np.allclose(runner.predict(photos), photos.mean((1, 2)), atol=0.01)
+
+
+def running(file: Path) -> AbstractContextManager[cpu.Runner]:
+    return cpu.running(cpu.Shipped(file, Path(sys.executable), {}))
+
+
+def test_a_file_that_does_not_run_or_answer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cut.onnx").write_bytes(b"cut")
+    with running(tmp_path / "cut.onnx") as runner, pytest.raises(compare.Refused, match="does not run: .*(?i:protobuf)"):
+        runner.ask("time", 1)
+    channels_first = onnx.parser.parse_model(
+        """<ir_version: 9, opset_import: ["": 20]>
+        graph (uint8[1, 3, 32, 32] images) => (float[1, 3, 32, 32] logits) { logits = Cast <to = 1> (images) }"""
+    )
+    onnx.save(channels_first, tmp_path / "chw.onnx")
+    with running(tmp_path / "chw.onnx") as runner, pytest.raises(compare.Refused, match=r"input of \[1, 3, 32, 32\], expected"):
+        runner.ask("time", 1)
+    onnx.save(BRIGHTEST, tmp_path / "model.onnx")
+    with running(tmp_path / "model.onnx") as runner, pytest.raises(compare.Refused, match=r"no answer after 0\.5 seconds"):
+        runner.ask("time", 10**9, seconds=0.5)
+
+
+def test_a_tool_that_fails_is_a_row_and_what_was_shipped_is_kept(
+    fitted: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "ENVIRONMENTS", tmp_path)
+    monkeypatch.setattr(cpu, "environment", lambda _: Path(sys.executable))  # which has NNCF, and not Olive
+    weights, v = tmp_path / "lite0.safetensors", variant("lite0").at(32)
+    checkpoint.save(from_onnx(fitted[0] / "model.onnx", v, 10), weights, Preprocess.standard(32, v.mean, v.std), ())
+    digits.write(tmp_path / "digits", each=6, side=32)  # of which the judges see the same pixels
+    images = ImageSet.open(tmp_path / "digits/train")
+    task = tasks.Task.of("Lite0, digits", ("lite0", weights), (images, images, images), tmp_path)
+    attempts = [compare.Attempt("NNCF", cpu.NNCF, ("default",)), compare.Attempt("Olive", cpu.OLIVE, ("default",))]
+    rows = {row["name"]: row for row in cpu.compare(task, attempts)["rows"]}
+    assert rows["Olive"]["refused"] == "ModuleNotFoundError: No module named 'olive'"
+    assert rows["NNCF"]["judges_differ"] == rows[cpu.FLOAT]["judges_differ"] == 0
+    assert rows["NNCF"]["step"]["agreement"] > 80
+    assert rows["NNCF"]["seconds"] > 0 < rows["NNCF"]["p50"]
+    (shipped,) = (tmp_path / "kept").glob("*/model.xml")
+    written = shipped.stat().st_mtime_ns
+    (tmp_path / "again").mkdir()
+    assert cpu.quantize(attempts[0], cpu.Plain.of(task, tmp_path / "again")).cost["seconds"] == rows["NNCF"]["seconds"]
+    assert shipped.stat().st_mtime_ns == written
 
 
 def test_every_attempt_has_an_adapter_and_exact_versions() -> None:
-    for adapter in {attempt.adapter for attempt in (*compare.ATTEMPTS, *cpu.ATTEMPTS)} | {frontier.TIMM}:
+    for adapter in {attempt.adapter for attempt in (*compare.ATTEMPTS, *cpu.ATTEMPTS)} | {frontier.TIMM, tasks.MNIST}:
         assert (compare.HERE / f"{adapter}.py").is_file()
         assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in compare.pinned(adapter))
     assert compare.environment(compare.OURS) == Path(sys.executable)

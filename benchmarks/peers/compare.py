@@ -99,8 +99,9 @@ def compare(data: Path, network: str, weights: str, photos: Path) -> dict[str, A
 
 
 def contents(*files: Path) -> str:
-    """A short digest of what files hold."""
-    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()[:16]
+    """A short digest of what files hold, in the order of their names: folders may be temporary."""
+    in_order = sorted(files, key=lambda file: (file.name, file))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in in_order)).hexdigest()[:16]
 
 
 def judged(name: str, file: Path, photos: Path, gate: Gate) -> dict[str, Any]:

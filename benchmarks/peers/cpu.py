@@ -1,158 +1,229 @@
 """edgeeff beside other tools on this CPU: the file that each ships in its own runtime, judged alike, and timed by one clock.
 
-Every file is loaded by `runner.py` in the environment of its tool. The processes take turns, a block of inferences each, while
-all others wait.
+Every file is loaded by `runner.py` in the environment of its tool, and what that process answers is what both judges see. The
+processes take turns on the clock, a block of inferences each, while all others wait.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+import torch
 
-from edgeeff.backends import onnxruntime, openvino
-from edgeeff.data.images import ImageSet, PixelFile
+from edgeeff.backends import openvino
+from edgeeff.data.images import ImageSet, Logits, PixelFile, Pixels
 from edgeeff.data.preprocess import Preprocess
-from edgeeff.errors import BadInput
+from edgeeff.errors import AccuracyGateFailed, BadInput
 from edgeeff.export.onnx import to_onnx
 from edgeeff.measurement.accuracy import Gate
 from edgeeff.measurement.latency import Latency, ratio
 from edgeeff.network import checkpoint
+from edgeeff.network.model import Deployed
 from edgeeff.network.variants import variant
-from edgeeff.precision import Precision
 from edgeeff.progress import TerminalProgress
 from edgeeff.records import to_json
 
-from .compare import CALIBRATION_PHOTOS, HERE, ORT, Attempt, Refused, environment, pinned, run
+from .compare import ENVIRONMENTS, HERE, LIMIT, ORT, Attempt, Refused, contents, environment, pinned, run
+from .tasks import Task
 
 EDGEEFF, NNCF, OLIVE = "edgeeff_cpu", "nncf_openvino", "olive_onnx"
-OURS = "edgeeff fit"
+EXECUTORCH, LITERT, INTEL = "executorch_xnnpack", "litert_int8", "neural_compressor_pt2e"
+SUFFIXES = {EDGEEFF: "xml", NNCF: "xml", ORT: "onnx", OLIVE: "onnx", EXECUTORCH: "pte", LITERT: "tflite", INTEL: "pt2"}
+OURS, FLOAT = "edgeeff fit --activation auto", "float32, OpenVINO"
 ATTEMPTS = (
-    Attempt(OURS, EDGEEFF, ()),
+    Attempt(OURS, EDGEEFF, ("auto",)),
+    Attempt("edgeeff fit", EDGEEFF, ("default",)),
     Attempt("NNCF, default", NNCF, ("default",)),
     Attempt("NNCF, accuracy control", NNCF, ("accuracy",)),
     Attempt("ONNX Runtime, uint8 activations, 7-bit weights", ORT, ("narrow",)),
     Attempt("ONNX Runtime, symmetric", ORT, ("symmetric",)),
     Attempt("Olive, default", OLIVE, ("default",)),
     Attempt("Olive, per channel, 7-bit weights", OLIVE, ("narrow",)),
+    Attempt("ExecuTorch, XNNPACK", EXECUTORCH, ()),
+    Attempt("LiteRT, full integer", LITERT, ()),
+    Attempt("Neural Compressor, torch's inductor", INTEL, ()),
 )
+MAX_DROP = 0.5  # points of top-1
 ROUNDS, BLOCK = 12, 30
 
 
 @dataclass(frozen=True)
+class Plain:
+    """A task's network in float, in every form that a tool starts from, and the list of its calibration photos."""
+
+    task: Task
+    preprocess: Preprocess
+    onnx: Path
+    program: Path  # exported by torch
+    ir: Path
+    listed: Path
+
+    @classmethod
+    def of(cls, task: Task, folder: Path) -> Plain:
+        model, stated, _ = checkpoint.load(task.weights, v := variant(task.variant))
+        preprocess = stated.preprocess or Preprocess.standard(v.resolution, v.mean, v.std)
+        program, listed = folder / "float.pt2", folder / "calibration.txt"
+        listed.write_text("".join(f"{path}\n" for path in ImageSet.open(task.calibration).paths))
+        photo = torch.zeros(1, preprocess.resolution, preprocess.resolution, 3, dtype=torch.uint8)
+        torch.export.save(torch.export.export(Deployed(model.eval(), preprocess).eval(), (photo,)), program)
+        plain = to_onnx(model.eval(), preprocess, folder / "float.onnx")
+        (folder / "float").mkdir()
+        return cls(task, preprocess, plain, program, openvino.compile(plain, folder / "float"), listed)
+
+    def command(self, attempt: Attempt, out: Path) -> list[object]:
+        """That by which a tool writes `out`."""
+        source = self.program if attempt.adapter in (EXECUTORCH, LITERT, INTEL) else self.onnx
+        words: tuple[object, ...] = ()
+        if attempt.adapter == EDGEEFF:
+            source, words = self.task.weights, (self.task.variant, self.task.choosing)
+        adapter = HERE / f"{attempt.adapter}.py"
+        return [environment(attempt.adapter), adapter, source, self.listed, out, *attempt.options, *words]
+
+
+@dataclass(frozen=True)
 class Shipped:
-    """A file and the Python that runs it."""
+    """A file, the Python that runs it, and what it cost to make."""
 
     file: Path
     python: Path
+    cost: dict[str, float]
 
 
-def compare(data: Path, network: str, weights: str, choosing: Path, test: Path) -> dict[str, Any]:
-    """Every attempt at one network, calibrated on 300 of the 1000 photos and judged on `test`; `choosing` is for edgeeff's fit."""
-    v, progress = variant(network), TerminalProgress()
-    preprocess = Preprocess.standard(v.resolution, v.mean, v.std)
+def compare(task: Task, attempts: Sequence[Attempt] = ATTEMPTS) -> dict[str, Any]:
+    """Every attempt at one task. What a run that was stopped had let tools write, of the same files, is not written again."""
+    progress = TerminalProgress()
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
-        folder = Path(temporary)
-        plain = to_onnx(checkpoint.load(data / "weights" / weights, v)[0].eval(), preprocess, folder / "float.onnx")
-        (folder / "float").mkdir()
-        ir = openvino.compile(plain, folder / "float")
-        listed = folder / "calibration.txt"
-        drawn = ImageSet.open(data / "images/imagenet-samples-1000").draw(CALIBRATION_PHOTOS)
-        listed.write_text("".join(f"{path}\n" for path in drawn.paths))
+        plain = Plain.of(task, Path(temporary))
         files = {
-            "float32, OpenVINO": Shipped(ir, Path(sys.executable)),
-            "float32, ONNX Runtime": Shipped(plain, Path(environment(ORT))),
+            FLOAT: Shipped(plain.ir, Path(sys.executable), {}),
+            "float32, ONNX Runtime": Shipped(plain.onnx, Path(sys.executable), {}),
         }
-        for i, attempt in enumerate(ATTEMPTS):
-            progress.say(f"{network}: {attempt.name}")
+        for attempt in attempts:
+            progress.say(f"{task.name}: {attempt.name}")
             try:
-                out, cost = quantize(attempt, plain, data / "weights" / weights, listed, folder / str(i), (network, str(choosing)))
-                files[attempt.name], rows[attempt.name] = Shipped(out, Path(environment(attempt.adapter))), cost
+                files[attempt.name] = quantize(attempt, plain)
             except Refused as error:
                 rows[attempt.name] = {"refused": str(error)}
-        gate = Gate(PixelFile(ImageSet.open(test), preprocess), max_drop=0.5, progress=progress)
-        runners: dict[str, Ask] = {}
+        gate = Gate(PixelFile(ImageSet.open(task.test), plain.preprocess), max_drop=MAX_DROP, progress=progress)
+        runners: dict[str, Runner] = {}
         for name, shipped in files.items():
-            process = stack.enter_context(runner(shipped))
+            runner = stack.enter_context(running(shipped))
             try:
-                rows[name] = {**rows.get(name, {}), **judged(name, shipped.file, process, test, gate)}
-                runners[name] = process
-            except (Refused, BadInput) as error:
+                rows[name] = {**shipped.cost, **judged(name, shipped.file, runner, task.test, gate)}
+                runners[name] = runner
+            except (Refused, BadInput, AccuracyGateFailed) as error:
                 rows[name] = {"refused": str(error)}
         times = timed(runners)
         for name, latency in times.items():
-            speed = ratio(times[OURS], latency)._asdict()
-            rows[name] |= {"p50": latency.p50, "p90": latency.p90, "against_edgeeff": to_json(speed)}
-    tools = {adapter: pinned(adapter)[0] for adapter in (NNCF, ORT, OLIVE)}
-    return {"network": network, "rows": [{"name": name, **row} for name, row in rows.items()], "tools": tools}
+            rows[name] |= {"p50": latency.p50, "p90": latency.p90}
+            if OURS in times:
+                rows[name]["behind"] = to_json(ratio(latency, times[OURS])._asdict())
+    tools = [pinned(adapter)[0] for adapter in SUFFIXES if adapter != EDGEEFF]
+    names = [FLOAT, "float32, ONNX Runtime", *(attempt.name for attempt in attempts)]
+    return {"task": task.name, "max_drop": MAX_DROP, "rows": [{"name": name, **rows[name]} for name in names], "tools": tools}
 
 
-def quantize(
-    attempt: Attempt, plain: Path, weights: Path, listed: Path, folder: Path, fit: tuple[str, ...]
-) -> tuple[Path, dict[str, float]]:
-    """Let a tool write a file into a new folder; that, and what it cost. edgeeff starts from torch, the others from ONNX."""
-    folder.mkdir()
-    out = folder / ("model.xml" if attempt.adapter in (EDGEEFF, NNCF) else "model.onnx")
-    source, words = (weights, fit) if attempt.adapter == EDGEEFF else (plain, attempt.options)
-    _, cost = run([environment(attempt.adapter), HERE / f"{attempt.adapter}.py", source, listed, out, *words])
-    if not out.is_file():
-        raise Refused("it ended without an error, and without a file")
-    return out, cost
+def quantize(attempt: Attempt, plain: Plain) -> Shipped:
+    """Let a tool write its file; raises Refused where it does not."""
+    task, code = plain.task, [*HERE.glob(f"{attempt.adapter}.*")]
+    if attempt.adapter == EDGEEFF:
+        code += [*HERE.parents[1].glob("edgeeff/**/*.py"), *task.choosing.iterdir()]
+    else:
+        code.append(HERE / "judge.py")  # reads the photos
+    made_of = contents(plain.onnx, *task.calibration.iterdir(), *code)
+    kept = ENVIRONMENTS / "kept" / "-".join((attempt.adapter, *attempt.options, made_of))
+    if not kept.exists():
+        part = kept.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        out = part / f"model.{SUFFIXES[attempt.adapter]}"
+        _, cost = run(plain.command(attempt, out))
+        if not out.is_file():
+            raise Refused("it ended without an error, and without a file")
+        (part / "cost.json").write_text(json.dumps(cost))
+        part.rename(kept)
+    file, cost = kept / f"model.{SUFFIXES[attempt.adapter]}", json.loads((kept / "cost.json").read_text())
+    return Shipped(file, environment(attempt.adapter), cost)
 
 
-Ask = subprocess.Popen[str]
+@dataclass(frozen=True)
+class Runner:
+    """A process that has loaded a file, and where it writes what goes wrong."""
+
+    process: subprocess.Popen[str]
+    errors: IO[str]
+
+    def ask(self, *question: object, seconds: float = LIMIT) -> Any:
+        """Its answer; raises Refused where it has ended, or does not answer in time."""
+        assert self.process.stdin
+        assert self.process.stdout
+        timer = threading.Timer(seconds, self.process.kill)
+        timer.start()
+        try:
+            self.process.stdin.write(json.dumps([str(word) for word in question]) + "\n")
+            self.process.stdin.flush()
+            return json.loads(self.process.stdout.readline())
+        except (OSError, ValueError) as error:
+            late = "" if timer.is_alive() else f"no answer after {seconds:g} seconds"
+            self.process.wait()
+            self.errors.seek(0)
+            last = (self.errors.read().strip().splitlines() or ["no message"])[-1]
+            raise Refused(f"its file does not run: {late or last}") from error
+        finally:
+            timer.cancel()
+
+    def predict(self, images: Pixels) -> Logits:
+        """The logits of photos `(N, H, W, 3)`."""
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder) / "photos.npy", Path(folder) / "logits.npy"
+            np.save(source, images)
+            self.ask("predict", source, target)
+            logits: Logits = np.load(target)
+            return logits
 
 
 @contextmanager
-def runner(shipped: Shipped) -> Iterator[Ask]:
-    """A process that has loaded the file."""
+def running(shipped: Shipped) -> Iterator[Runner]:
+    """A process for the file; what it reads and writes is closed with it."""
     command = [shipped.python, HERE / "runner.py", shipped.file]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    with tempfile.TemporaryFile("w+") as errors:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+        with subprocess.Popen(command, text=True, **pipes) as process:
+            try:
+                yield Runner(process, errors)
+            finally:
+                process.kill()
 
 
-def ask(process: Ask, question: str) -> Any:
-    """Its answer; raises Refused where it has ended."""
-    assert process.stdin
-    assert process.stdout
-    try:
-        process.stdin.write(f"{question}\n")
-        process.stdin.flush()
-        return json.loads(process.stdout.readline())
-    except (OSError, ValueError) as error:
-        raise Refused(f"its file does not run ({error})") from error
-
-
-def judged(name: str, file: Path, process: Ask, test: Path, gate: Gate) -> dict[str, Any]:
+def judged(name: str, file: Path, runner: Runner, test: Path, gate: Gate) -> dict[str, Any]:
     """A file's answers by both judges, and its size."""
-    backend = onnxruntime if file.suffix == ".onnx" else openvino
-    step = gate.judge(name, backend.load(file, precision=Precision.INT8, throughput=True))
-    verdict = ask(process, f"judge {test}")
+    step = gate.judge(name, runner.predict)
+    verdict = runner.ask("judge", test)
     by_name = dict(zip((path.name for path in gate.pixels.images.paths), gate.answers[-1].classes, strict=True))
     differ = sum(int(by_name[photo]) != answer for photo, answer in verdict["answers"].items())
-    megabytes = sum(each.stat().st_size for each in backend.files(file)) / 1e6
+    megabytes = sum(each.stat().st_size for each in file.parent.glob(f"{file.stem}.*")) / 1e6
     return {"step": to_json(step), "independent_top1": verdict["top1"], "judges_differ": differ, "megabytes": megabytes}
 
 
-def timed(processes: dict[str, Ask]) -> dict[str, Latency]:
+def timed(runners: dict[str, Runner]) -> dict[str, Latency]:
     """Milliseconds of one photo, from blocks in turn; no file always follows the same other one."""
-    names, blocks = list(processes), dict[str, list[list[float]]]()
+    names, blocks = list(runners), dict[str, list[list[float]]]()
     for turn in TerminalProgress().track(range(ROUNDS), "measure latency", ROUNDS):
         for i in range(len(names)):
             name = names[(i + turn) % len(names)]
-            blocks.setdefault(name, []).append(ask(processes[name], f"time {BLOCK}"))
+            blocks.setdefault(name, []).append(runners[name].ask("time", BLOCK))
     found = {}
     for name, each in blocks.items():
         p50, p90, p99 = np.percentile(each, (50, 90, 99))

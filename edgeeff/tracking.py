@@ -7,6 +7,7 @@ has them, and what was chosen; figures have the same names whatever ships, so th
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,12 @@ class Run:
             verdict=m.verdict,
             files=[file for file in (made.path / name for name in FILES) if file.exists()],
         )
+
+    @property
+    def scalars(self) -> list[tuple[str, float, int]]:
+        """Every figure and every value of a curve, with its name and its epoch; a figure has epoch 0."""
+        figures = [(name, value, 0) for name, value in self.figures.items()]
+        return figures + [(name, value, epoch) for name, values in self.curves.items() for epoch, value in enumerate(values, 1)]
 
 
 def write(job: Job, made: Bundle) -> None:
@@ -99,9 +106,7 @@ def _mlflow(folder: Path, run: Run) -> None:
     number = client.create_run(experiment, run_name=run.name, tags={"mlflow.note.content": run.verdict}).info.run_id
     status = "FAILED"
     try:
-        rows = [(name, value, 0) for name, value in run.figures.items()]
-        rows += [(name, value, epoch) for name, values in run.curves.items() for epoch, value in enumerate(values, 1)]
-        metrics = [Metric(name, value, 0, step) for name, value, step in rows]
+        metrics = [Metric(name, value, 0, step) for name, value, step in run.scalars]
         params = [Param(name, str(value)) for name, value in run.parameters.items()]
         client.log_batch(number, params=params)
         for i in range(0, len(metrics), MOST_AT_ONCE):
@@ -114,21 +119,26 @@ def _mlflow(folder: Path, run: Run) -> None:
 
 
 def _tensorboard(folder: Path, run: Run) -> None:
-    """A folder with an event file: scalars, the verdict as text, and what the HPARAMS page lists."""
-    from torch.utils.tensorboard import SummaryWriter
-    from torch.utils.tensorboard.summary import hparams
+    """A folder with an event file: scalars, the verdict as text, and what the HPARAMS page lists.
 
-    out = folder / run.name
+    Written here and now: torch's SummaryWriter has a thread for it, whose errors are tracebacks.
+    """
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+    from torch.utils.tensorboard.summary import hparams, scalar, text
+
+    out, now = folder / run.name, time.time()
+    summaries = [(each, 0) for each in hparams(dict(run.parameters), dict(run.figures))]  # type: ignore[no-untyped-call]
+    summaries += [(scalar(name, value), step) for name, value, step in run.scalars]  # type: ignore[no-untyped-call]
+    summaries.append((text("verdict", run.verdict), 0))  # type: ignore[no-untyped-call]
+    events = [Event(wall_time=now, file_version="brain.Event:2")]
+    events += [Event(wall_time=now, step=step, summary=summary) for summary, step in summaries]
     with working_folder(out) as work:
-        with SummaryWriter(str(work / "run")) as writer:
-            for each in hparams(dict(run.parameters), dict(run.figures)):  # type: ignore[no-untyped-call]
-                writer.file_writer.add_summary(each)
-            for name, value in run.figures.items():
-                writer.add_scalar(name, value)
-            for name, values in run.curves.items():
-                for epoch, value in enumerate(values, 1):
-                    writer.add_scalar(name, value, epoch)
-            writer.add_text("verdict", run.verdict)
+        (work / "run").mkdir()
+        with (work / "run" / f"events.out.tfevents.{now:.0f}").open("wb") as file:
+            records = RecordWriter(file)
+            for event in events:
+                records.write(event.SerializeToString())
         (work / "run").rename(out)
 
 

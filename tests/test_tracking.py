@@ -1,5 +1,6 @@
 """What MLflow and TensorBoard read of a fit, by their own readers."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -96,3 +97,22 @@ def test_a_place_that_is_no_folder_is_refused_at_once_and_a_broken_database_in_a
     (tmp_path / "mlflow.db").write_bytes(b"no database " * 1000)
     with pytest.raises(EdgeeffError, match="wrote no run: .*The bundle is complete"):
         tracking.write(job(f"mlflow:{tmp_path}"), Bundle.open(fitted[0]))
+
+
+@pytest.mark.parametrize("tool", ["mlflow", "tensorboard"])
+def test_a_full_disk_is_one_line_and_leaves_no_half_written_run(fitted, tmp_path: Path, tool: str) -> None:
+    code = (
+        "import resource, sys\nfrom edgeeff import Bundle, Job, tracking\nfrom edgeeff.errors import EdgeeffError\n"
+        "from edgeeff.job import RunLog\n"
+        "log = RunLog.parse(sys.argv[2])\nlog.require()\n"
+        "made = Bundle.open(sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "try: tracking.write(Job(target='host-cpu', out='out', val='val', train='train', log=log), made)\n"
+        "except EdgeeffError as error: sys.exit(f'told: {error}')\n"
+    )
+    folder = tmp_path / "runs"
+    done = subprocess.run([sys.executable, "-c", code, fitted[0], f"{tool}:{folder}"], capture_output=True, text=True, timeout=300)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"told: {folder}")
+    assert {"mlflow": "mlflow wrote no run: ", "tensorboard": "no space left on its disk, or over a quota"}[tool] in line
+    assert tool == "mlflow" or not list(folder.iterdir())

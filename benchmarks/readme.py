@@ -14,6 +14,7 @@ from typing import Any
 
 import frontier
 import result_files
+from peers import picture
 
 from edgeeff.precision import Precision
 
@@ -521,10 +522,14 @@ RECIPES = {
 """Where the documentation of a tool has the recipe that its adapter follows."""
 
 
+def on_cpu() -> list[dict[str, Any]]:
+    """The results of other tools on this CPU that are there."""
+    return [load(f"peers-cpu-{name}") for name in CPU_TASKS if measured(f"peers-cpu-{name}")]
+
+
 def on_this_cpu() -> list[str]:
     """What other tools ship for this CPU, where that was measured."""
-    found = [load(f"peers-cpu-{name}") for name in CPU_TASKS if measured(f"peers-cpu-{name}")]
-    if not found:
+    if not (found := on_cpu()):
         return []
     first, rows = found[0], [row for result in found for row in result["measured"]["rows"]]
     chip, tools = first["device"], ", ".join(tool.replace("==", " ") for tool in first["measured"]["tools"])
@@ -540,6 +545,7 @@ def on_this_cpu() -> list[str]:
         f"shares no code with edgeeff differs on at most {differ} photo{'s' * (differ != 1)}. First how edgeeff's two files stand "
         f"to the fastest one of another tool that loses at most {first['measured']['max_drop']} points:",
         fastest_rivals(found),
+        f"![Latency of every file in units of {OURS}](peers.svg)",
         "Every file. Seconds and peak memory are of the tool alone:",
         every_file(found),
     ]
@@ -566,7 +572,7 @@ def fastest_rivals(found: list[dict[str, Any]]) -> str:
 def every_file(found: list[dict[str, Any]]) -> str:
     """A line for each file of each task; of a tool that wrote none, its last words."""
     lines = [
-        "| task | tool | top-1 % | drop, 95% interval | agreement % | p50 ms | edgeeff's is faster by | MB | s | peak MB |",
+        "| task | tool | top-1 % | drop, 95% interval | agreement % | p50 ms | its time ÷ edgeeff's | MB | s | peak MB |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in found:
@@ -785,7 +791,9 @@ def pictures() -> dict[Path, str]:
     """The pictures of docs/benchmarks.md."""
     networks = load("frontier")["measured"]["networks"]
     precisions = next(n["forms"] for n in networks if n["forms"])
-    return {BENCHMARKS.parent / f"frontier-{p}.svg": frontier.picture(networks, p) for p in precisions}
+    drawn = {BENCHMARKS.parent / f"frontier-{p}.svg": frontier.picture(networks, p) for p in precisions}
+    tasks = [result["measured"] for result in on_cpu()]
+    return drawn | ({BENCHMARKS.parent / "peers.svg": picture.picture(tasks, OURS)} if tasks else {})
 
 
 PAGES = {README: summary, BENCHMARKS: render, RELIABILITY: reliability, CAMERA: drift}

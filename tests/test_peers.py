@@ -18,6 +18,7 @@ from PIL import Image
 from edgeeff.data.images import ImageSet
 from edgeeff.data.preprocess import Preprocess
 from edgeeff.export.onnx import from_onnx
+from edgeeff.measurement.latency import Latency
 from edgeeff.network import checkpoint
 from edgeeff.network.variants import variant
 
@@ -96,6 +97,17 @@ def test_a_file_that_does_not_run_or_answer_is_refused(tmp_path: Path) -> None:
     onnx.save(BRIGHTEST, tmp_path / "model.onnx")
     with running(tmp_path / "model.onnx") as runner, pytest.raises(compare.Refused, match=r"no answer after 0\.5 seconds"):
         runner.ask("time", 10**9, seconds=0.5)
+
+
+def test_a_file_that_ends_while_others_are_timed_is_told_and_they_go_on(tmp_path: Path) -> None:
+    onnx.save(BRIGHTEST, tmp_path / "model.onnx")
+    with running(tmp_path / "model.onnx") as good, running(tmp_path / "model.onnx") as bad:
+        assert bad.ask("time", 1)
+        bad.process.kill()
+        found = cpu.timed({"good": good, "bad": bad})
+    assert isinstance(found["good"], Latency)
+    assert len(found["good"].rounds) == cpu.ROUNDS
+    assert "does not run" in str(found["bad"])
 
 
 def test_a_tool_that_fails_is_a_row_and_what_was_shipped_is_kept(

@@ -127,9 +127,12 @@ def compare(task: Task, attempts: Sequence[Attempt] = ATTEMPTS) -> dict[str, Any
                 rows[name] = {"refused": str(error)}
         times = timed(runners)
         for name, latency in times.items():
+            if isinstance(latency, Refused):
+                rows[name] = {"refused": str(latency)}
+                continue
             rows[name] |= {"p50": latency.p50, "p90": latency.p90}
-            if OURS in times:
-                rows[name]["behind"] = to_json(ratio(latency, times[OURS])._asdict())
+            if isinstance(ours := times.get(OURS), Latency):
+                rows[name]["behind"] = to_json(ratio(latency, ours)._asdict())
     tools = [pinned(adapter)[0] for adapter in SUFFIXES if adapter != EDGEEFF]
     names = [FLOAT, "float32, ONNX Runtime", *(attempt.name for attempt in attempts)]
     return {"task": task.name, "max_drop": MAX_DROP, "rows": [{"name": name, **rows[name]} for name in names], "tools": tools}
@@ -162,7 +165,7 @@ def quantize(attempt: Attempt, plain: Plain) -> Shipped:
 class Runner:
     """A process that has loaded a file, and where it writes what goes wrong."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     errors: IO[str]
 
     def ask(self, *question: object, seconds: float = LIMIT) -> Any:
@@ -172,8 +175,7 @@ class Runner:
         timer = threading.Timer(seconds, self.process.kill)
         timer.start()
         try:
-            self.process.stdin.write(json.dumps([str(word) for word in question]) + "\n")
-            self.process.stdin.flush()
+            self.process.stdin.write(f"{json.dumps([str(word) for word in question])}\n".encode())
             return json.loads(self.process.stdout.readline())
         except (OSError, ValueError) as error:
             late = "" if timer.is_alive() else f"no answer after {seconds:g} seconds"
@@ -200,7 +202,7 @@ def running(shipped: Shipped) -> Iterator[Runner]:
     command = [shipped.python, HERE / "runner.py", shipped.file]
     with tempfile.TemporaryFile("w+") as errors:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
-        with subprocess.Popen(command, text=True, **pipes) as process:
+        with subprocess.Popen(command, bufsize=0, **pipes) as process:  # nothing is left to be written to one that has ended
             try:
                 yield Runner(process, errors)
             finally:
@@ -217,15 +219,20 @@ def judged(name: str, file: Path, runner: Runner, test: Path, gate: Gate) -> dic
     return {"step": to_json(step), "independent_top1": verdict["top1"], "judges_differ": differ, "megabytes": megabytes}
 
 
-def timed(runners: dict[str, Runner]) -> dict[str, Latency]:
-    """Milliseconds of one photo, from blocks in turn; no file always follows the same other one."""
-    names, blocks = list(runners), dict[str, list[list[float]]]()
+def timed(runners: dict[str, Runner]) -> dict[str, Latency | Refused]:
+    """Milliseconds of one photo, from blocks in turn, or why a file no longer runs; none always follows the same other one."""
+    names, blocks, refused = list(runners), dict[str, list[list[float]]](), dict[str, Refused]()
     for turn in TerminalProgress().track(range(ROUNDS), "measure latency", ROUNDS):
         for i in range(len(names)):
             name = names[(i + turn) % len(names)]
-            blocks.setdefault(name, []).append(runners[name].ask("time", BLOCK))
-    found = {}
-    for name, each in blocks.items():
+            if name not in refused:
+                try:
+                    blocks.setdefault(name, []).append(runners[name].ask("time", BLOCK))
+                except Refused as error:
+                    refused[name] = error
+    found: dict[str, Latency | Refused] = {**refused}
+    for name in blocks.keys() - refused.keys():
+        each = blocks[name]
         p50, p90, p99 = np.percentile(each, (50, 90, 99))
         found[name] = Latency(p50, p90, p99, (p50, p50), tuple(np.median(each, axis=1)))
     return found

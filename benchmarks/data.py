@@ -25,10 +25,32 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from edgeeff.data.images import ImageSet
+
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
 TEST_PHOTOS = Path(__file__).parent / "ilsvrc-val-1300-test.txt"  # half of the 1300, drawn once: no choice sees them
 HELD_OUT = 0.5  # of the validation photos of other sets: no choice sees them
+
+
+def halves(images: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """The photos that choices may see, and TEST_PHOTOS."""
+    test = set(TEST_PHOTOS.read_text().split())
+    seen, unseen = ([i for i, path in enumerate(images.paths) if (path.name in test) == held] for held in (False, True))
+    return images.take(seen), images.take(unseen)
+
+
+def linked(images: ImageSet, folder: Path) -> Path:
+    """A folder of links to photos, with their classes as numbers."""
+    folder.mkdir()
+    assert images.labels is not None
+    lines = []
+    for i, (path, label) in enumerate(zip(images.paths, images.labels, strict=True)):
+        link = folder / f"{i:05}{path.suffix}"
+        link.symlink_to(path)
+        lines.append(f"{link.name}\t{label}\n")
+    (folder / "labels.txt").write_text("".join(lines))
+    return folder
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import compare
+import data as data_files
 import numpy as np
 import result_files
-from data import HELD_OUT, TEST_PHOTOS
 
 from edgeeff.budget import Budget
 from edgeeff.bundle import Bundle
 from edgeeff.context import versions
+from edgeeff.data.images import ImageSet
 from edgeeff.data.photos import SUFFIXES
 from edgeeff.errors import BadInput
 from edgeeff.measurement.system_state import device
@@ -57,7 +58,7 @@ def imagenet(data: Path, variant: str, weights: str, *options: object, target: s
     Of those, TEST_PHOTOS judge what ships once, at the end, and the others every step.
     """
     with tempfile.TemporaryDirectory() as folder:
-        val, test = halves(data / "images/ilsvrc-val-1300", Path(folder))
+        val, test = linked_halves(data / "images/ilsvrc-val-1300", Path(folder))
         return edgeeff(
             *("fit", "--target", target, *unlimited(options), "--variant", variant, "--weights", data / "weights" / weights),
             *("--calib", data / "images/imagenet-samples-1000", "--val", val, "--test", test),
@@ -70,18 +71,10 @@ def unlimited(options: tuple[object, ...]) -> tuple[object, ...]:
     return () if "--adapt" in options else ("--latency", 100)
 
 
-def halves(photos: Path, folder: Path) -> tuple[Path, Path]:
+def linked_halves(photos: Path, folder: Path) -> tuple[Path, Path]:
     """The photos that judge every step, and TEST_PHOTOS, as folders of links."""
-    test = set(TEST_PHOTOS.read_text().split())
-    lines = (photos / "labels.txt").read_text().splitlines()
-    for name in ("val", "test"):
-        (folder / name).mkdir()
-        own = [line for line in lines if (line.split("\t")[0] in test) == (name == "test")]
-        for line in own:
-            file = line.split("\t")[0]
-            (folder / name / file).symlink_to(photos / file)
-        (folder / name / "labels.txt").write_text("\n".join(own))
-    return folder / "val", folder / "test"
+    val, test = data_files.halves(ImageSet.open(photos))
+    return data_files.linked(val, folder / "val"), data_files.linked(test, folder / "test")
 
 
 def transfer(data: Path, name: str, *options: object, target: str = "host-cpu") -> dict[str, Any]:
@@ -95,7 +88,7 @@ def fine_tuned(data: Path, photos: Path, *options: object, target: str = "host-c
         return edgeeff(
             *("fit", "--target", target, *unlimited(options), "--variant", "b0", "--padding", "same"),
             *("--weights", data / "weights/b0-imagenet-backbone.pth", "--train", photos / "train"),
-            *("--val", photos / "val", "--hold-out", HELD_OUT, "--out", Path(folder) / "bundle", *options),
+            *("--val", photos / "val", "--hold-out", data_files.HELD_OUT, "--out", Path(folder) / "bundle", *options),
         )
 
 
@@ -165,7 +158,7 @@ def telling_costs(bundle: Bundle, rounds: int = 40, block: int = 50) -> dict[str
 def against_swish(data: Path, name: str) -> dict[str, Any]:
     """A network fine-tuned and made smaller, against one fine-tuned with Swish in float32: on test photos, timed in one run."""
     from edgeeff import backends
-    from edgeeff.data.images import ImageSet, PixelFile
+    from edgeeff.data.images import PixelFile
     from edgeeff.machine import LOCAL
     from edgeeff.measurement.accuracy import Gate
     from edgeeff.measurement.benchmark import BenchmarkRequest, CompiledModel
@@ -185,7 +178,7 @@ def against_swish(data: Path, name: str) -> dict[str, Any]:
             "smaller": CompiledModel("openvino", folder / "smaller" / after.model, after.precision, after.resolution),
         }
         timed = LOCAL.benchmark(BenchmarkRequest(models, rounds=20), TerminalProgress()).metrics
-        test = ImageSet.open(data / "images" / name / "val").split(HELD_OUT)[1]
+        test = ImageSet.open(data / "images" / name / "val").split(data_files.HELD_OUT)[1]
         gate = Gate(PixelFile(test, before.preprocess), max_drop=0.5)
         gate.judge("float32, Swish", models["OpenVINO"].load(throughput=True))
         gate.on(PixelFile(test, after.preprocess)).judge("made smaller", models["smaller"].load(throughput=True))
@@ -275,7 +268,7 @@ def trained(data: Path) -> dict[str, Any]:
     from edgeeff import Job, backends
     from edgeeff.context import NetworkContext, Photos
     from edgeeff.data.calibration import Calibration
-    from edgeeff.data.images import ImageSet, PixelFile
+    from edgeeff.data.images import PixelFile
     from edgeeff.data.preprocess import Preprocess
     from edgeeff.files import StageCache
     from edgeeff.machine import LOCAL
@@ -571,7 +564,7 @@ def peers(data: Path, network: str, weights: str) -> dict[str, Any]:
     from peers import compare
 
     with tempfile.TemporaryDirectory() as folder:
-        _, test = halves(data / "images/ilsvrc-val-1300", Path(folder))
+        _, test = linked_halves(data / "images/ilsvrc-val-1300", Path(folder))
         return compare.compare(data, network, weights, test)
 
 

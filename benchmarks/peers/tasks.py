@@ -11,7 +11,7 @@ from pathlib import Path
 
 import digits
 import torch
-from data import HELD_OUT, TEST_PHOTOS
+from data import HELD_OUT, halves, linked
 
 from edgeeff.data.images import ImageSet
 from edgeeff.data.preprocess import Preprocess
@@ -53,11 +53,8 @@ def task(data: Path, name: str, folder: Path) -> Task:
 
 def imagenet(data: Path, name: str, folder: Path) -> Task:
     """A variant with published weights."""
-    images = ImageSet.open(data / "images/ilsvrc-val-1300")
-    listed = set(TEST_PHOTOS.read_text().split())
-    choosing, test = (images.take([i for i, p in enumerate(images.paths) if (p.name in listed) == side]) for side in (False, True))
-    calibration = ImageSet.open(data / "images/imagenet-samples-1000")
-    return Task.of(f"{name}, ImageNet", (name, data / "weights" / PUBLISHED[name]), (calibration, choosing, test), folder)
+    sets = (ImageSet.open(data / "images/imagenet-samples-1000"), *halves(ImageSet.open(data / "images/ilsvrc-val-1300")))
+    return Task.of(f"{name}, ImageNet", (name, data / "weights" / PUBLISHED[name]), sets, folder)
 
 
 def fine_tuned(data: Path, name: str, folder: Path) -> Task:
@@ -83,16 +80,3 @@ def fine_tuned(data: Path, name: str, folder: Path) -> Task:
             network, _ = train(model, preprocess, training, recipe, Path(temporary) / "state.pt", progress=TerminalProgress())
         checkpoint.save(network, weights, preprocess, ())
     return Task.of(f"B0, {name}", ("b0", weights), (training, choosing, test), folder)
-
-
-def linked(images: ImageSet, folder: Path) -> Path:
-    """A folder of links to photos, with their classes as numbers."""
-    folder.mkdir()
-    assert images.labels is not None
-    lines = []
-    for i, (path, label) in enumerate(zip(images.paths, images.labels, strict=True)):
-        link = folder / f"{i:05}{path.suffix}"
-        link.symlink_to(path)
-        lines.append(f"{link.name}\t{label}\n")
-    (folder / "labels.txt").write_text("".join(lines))
-    return folder

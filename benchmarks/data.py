@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
 TEST_PHOTOS = Path(__file__).parent / "ilsvrc-val-1300-test.txt"  # half of the 1300, drawn once: no choice sees them
+CPU_TASKS = ("v2-b0", "lite0", "flowers12", "trashnet", "digits", "mnist")  # on which tools are compared for a CPU
 HELD_OUT = 0.5  # of the validation photos of other sets: no choice sees them
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import frontier
 import result_files
+from data import CPU_TASKS
 from peers import picture
 
 from edgeeff.precision import Precision
@@ -509,7 +510,6 @@ def beside() -> list[str]:
     ]
 
 
-CPU_TASKS = ("v2-b0", "lite0", "flowers12", "trashnet", "digits", "mnist")
 OURS, DEFAULT = "edgeeff fit --activation auto", "edgeeff fit"
 RECIPES = {
     "NNCF": "https://docs.openvino.ai/2026/openvino-workflow/model-optimization-guide/quantizing-models-post-training.html",

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -610,12 +611,7 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "peers-v2-b0": lambda data: peers(data, *V2_B0),
     "peers-lite0": lambda data: peers(data, "lite0", "lite0-imagenet.pth"),
     "frontier": frontier,
-    "peers-cpu-v2-b0": lambda data: peers_cpu(data, "v2-b0"),
-    "peers-cpu-lite0": lambda data: peers_cpu(data, "lite0"),
-    "peers-cpu-flowers12": lambda data: peers_cpu(data, "flowers12"),
-    "peers-cpu-trashnet": lambda data: peers_cpu(data, "trashnet"),
-    "peers-cpu-digits": lambda data: peers_cpu(data, "digits"),
-    "peers-cpu-mnist": lambda data: peers_cpu(data, "mnist"),
+    **{f"peers-cpu-{name}": partial(peers_cpu, name=name) for name in data_files.CPU_TASKS},
     "camera": camera,
     "clients": clients,
     "drift": drift,

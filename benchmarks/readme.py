@@ -510,7 +510,7 @@ def beside() -> list[str]:
     ]
 
 
-OURS, DEFAULT = "edgeeff fit --activation auto", "edgeeff fit"
+OURS = "edgeeff fit --activation auto"
 RECIPES = {
     "NNCF": "https://docs.openvino.ai/2026/openvino-workflow/model-optimization-guide/quantizing-models-post-training.html",
     "ONNX Runtime": "https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html",
@@ -542,7 +542,7 @@ def on_this_cpu() -> list[str]:
         "sets but ImageNet; digits are scikit-learn's, mnist are 5000 of MNIST, both at 64 px. Each tool follows its documentation "
         f"({', '.join(f'[{name}]({url})' for name, url in RECIPES.items())}). "
         f"{tools}; {chip['cores']} cores of an {chip['cpu']} ({', '.join(chip['flags'])}), {first['date']}. A second judge that "
-        f"shares no code with edgeeff differs on at most {differ} photo{'s' * (differ != 1)}. First how edgeeff's two files stand "
+        f"shares no code with edgeeff differs on at most {differ} photo{'s' * (differ != 1)}. First how edgeeff's files stand "
         f"to the fastest one of another tool that loses at most {first['measured']['max_drop']} points:",
         fastest_rivals(found),
         f"![Latency of every file in units of {OURS}](peers.svg)",
@@ -559,33 +559,33 @@ def fastest_rivals(found: list[dict[str, Any]]) -> str:
     ]
     for result in found:
         rows = {row["name"]: row for row in result["measured"]["rows"] if "refused" not in row}
-        others = [row for name, row in rows.items() if not name.startswith("edgeeff") and row["step"]["passed"]]
-        rival = min(others, key=lambda row: row["p50"])
-        for name in (OURS, DEFAULT):
+        ours, others = ([row for name, row in rows.items() if name.startswith("edgeeff") is own] for own in (True, False))
+        rival = min((row for row in others if row["step"]["passed"]), key=lambda row: row["p50"])
+        for own in ours:
             line = [result["measured"]["task"]]
-            for row in (rival, rows[name]):
+            for row in (rival, own):
                 line += [row["name"], f"{row['step']['drop']:+.2f}", f"{row['p50']:.2f}"]
-            lines.append(f"| {' | '.join(line)} | {rival['p50'] / rows[name]['p50']:.2f}× |")
+            lines.append(f"| {' | '.join(line)} | {rival['p50'] / own['p50']:.2f}× |")
     return "\n".join(lines)
 
 
 def every_file(found: list[dict[str, Any]]) -> str:
     """A line for each file of each task; of a tool that wrote none, its last words."""
     lines = [
-        "| task | tool | top-1 % | drop, 95% interval | agreement % | p50 ms | its time ÷ edgeeff's | MB | s | peak MB |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| task | tool | top-1 % | drop, 95% interval | agreement % | px | p50 ms | its time ÷ edgeeff's | MB | s | peak MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in found:
         m = result["measured"]
         for row in m["rows"]:
             begin = f"| {m['task']} | {row['name']} "
             if "refused" in row:
-                lines.append(f"{begin}| refuses: {row['refused']} {'| ' * 7}|")
+                lines.append(f"{begin}| refuses: {row['refused']} {'| ' * 8}|")
                 continue
             (times, (low, high)) = (row["behind"][key] for key in ("times", "ci"))
             cost = " | ".join(f"{row[key]:.0f}" if key in row else "" for key in ("seconds", "peak_mb"))
             lines.append(
-                f"{begin}| {judged(row['step'])} | {row['p50']:.2f} | {times:.2f}× ({low:.2f} to {high:.2f}) "
+                f"{begin}| {judged(row['step'])} | {row['px']} | {row['p50']:.2f} | {times:.2f}× ({low:.2f} to {high:.2f}) "
                 f"| {row['megabytes']:.1f} | {cost} |"
             )
     return "\n".join(lines)

@@ -30,13 +30,14 @@ BRIGHTEST = onnx.parser.parse_model(
 )  # which colour is
 
 
+@pytest.mark.parametrize("side", [224, 192])
 @pytest.mark.parametrize("size", [(227, 227), (341, 256), (640, 481)])
-def test_both_judges_see_the_same_pixels(size: tuple[int, int], tmp_path: Path) -> None:
+def test_both_judges_see_the_same_pixels(size: tuple[int, int], side: int, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "photo.png")
     with Image.open(tmp_path / "photo.png") as image:
-        expected = Preprocess.standard(224, (0, 0, 0), (1, 1, 1))(image)
-    (seen,) = judge.pixels([tmp_path / "photo.png"], 224)
+        expected = Preprocess.standard(224, (0, 0, 0), (1, 1, 1)).at(side)(image)
+    (seen,) = judge.pixels([tmp_path / "photo.png"], side)
     assert np.array_equal(seen[0], expected)
 
 
@@ -74,6 +75,7 @@ def test_a_file_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     photos = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     for file in ("model.onnx", "model.xml"):
         with running(tmp_path / file) as runner:
+            assert runner.ask("side") == 32
             assert runner.ask("judge", tmp_path) == {"answers": {"red.png": 0, "green.png": 1}, "top1": 50.0}
             assert len(runner.ask("time", 7)) == 7
             assert np.allclose(runner.predict(photos), photos.mean((1, 2)), atol=0.01)

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,9 +42,11 @@ EDGEEFF, NNCF, OLIVE = "edgeeff_cpu", "nncf_openvino", "olive_onnx"
 EXECUTORCH, LITERT, INTEL = "executorch_xnnpack", "litert_int8", "neural_compressor_pt2e"
 SUFFIXES = {EDGEEFF: "xml", NNCF: "xml", ORT: "onnx", OLIVE: "onnx", EXECUTORCH: "pte", LITERT: "tflite", INTEL: "pt2"}
 OURS, FLOAT = "edgeeff fit --activation auto", "float32, OpenVINO"
+SMALLER = f"{OURS} --adapt auto"
 ATTEMPTS = (
     Attempt(OURS, EDGEEFF, ("auto",)),
     Attempt("edgeeff fit", EDGEEFF, ("default",)),
+    Attempt(SMALLER, EDGEEFF, ("smaller",)),
     Attempt("NNCF, default", NNCF, ("default",)),
     Attempt("NNCF, accuracy control", NNCF, ("accuracy",)),
     Attempt("ONNX Runtime, uint8 activations, 7-bit weights", ORT, ("narrow",)),
@@ -116,12 +119,15 @@ def compare(task: Task, attempts: Sequence[Attempt] = ATTEMPTS) -> dict[str, Any
                 files[attempt.name] = quantize(attempt, plain)
             except Refused as error:
                 rows[attempt.name] = {"refused": str(error)}
-        gate = Gate(PixelFile(ImageSet.open(task.test), plain.preprocess), max_drop=MAX_DROP, progress=progress)
+        images = ImageSet.open(task.test)
+        prepared = cache(lambda side: PixelFile(images, plain.preprocess.at(side)))
+        gate = Gate(prepared(plain.preprocess.resolution), max_drop=MAX_DROP, progress=progress)
         runners: dict[str, Runner] = {}
         for name, shipped in files.items():
             runner = stack.enter_context(running(shipped))
             try:
-                rows[name] = {**shipped.cost, **judged(name, shipped.file, runner, task.test, gate)}
+                here = gate.on(prepared(side := runner.ask("side")))
+                rows[name] = {**shipped.cost, "px": side, **judged(name, shipped.file, runner, task.test, here)}
                 runners[name] = runner
             except (Refused, BadInput, AccuracyGateFailed) as error:
                 rows[name] = {"refused": str(error)}

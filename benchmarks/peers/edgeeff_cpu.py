@@ -1,6 +1,6 @@
-"""edgeeff for this CPU: `python edgeeff_cpu.py WEIGHTS PHOTOS OUT ACTIVATION VARIANT VAL`: what the whole of `edgeeff fit` ships.
+"""edgeeff for this CPU: `python edgeeff_cpu.py WEIGHTS PHOTOS OUT FORM VARIANT VAL`: what the whole of `edgeeff fit` ships.
 
-PHOTOS lists the calibration photos, VAL is a folder of others that a fit decides by. ACTIVATION is `default` or one of its words.
+PHOTOS lists the calibration photos, VAL is a folder of others that a fit decides by. FORM is a key of `FORMS`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,22 @@ from pathlib import Path
 
 from edgeeff import Budget, Job, fit
 
+ENOUGH = Budget(latency_ms=1000)  # which all networks meet; without any, one is made smaller as far as the gate allows
+FORMS = {
+    "default": {"budget": ENOUGH},
+    "auto": {"budget": ENOUGH, "activation": "auto"},
+    "smaller": {"activation": "auto", "adapt": "auto"},
+}
+"""The options of a fit."""
 
-def main(weights: str, listed: str, out: str, activation: str, variant: str, val: str) -> None:
+
+def main(weights: str, listed: str, out: str, form: str, variant: str, val: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         photos, bundle = Path(temporary) / "photos", Path(temporary) / "bundle"
         photos.mkdir()
         for path in map(Path, Path(listed).read_text().splitlines()):
             (photos / path.name).symlink_to(path)
-        options = {} if activation == "default" else {"activation": activation}
-        network = {"variants": [variant], "weights": weights, "budget": Budget(latency_ms=1000)}
-        fit(Job("host-cpu", bundle, val, calib=photos, **network, **options))
+        fit(Job("host-cpu", bundle, val, calib=photos, variants=[variant], weights=weights, **FORMS[form]))
         for name in ("model.xml", "model.bin"):
             shutil.copyfile(bundle / name, Path(out).with_name(name))
 

@@ -13,16 +13,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SHORT = 256  # a photo whose short side is longer is shrunk to it
+CROP = 7 / 8  # of the short side of a photo, where that is longer than what is cropped
 
 
 def pixels(paths: Iterable[str | Path], side: int) -> Iterator[np.ndarray]:
     """The centre of each photo as a batch of one: `(1, side, side, 3)` uint8, RGB."""
+    short = round(side / CROP)
     for path in paths:
         with Image.open(path) as photo:
             image = photo.convert("RGB")
-        if min(image.size) > SHORT:
-            width, height = (round(length * SHORT / min(image.size)) for length in image.size)
+        if min(image.size) > short:
+            width, height = (round(length * short / min(image.size)) for length in image.size)
             image = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         yield np.asarray(image.crop((left, top, left + side, top + side)))[None]

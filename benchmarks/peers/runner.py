@@ -1,8 +1,8 @@
 """A file that a tool ships, in its own runtime on all cores: `python runner.py FILE`; nothing of edgeeff.
 
-Each line on standard input, a JSON list, is answered by a line of JSON. `judge FOLDER`: each photo's class, and the percentage that
-is right. `time COUNT`: the milliseconds of so many inferences of one photo, after three that are not counted. `predict IN OUT`: the
-logits of the photos in an array, as another array; null.
+Each line on standard input, a JSON list, is answered by a line of JSON. `side`: that of the square which it takes, in pixels.
+`judge FOLDER`: each photo's class, and the percentage that is right. `time COUNT`: the milliseconds of so many inferences of one
+photo, after three that are not counted. `predict IN OUT`: the logits of the photos in an array, as another array; null.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ def main(file: str) -> None:
         raise SystemExit(f"it takes an input of {list(map(int, shape))}, expected [1, side, side, 3]")
     side = int(side)
     questions = {
+        "side": lambda: side,
         "judge": lambda folder: judge.judged(run, side, folder),
         "time": lambda count: timed(run, side, int(count)),
         "predict": lambda source, target: predict(run, source, target),

@@ -1,6 +1,7 @@
 """A camera that follows a folder of bundles: 200 of them in turn under 30 frames a second, ones that fail, and kills at any moment.
 
-The camera is a process of its own, which runs this file; bundles are copies of one with later dates. Called by run.py.
+The camera is a process of its own, which runs this file; bundles are copies of one with later dates. `fetched` has them come from
+another host, which is this machine by an SSH server of its own, and needs sshd and rsync. Called by run.py.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
@@ -31,14 +33,16 @@ from edgeeff.camera import Camera, CameraOptions
 from edgeeff.camera.follow import STATE, Follower, Following, bundle_to_run, rollback
 from edgeeff.camera.result import Event
 from edgeeff.job import BundleJob
+from edgeeff.remote import pull
 
 FRAMES = 10  # that a bundle is tried on, and watched for: a tenth of what the command line takes, so that 200 are soon through
-SWAPS, FAILING, KILLS = 200, 20, 100
+SWAPS, FETCHED, FAILING, KILLS = 200, 40, 20, 100
+PERIOD = 2.0  # seconds from one look at another host to the next; a camera of the command line takes 30
 PATIENCE = 60.0  # seconds for a bundle to be decided about
 
 
-def watch(bundle: str, source: str, folder: str) -> None:
-    """The camera: one line of JSON for each label and each event, until it is killed."""
+def watch(bundle: str, source: str, folder: str, address: str = "") -> None:
+    """The camera: one line of JSON for each label and each event, until it is killed. It fetches bundles from an address."""
 
     def write(line: dict[str, Any]) -> None:
         os.write(sys.stdout.fileno(), f"{json.dumps(line)}\n".encode())  # at once, as events come from another thread
@@ -48,17 +52,21 @@ def watch(bundle: str, source: str, folder: str) -> None:
 
     job = BundleJob(Path(bundle))
     first, running = bundle_to_run(job, Path(folder), tell)
-    with Camera(first, [source], CameraOptions(loop=True)) as camera:
+    pull.PERIOD = PERIOD
+    with ExitStack() as stack:
+        camera = stack.enter_context(Camera(first, [source], CameraOptions(loop=True)))
         camera.paced = True
-        with Follower(job, Path(folder), camera, running, tell, FRAMES):
-            for result in camera:
-                write({"frame": result.frame, "bundle": camera.bundle.path.name})
+        stack.enter_context(Follower(job, Path(folder), camera, running, tell, FRAMES))
+        if address:
+            stack.enter_context(pull.Puller(address, Path(folder), tell))
+        for result in camera:
+            write({"frame": result.frame, "bundle": camera.bundle.path.name})
 
 
 class Watched:
     """Such a process, and every line that it has written."""
 
-    def __init__(self, *words: Path) -> None:
+    def __init__(self, *words: str | Path) -> None:
         self.lines: list[dict[str, Any]] = []
         self.process = subprocess.Popen([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -134,32 +142,61 @@ def measured(bundle: Path) -> dict[str, Any]:
         return {"frames": FRAMES, **swapped(releases, words), "kills": killed(releases, words)}
 
 
-def swapped(releases: Releases, words: tuple[Path, ...]) -> dict[str, Any]:
+def swapped(releases: Releases, words: Sequence[Path]) -> dict[str, Any]:
     """Bundles in turn, each watched until it is proven; then those that fail, and returns by hand."""
-    watched, rows, begun, before = Watched(*words), [], time.monotonic(), ""
+    watched = Watched(*words)
+    rows = in_turn(watched, releases, SWAPS)
+    refused = [after(watched, "refused", lambda: releases.add(failing=True)) for _ in range(FAILING)]
+    returned = [after(watched, "rolled back", lambda: gone_back(watched, releases)) for _ in range(FAILING)]
+    watched.kill()
+    return {**told(watched, rows), "refused_s": spread(refused), "returned_s": spread(returned)}
+
+
+def fetched(bundle: Path) -> dict[str, Any]:
+    """Bundles that come from another host, in turn."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))
+    from boards import SSHD, new_board, serving
+
+    for program in (SSHD, "rsync"):
+        if not shutil.which(program):
+            raise SystemExit(f"{program} is not installed: this needs an SSH server and rsync (Debian: openssh-server, rsync).")
+    with tempfile.TemporaryDirectory() as temporary, serving(Path(temporary)) as server:
+        board, copies = new_board(server, server / "on"), server / "copies"
+        os.environ["PATH"] = board.env["PATH"]
+        copies.mkdir()
+        releases = Releases(bundle, board.home / "bundles")
+        watched = Watched(bundle, film(server / "film.avi", 0), copies, f"{board.name}:bundles")
+        rows = in_turn(watched, releases, FETCHED)
+        watched.kill()
+        return {"frames": FRAMES, "period": PERIOD, **told(watched, rows)}
+
+
+def in_turn(watched: Watched, releases: Releases, swaps: int) -> list[dict[str, float]]:
+    """So many bundles, each of which is proven before the next one comes; what the camera uses after each."""
+    rows, begun, before = [], time.monotonic(), ""
     watched.label()
-    for _ in range(SWAPS):
+    for _ in range(swaps):
         name = releases.add()
         watched.wait("proven", name)
         releases.keep(before, name)
         before = name
         rows.append({"second": time.monotonic() - begun, **usage(watched.process.pid)})
-        print(f"swapped {releases.count} of {SWAPS}", file=sys.stderr)
-    refused = [after(watched, "refused", lambda: releases.add(failing=True)) for _ in range(FAILING)]
-    returned = [after(watched, "rolled back", lambda: gone_back(watched, releases)) for _ in range(FAILING)]
-    watched.kill()
+        print(f"swapped {len(rows)} of {swaps}", file=sys.stderr)
+    return rows
+
+
+def told(watched: Watched, rows: list[dict[str, float]]) -> dict[str, Any]:
+    """The frames without a label at each change of bundles, and what was used while they came in turn."""
     labels = [line for line in watched.lines if "frame" in line]
     pairs = list(pairwise(labels))
     numbers = [label["frame"] for label in labels]
     return {
-        "swaps": SWAPS,
+        "swaps": len(rows),
         "without_label": Counter(b["frame"] - a["frame"] - 1 for a, b in pairs if a["bundle"] != b["bundle"]),
         "labelled": len(numbers) / (numbers[-1] - numbers[0] + 1),
         "own_mb": trend(rows, "own_mb"),
         "descriptors": trend(rows, "descriptors"),
         "rows": rows,
-        "refused_s": spread(refused),
-        "returned_s": spread(returned),
     }
 
 
@@ -184,7 +221,7 @@ def spread(seconds: list[float]) -> dict[str, float]:
     return {"median": statistics.median(seconds), "most": max(seconds)}
 
 
-def killed(releases: Releases, words: tuple[Path, ...]) -> dict[str, int]:
+def killed(releases: Releases, words: Sequence[Path]) -> dict[str, int]:
     """Cameras that are killed while bundles come, at moments that are drawn at random, and are started again."""
     rng, labelled, whole = random.Random(0), 0, 0
     for number in range(KILLS):

@@ -680,6 +680,7 @@ def reliability() -> str:
         ),
         ("two cameras, page, broker, file and collected frames at once, under limits", "run.py together", everything()),
         *([("a camera that follows a folder of bundles", "run.py follow", followed())] if measured("follow") else []),
+        *([("that fetches them from another host (`--pull`)", "run.py fetch", fetched())] if measured("fetch") else []),
         (
             "checking a bundle's signature",
             "run.py signatures",
@@ -737,19 +738,32 @@ def measured(name: str) -> bool:
 def followed() -> str:
     """What a camera did while bundles came, failed, and were taken back, and while it was killed."""
     m = load("follow")["measured"]
-    missed = {int(frames): n for frames, n in m["without_label"].items()}
-    kills, own, descriptors = m["kills"], m["own_mb"], m["descriptors"]
-    most = max(missed)
+    kills = m["kills"]
     return (
-        f"{m['swaps']} newer bundles under 30 frames a second, each tried and watched for {m['frames']} frames: at a swap "
-        f"{most} frame{'s' * (most != 1)} without a label at most (none at {missed.get(0, 0)} of {sum(missed.values())}), "
-        f"{100 * m['labelled']:.1f}% of all frames labelled; {own['least']:.0f} to {own['most']:.0f} MB of its own, "
-        f"{own['slope']:+.2f} a minute ({own['low']:.2f} to {own['high']:.2f}), {descriptors['least']:.0f} to "
-        f"{descriptors['most']:.0f} descriptors; a bundle whose golden photos fail is refused after "
+        f"{m['swaps']} newer bundles under 30 frames a second, each tried and watched for {m['frames']} frames: {in_turn(m)}; a "
+        f"bundle whose golden photos fail is refused after "
         f"{m['refused_s']['median']:.1f} s (at most {m['refused_s']['most']:.1f}), `rollback` has effect "
         f"after {m['returned_s']['median']:.1f} s (at most "
         f"{m['returned_s']['most']:.1f}); killed {kills['kills']} times: a whole bundle runs after {kills['whole']}, labels come "
         f"again after {kills['labelled_again']}"
+    )
+
+
+def fetched() -> str:
+    """What a camera did while bundles came from another host."""
+    m = load("fetch")["measured"]
+    return f"{m['swaps']} newer bundles as above, which it looks for every {m['period']:g} seconds: {in_turn(m)}"
+
+
+def in_turn(m: dict[str, Any]) -> str:
+    """What a camera did while bundles came, each of which was good."""
+    missed = {int(frames): n for frames, n in m["without_label"].items()}
+    own, descriptors, most = m["own_mb"], m["descriptors"], max(missed)
+    return (
+        f"at a swap {most} frame{'s' * (most != 1)} without a label at most (none at {missed.get(0, 0)} of "
+        f"{sum(missed.values())}), {100 * m['labelled']:.1f}% of all frames labelled; {own['least']:.0f} to {own['most']:.0f} MB "
+        f"of its own, {own['slope']:+.2f} a minute ({own['low']:.2f} to {own['high']:.2f}), {descriptors['least']:.0f} to "
+        f"{descriptors['most']:.0f} descriptors"
     )
 
 

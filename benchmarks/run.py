@@ -496,6 +496,14 @@ def follow(data: Path) -> dict[str, Any]:
         return follow.measured(bundle.path)
 
 
+def fetch(data: Path) -> dict[str, Any]:
+    """The same camera, whose bundles come from another host."""
+    import follow
+
+    with small() as bundle:
+        return follow.fetched(bundle.path)
+
+
 OPEN = """
 import sys, time
 from edgeeff import Bundle
@@ -616,6 +624,7 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "clients": clients,
     "drift": drift,
     "follow": follow,
+    "fetch": fetch,
     "improve": improve,
     "hostile": hostile,
     "hostile-clients": hostile_clients,

@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import groupby, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,12 +77,25 @@ class Known:
             rows[-1][:, start:end] = usual
         return cls(mean, scale, np.concatenate(rows))
 
+    @cached_property
+    def _blocks(self) -> list[tuple[slice, NDArray[np.float32]]]:
+        """The components without what is zero beside a stage: columns of features, and the rows that lie in them."""
+        rows = self.components[self.components.any(1)]
+        spans = [(int(columns[0]), int(columns[-1]) + 1) for columns in map(np.flatnonzero, rows)]
+        groups = [(slice(*span), list(group)) for span, group in groupby(range(len(rows)), key=spans.__getitem__)]
+        return [(columns, np.ascontiguousarray(rows[group, columns])) for columns, group in groups]
+
     def distances(self, features: Features) -> Distances:
-        """How unusual photos are; NaN for features that are not finite."""
+        """How unusual photos are; NaN for features that are not finite.
+
+        numpy's matrix product is not used: its threads would wait for work beside those of the model.
+        """
         with np.errstate(over="ignore", invalid="ignore"):
             apart = (features - self.mean) * self.scale
-            usual = apart @ self.components.T
-            squares = (apart * apart).sum(1) - (usual * usual).sum(1)
+            squares = (apart * apart).sum(1)
+            for columns, rows in self._blocks:
+                usual = np.einsum("nd,kd->nk", apart[:, columns], rows)
+                squares -= (usual * usual).sum(1)
             distances: Distances = np.sqrt(np.maximum(squares, 0)).astype(np.float64)
         return distances
 

@@ -38,6 +38,18 @@ def test_the_first_stage_does_not_count() -> None:
     assert (known.distances(changed) == known.distances(others)).all()
 
 
+def test_what_is_zero_in_the_components_may_lie_anywhere() -> None:
+    chance = np.random.default_rng(2)
+    mean, scale, components, learned = (chance.normal(size=n).astype(np.float32) for n in (12, 12, (6, 12), (50, 12)))
+    components /= 6  # so that no square is negative
+    components[0] = components[2, 3:] = components[3, 3:] = components[4, :5] = components[5, 7] = 0
+    apart = (learned - mean) * scale
+    squares = (apart**2).sum(1) - ((apart @ components.T) ** 2).sum(1)
+    assert squares.min() > 0
+    assert np.allclose(Known(mean, scale, components).distances(learned), np.sqrt(squares), rtol=1e-5)
+    assert np.allclose(Known(mean, scale, np.zeros((0, 12), np.float32)).distances(learned), np.sqrt((apart**2).sum(1)))
+
+
 def test_few_photos_span_few_dimensions() -> None:
     learned = drawn(20)
     known = Known.of(learned, WIDTHS)

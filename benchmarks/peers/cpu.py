@@ -42,11 +42,10 @@ EDGEEFF, NNCF, OLIVE = "edgeeff_cpu", "nncf_openvino", "olive_onnx"
 EXECUTORCH, LITERT, INTEL = "executorch_xnnpack", "litert_int8", "neural_compressor_pt2e"
 SUFFIXES = {EDGEEFF: "xml", NNCF: "xml", ORT: "onnx", OLIVE: "onnx", EXECUTORCH: "pte", LITERT: "tflite", INTEL: "pt2"}
 OURS, FLOAT = "edgeeff fit --activation auto", "float32, OpenVINO"
-SMALLER = f"{OURS} --adapt auto"
 ATTEMPTS = (
     Attempt(OURS, EDGEEFF, ("auto",)),
     Attempt("edgeeff fit", EDGEEFF, ("default",)),
-    Attempt(SMALLER, EDGEEFF, ("smaller",)),
+    Attempt(f"{OURS} --adapt auto", EDGEEFF, ("smaller",)),
     Attempt("NNCF, default", NNCF, ("default",)),
     Attempt("NNCF, accuracy control", NNCF, ("accuracy",)),
     Attempt("ONNX Runtime, uint8 activations, 7-bit weights", ORT, ("narrow",)),
@@ -126,8 +125,9 @@ def compare(task: Task, attempts: Sequence[Attempt] = ATTEMPTS) -> dict[str, Any
         for name, shipped in files.items():
             runner = stack.enter_context(running(shipped))
             try:
-                here = gate.on(prepared(side := runner.ask("side")))
-                rows[name] = {**shipped.cost, "px": side, **judged(name, shipped.file, runner, task.test, here)}
+                side = runner.ask("side")
+                verdict = judged(name, shipped.file, runner, task.test, gate.on(prepared(side)))
+                rows[name] = {**shipped.cost, "px": side, **verdict}
                 runners[name] = runner
             except (Refused, BadInput, AccuracyGateFailed) as error:
                 rows[name] = {"refused": str(error)}

@@ -260,7 +260,7 @@ class Bundle:
         """Where the features of known photos lie; None where the bundle tells nothing of unknown ones.
 
         Raises BadInput unless its file is whole, and has mean and scale `(D,)` and components `(k, D)`, finite float32. Bundles of
-        before have no scale.
+        before have no scale, or one that is zero for the first stage, whose features are no longer read.
         """
         if self.manifest.unknown is None:
             return None
@@ -277,7 +277,8 @@ class Bundle:
             raise BadInput(f"{file}: mean, scale and components are {shapes}: expected (D,), (D,) and (k, D). Fit again.")
         if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in (mean, scale, components)):
             raise BadInput(f"{file}: expected finite float32 numbers. Fit again.")
-        return Known(mean, scale, components)
+        read = scale != 0
+        return Known(mean[read], scale[read], components[:, read])
 
     def verify(self) -> dict[str, float]:
         """How far `replay` finds each off; raises BadInput where that is more than is allowed."""

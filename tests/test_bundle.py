@@ -74,6 +74,16 @@ def test_a_bundle_of_before_tells_nothing_of_unknown_photos(copy: Path) -> None:
     assert distances.shape == (len(images),)
 
 
+def test_a_bundle_of_before_has_features_of_the_first_stage_that_do_not_count(copy: Path) -> None:
+    bundle = Bundle.open(copy)
+    images, known = bundle.golden()["images"], bundle.known
+    assert known
+    distances = bundle.load_scored()(images)[1]
+    mean, scale = (np.pad(each, (16, 0)) for each in (known.mean, known.scale))
+    np.savez_compressed(copy / "known.npz", mean=mean, scale=scale, components=np.pad(known.components, ((0, 0), (16, 0))))
+    assert (seal(copy, bundle.manifest).load_scored()(images)[1] == distances).all()
+
+
 MEAN, COMPONENTS = np.zeros(1280, np.float32), np.zeros((64, 1280), np.float32)
 SHAPES = r"expected \(D,\), \(D,\) and \(k, D\)"
 

@@ -3,7 +3,7 @@
 The features of known photos in one stage are taken to be normally distributed: along their principal components with the variance
 found there, along all other directions with the same small one (probabilistic PCA: Tipping & Bishop 1999). How far from the mean a
 photo lies is its Mahalanobis distance, as Lee et al. 2018 (arXiv:1807.03888) take it in several layers, here without classes: the
-squares of all stages but the first are added, each in units of its standard deviation. Photos of other things have a larger
+squares of all stages are added, each in units of its standard deviation. Photos of other things have a larger
 distance, also where the network is sure of a class.
 """
 
@@ -62,10 +62,10 @@ class Known:
 
     @classmethod
     def of(cls, features: Features, widths: Sequence[int]) -> Known:
-        """From finite features `(N, D)` of known photos: `widths` of the stages, the first of which is left out, add up to D."""
+        """From finite features `(N, D)` of known photos: `widths` of the stages add up to D."""
         count, mean = len(features), features.mean(0)
-        scale, rows = np.zeros_like(mean), []
-        for start, end in pairwise(np.cumsum(widths)):
+        scale, rows = np.empty_like(mean), []
+        for start, end in pairwise(np.cumsum([0, *widths])):
             apart = features[:, start:end] - mean[start:end]
             _, values, directions = np.linalg.svd(apart, full_matrices=False)
             kept, variances = min(COMPONENTS, (end - start) // 2, count // PHOTOS_EACH), values**2 / (count - 1)
@@ -88,14 +88,14 @@ class Known:
     def distances(self, features: Features) -> Distances:
         """How unusual photos are; NaN for features that are not finite.
 
-        numpy's matrix product is not used: its threads would wait for work beside those of the model.
+        numpy's matrix product is not used: its threads would wait for work beside those of the model. The operations are few, as
+        each is slow after an inference has filled the caches.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             apart = (features - self.mean) * self.scale
-            squares = (apart * apart).sum(1)
-            for columns, rows in self._blocks:
-                usual = np.einsum("nd,kd->nk", apart[:, columns], rows)
-                squares -= (usual * usual).sum(1)
+            parts = [np.einsum("nd,kd->nk", apart[:, columns], rows) for columns, rows in self._blocks]
+            usual = np.concatenate([apart[:, :0], *parts], 1)  # there may be no component
+            squares = np.einsum("nd,nd->n", apart, apart) - np.einsum("nk,nk->n", usual, usual)
             distances: Distances = np.sqrt(np.maximum(squares, 0)).astype(np.float64)
         return distances
 

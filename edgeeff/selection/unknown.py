@@ -32,7 +32,7 @@ def learn_known(context: NetworkContext, outcome: Outcome) -> Outcome:
     learned, seen = (features(at, outcome, pixels) for pixels in (photos, at.gate.pixels))
     if not (np.isfinite(learned).all() and np.isfinite(seen).all()):
         return _without(outcome, "features are not all finite")
-    widths = [*(stage.channels for stage in context.original.stages), context.original.head]
+    widths = [*(stage.channels for stage in context.original.stages[1:]), context.original.head]
     known = Known.of(learned, widths)
     limit = threshold(known.distances(seen), allowed)
     if not limit:

@@ -165,9 +165,9 @@ def read(path: Path) -> Any:
 def _with_features(model: Any) -> Any:
     """The model whose output has features behind the logits: spatial means of each stage's last sum, and what the classifier reads.
 
-    The first stage is left out: it tells little of what a photo shows, and its mean takes the longest. Those of each other are at
-    unit length, and quantized where the next layer reads them so: read before that, an INT8 model would round otherwise, and its
-    logits differed by 3% of their standard deviation.
+    The first stage is left out: it tells little of what a photo shows, and its mean takes the longest. The
+    features of every other one are at unit length, and quantized where the next layer reads them so: read before that, an INT8
+    model would round otherwise, and its logits differed by 3% of their standard deviation.
     """
     import openvino
     from openvino import opset13 as op

@@ -3,8 +3,8 @@
 The features of known photos in one stage are taken to be normally distributed: along their principal components with the variance
 found there, along all other directions with the same small one (probabilistic PCA: Tipping & Bishop 1999). How far from the mean a
 photo lies is its Mahalanobis distance, as Lee et al. 2018 (arXiv:1807.03888) take it in several layers, here without classes: the
-squares of all stages are added, each in units of its standard deviation. Photos of other things have a larger
-distance, also where the network is sure of a class.
+squares of all stages are added, each in units of its standard deviation. Photos of other things have a larger distance, also where
+the network is sure of a class.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ PRECISIONS = (Precision.FLOAT32, Precision.BF16, Precision.INT8, Precision.INT8_
 MODEL = "model.xml"
 JUDGE = "openvino"
 FEATURES = True
-STAGE = re.compile(r"/model/blocks/blocks\.\d+/")  # in the names of layers, as they are exported
+LATER_STAGE = re.compile(r"/model/blocks/blocks\.[1-9]\d*/")  # any but the first, in the names of layers as they are exported
 MODEL_INFO = {
     "model_type": "Classification",
     "output_raw_scores": "True",  # logits, which DL Streamer makes probabilities of
@@ -165,9 +165,9 @@ def read(path: Path) -> Any:
 def _with_features(model: Any) -> Any:
     """The model whose output has features behind the logits: spatial means of each stage's last sum, and what the classifier reads.
 
-    The first stage is left out: it tells little of what a photo shows, and its mean takes the longest. The
-    features of every other one are at unit length, and quantized where the next layer reads them so: read before that, an INT8
-    model would round otherwise, and its logits differed by 3% of their standard deviation.
+    The first stage is left out: it tells little of what a photo shows, and its maps are the largest. The features of every other
+    one are at unit length, and quantized where the next layer reads them so: read before that, an INT8 model would round otherwise,
+    and its logits differed by 3% of their standard deviation.
     """
     import openvino
     from openvino import opset13 as op
@@ -181,12 +181,11 @@ def _with_features(model: Any) -> Any:
     pooled = node.input_value(0)
     stages = {}  # the last sum of each, which adds the residual or the bias
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "Add" and (stage := STAGE.match(node.get_friendly_name())):
+        if node.get_type_name() == "Add" and (stage := LATER_STAGE.match(node.get_friendly_name())):
             readers = [reader.get_node() for reader in node.output(0).get_target_inputs()]
             quantized = (reader for reader in readers if reader.get_type_name() == "FakeQuantize")
             stages[stage[0]] = next(quantized, node).output(0)
-    later = list(stages.values())[1:]
-    means = [op.reduce_mean(output, op.constant(np.array([2, 3], np.int64)), False) for output in later]
+    means = [op.reduce_mean(output, op.constant(np.array([2, 3], np.int64)), False) for output in stages.values()]
     return openvino.Model([op.concat([logits, *map(unit, (*means, pooled))], 1)], model.get_parameters(), "features")
 
 

@@ -17,6 +17,7 @@ from .context import Context
 from .data.images import noise
 from .data.preprocess import Preprocess
 from .job import AUTO
+from .network import accelerator
 from .network.architecture import Variant
 from .network.model import EfficientNet, predict
 from .network.train import Recipe, epoch_seconds, finished_epochs
@@ -46,7 +47,8 @@ def announce(context: Context, model: EfficientNet, preprocess: Preprocess, orig
         left = recipe.epochs - finished_epochs(state)
         each = epoch_seconds(model, preprocess, photos.training, recipe)
         training = left * each
-        epochs = f"{left} epochs {spoken(training)}, "
+        gpu = f" on {accelerator.name()}" if accelerator.name() else ""
+        epochs = f"{left} epochs {spoken(training)}{gpu}, "
     rest = _rest(context, _inference_seconds(model, preprocess))
     more = f"; up to {job.time_budget:g} min more where INT8 needs more than its first strategy"
     progress.say(f"time: about {spoken(training + rest)} ({epochs}INT8, judging and measuring {spoken(rest)}{more})")

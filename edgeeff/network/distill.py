@@ -32,7 +32,9 @@ from ..data.light import Relighting
 from ..data.preprocess import INTERPOLATIONS, Preprocess
 from ..errors import BadInput
 from ..progress import SILENT, Progress
+from . import accelerator
 from . import distributed as parallel
+from .accelerator import accelerated
 from .learner import Learner
 from .model import Deployed, EfficientNet, MBBlock, channels_last
 
@@ -137,33 +139,34 @@ def distil(
     start = time.monotonic()
     torch.manual_seed(recipe.seed)
     held_back, learning = _split(len(photos), recipe)
-    matching = Matching(student, teacher, photos, recipe)
-    matching.measure(held_back)
-    weights = [p for p in student.parameters() if p.requires_grad]
-    learner = Learner(student, torch.optim.AdamW(weights, lr=recipe.lr, weight_decay=0.0), 1 - 1 / recipe.average)
-    if checkpoint.exists():
-        saved = learner.resume(checkpoint)
-        state = _State(saved["epochs"], saved["before"], saved["least"], saved["best"])
-        progress.say(f"distil: resumed after epoch {state.epochs} of {recipe.epochs}")
-    else:
-        loss = matching.evaluate(student, held_back)
-        state = _State(0, loss, loss, copy.deepcopy(student.state_dict()))
-        progress.say(f"distil: {len(learning)} photos; on {len(held_back)} others the loss is {loss:.4f}")
-    run = _Run(learner, matching, parallel.replicate(matching), learning, recipe, start, seconds, progress)
-    note = ""
-    while state.epochs < recipe.epochs:
-        note = run.epoch(state.epochs)
-        loss = matching.evaluate(learner.averaged, held_back)
-        if loss < state.least:
-            state.least, state.best = loss, copy.deepcopy(learner.averaged.state_dict())
-        if note:
-            progress.say(f"distil: {note}; kept the best so far, {state.least:.4f}")
-            break
-        state.epochs += 1
-        progress.say(f"distil {state.epochs}/{recipe.epochs}: {loss:.4f} on the held-back photos")
-        if parallel.rank() == 0:
-            learner.save(checkpoint, vars(state))
-    student.load_state_dict(state.best)
+    with accelerated(student, teacher):
+        matching = Matching(student, teacher, photos, recipe)
+        matching.measure(held_back)
+        weights = [p for p in student.parameters() if p.requires_grad]
+        learner = Learner(student, torch.optim.AdamW(weights, lr=recipe.lr, weight_decay=0.0), 1 - 1 / recipe.average)
+        if checkpoint.exists():
+            saved = learner.resume(checkpoint)
+            state = _State(saved["epochs"], saved["before"], saved["least"], saved["best"])
+            progress.say(f"distil: resumed after epoch {state.epochs} of {recipe.epochs}")
+        else:
+            loss = matching.evaluate(student, held_back)
+            state = _State(0, loss, loss, copy.deepcopy(student.state_dict()))
+            progress.say(f"distil: {len(learning)} photos; on {len(held_back)} others the loss is {loss:.4f}")
+        run = _Run(learner, matching, parallel.replicate(matching), learning, recipe, start, seconds, progress)
+        note = ""
+        while state.epochs < recipe.epochs:
+            note = run.epoch(state.epochs)
+            loss = matching.evaluate(learner.averaged, held_back)
+            if loss < state.least:
+                state.least, state.best = loss, copy.deepcopy(learner.averaged.state_dict())
+            if note:
+                progress.say(f"distil: {note}; kept the best so far, {state.least:.4f}")
+                break
+            state.epochs += 1
+            progress.say(f"distil {state.epochs}/{recipe.epochs}: {loss:.4f} on the held-back photos")
+            if parallel.rank() == 0:
+                learner.save(checkpoint, vars(state))
+        student.load_state_dict(state.best)
     return Recovery(state.before, state.least, state.epochs, time.monotonic() - start, note)
 
 
@@ -265,7 +268,7 @@ class Matching(nn.Module):
         return Views(ours, theirs, None if labels is None else torch.tensor([labels[sample.photo] for sample in samples]))
 
     def forward(self, views: Views, student: nn.Module | None = None) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.bf16):
+        with accelerator.autocast(self._recipe.bf16):
             with torch.no_grad():
                 *blocks, logits = self._of_teacher(views)
             *mine, answer = _outputs(student or self.student, views.student)
@@ -274,7 +277,8 @@ class Matching(nn.Module):
             loss = loss + F.mse_loss(a.float(), b.float()) / variance
         if self._recipe.labels:
             assert views.labels is not None
-            wrong = F.cross_entropy(answer.float(), views.labels, ignore_index=UNLABELLED, reduction="sum")
+            labels = views.labels.to(answer.device)
+            wrong = F.cross_entropy(answer.float(), labels, ignore_index=UNLABELLED, reduction="sum")
             loss = loss + self._recipe.labels * wrong / len(answer)
         return loss
 

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from ..errors import EdgeeffError
+from . import accelerator
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,8 +30,11 @@ def join() -> bool:
     # DistributedDataParallel imports it: imported when the process group exists, it would keep the group, and gloo's threads.
     import torch._dynamo
 
+    gpus = torch.cuda.is_available()
+    if gpus:
+        accelerator.take()
     # gloo carries tensors in main memory, nccl those on a GPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // world()))
     if rank() == 0:
         return True
@@ -104,4 +108,4 @@ def total(values: Iterable[float]) -> list[float]:
 
 def replicate(module: torch.nn.Module) -> torch.nn.Module:
     """The module with its gradients averaged over all processes."""
-    return torch.nn.parallel.DistributedDataParallel(module) if world() > 1 else module
+    return torch.nn.parallel.DistributedDataParallel(module) if dist.is_initialized() else module

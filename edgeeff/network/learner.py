@@ -48,7 +48,7 @@ class Learner(Generic[N]):
 
     def resume(self, path: Path) -> Mapping[str, Any]:
         """Go on from what `save` wrote; returns the facts saved with it."""
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
         for name, part in self._parts().items():
             part.load_state_dict(saved.pop(name))
         return cast(Mapping[str, Any], saved)

@@ -176,13 +176,13 @@ class Deployed(nn.Module):
     def __init__(self, model: EfficientNet, preprocess: Preprocess) -> None:
         super().__init__()
         self.model = model
-        std = torch.tensor(preprocess.std)
+        mean, std = torch.tensor((preprocess.mean, preprocess.std), device=model.classifier.weight.device)
         self.register_buffer("scale", 1 / std)
-        self.register_buffer("shift", -torch.tensor(preprocess.mean) / std)
+        self.register_buffer("shift", -mean / std)
         self.bgr = preprocess.colour == "BGR"
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.float()  # (N, H, W, 3)
+        x = images.to(self.scale)  # (N, H, W, 3) float32
         if self.bgr:
             x = x.flip(-1)
         # Normalised before it is permuted: OpenVINO then removes the permutation, since its convolutions read NHWC.

@@ -33,7 +33,9 @@ from ..data.photos import Photo
 from ..data.preprocess import INTERPOLATIONS, Preprocess, open_photo, upright_rgb
 from ..errors import EdgeeffError
 from ..progress import SILENT, Progress
+from . import accelerator
 from . import distributed as parallel
+from .accelerator import accelerated
 from .learner import Learner
 from .model import Deployed, EfficientNet, channels_last
 
@@ -83,41 +85,42 @@ def train(
     Raises EdgeeffError where the loss becomes infinite or NaN.
     """
     progress = progress if parallel.rank() == 0 else SILENT
-    torch.manual_seed(recipe.seed)
-    learner = _learner(model, preprocess, recipe)
-    student = learner.network
-    held_back, images = apart(images, recipe.seed)
-    unseen = PixelFile(held_back, preprocess) if held_back else None
-    batches = max(1, len(images) // recipe.batch)
-    history: list[Epoch] = []
-    if checkpoint.exists():
-        history = [Epoch(*each) for each in learner.resume(checkpoint)["epochs"]]
-    done = len(history)
-    if done:
-        progress.say(f"train: resumed after epoch {done} of {recipe.epochs}")
-    replica = parallel.replicate(student)
-    start = time.monotonic()
-    for epoch in range(done, recipe.epochs):
-        torch.manual_seed(recipe.seed + epoch)
-        student.train()
-        losses = []
-        loader = _batches(images, preprocess, recipe, epoch)
-        for i, (pixels, labels) in enumerate(progress.track(loader, f"epoch {epoch + 1}/{recipe.epochs}", batches)):
-            size = parallel.total([len(labels)])[0]
-            loss = _loss(replica, pixels, labels, recipe.smoothing) * (len(labels) * parallel.world() / size)
-            learner.step(loss, recipe.lr * _schedule(epoch * batches + i, recipe.epochs * batches))
-            losses.append(loss.item())
-        mean = sum(parallel.total(losses)) / len(losses) / parallel.world()
-        if not math.isfinite(mean):
-            raise EdgeeffError(f"training diverged in epoch {epoch + 1}: the loss is {mean}. Lower --lr (now {recipe.lr:g}).")
-        history.append(Epoch(mean, _right(learner.averaged, unseen) if unseen else None))
-        if parallel.rank() == 0:
-            learner.save(checkpoint, {"epochs": [astuple(each) for each in history]})
-        left = (time.monotonic() - start) / (epoch + 1 - done) * (recipe.epochs - epoch - 1)
-        right = f"{history[-1].right:.0f}% of {len(unseen)} held-back photos right, " if unseen else ""
-        progress.say(f"epoch {epoch + 1}/{recipe.epochs}: loss {mean:.3f}, {right}{left / 60:.1f} min left")
-        progress.expect(left)
-    return learner.averaged.model.eval(), history
+    with accelerated(model):
+        torch.manual_seed(recipe.seed)
+        learner = _learner(model, preprocess, recipe)
+        student = learner.network
+        held_back, images = apart(images, recipe.seed)
+        unseen = PixelFile(held_back, preprocess) if held_back else None
+        batches = max(1, len(images) // recipe.batch)
+        history: list[Epoch] = []
+        if checkpoint.exists():
+            history = [Epoch(*each) for each in learner.resume(checkpoint)["epochs"]]
+        done = len(history)
+        if done:
+            progress.say(f"train: resumed after epoch {done} of {recipe.epochs}")
+        replica = parallel.replicate(student)
+        start = time.monotonic()
+        for epoch in range(done, recipe.epochs):
+            torch.manual_seed(recipe.seed + epoch)
+            student.train()
+            losses = []
+            loader = _batches(images, preprocess, recipe, epoch)
+            for i, (pixels, labels) in enumerate(progress.track(loader, f"epoch {epoch + 1}/{recipe.epochs}", batches)):
+                size = parallel.total([len(labels)])[0]
+                loss = _loss(replica, pixels, labels, recipe.smoothing) * (len(labels) * parallel.world() / size)
+                learner.step(loss, recipe.lr * _schedule(epoch * batches + i, recipe.epochs * batches))
+                losses.append(loss.item())
+            mean = sum(parallel.total(losses)) / len(losses) / parallel.world()
+            if not math.isfinite(mean):
+                raise EdgeeffError(f"training diverged in epoch {epoch + 1}: the loss is {mean}. Lower --lr (now {recipe.lr:g}).")
+            history.append(Epoch(mean, _right(learner.averaged, unseen) if unseen else None))
+            if parallel.rank() == 0:
+                learner.save(checkpoint, {"epochs": [astuple(each) for each in history]})
+            left = (time.monotonic() - start) / (epoch + 1 - done) * (recipe.epochs - epoch - 1)
+            right = f"{history[-1].right:.0f}% of {len(unseen)} held-back photos right, " if unseen else ""
+            progress.say(f"epoch {epoch + 1}/{recipe.epochs}: loss {mean:.3f}, {right}{left / 60:.1f} min left")
+            progress.expect(left)
+        return learner.averaged.model.eval().cpu(), history
 
 
 def apart(images: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:
@@ -128,19 +131,23 @@ def apart(images: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:
 
 def finished_epochs(checkpoint: Path) -> int:
     """How many epochs of an interrupted training are done."""
-    return len(torch.load(checkpoint, weights_only=True)["epochs"]) if checkpoint.exists() else 0
+    return len(torch.load(checkpoint, map_location="cpu", weights_only=True)["epochs"]) if checkpoint.exists() else 0
 
 
 def epoch_seconds(model: EfficientNet, preprocess: Preprocess, images: ImageSet, recipe: Recipe) -> float:
     """About how long an epoch of `train` takes here, by the time of some steps of a copy, decoding and augmenting included."""
     _, images = apart(images, recipe.seed)
-    learner = _learner(copy.deepcopy(model), preprocess, recipe)
-    learner.network.train()
-    starts = []
-    batches = chain.from_iterable(_batches(images, preprocess, recipe, epoch) for epoch in count())
-    for pixels, labels in islice(batches, TIMED_STEPS + 1):
-        learner.step(_loss(learner.network, pixels, labels, recipe.smoothing), recipe.lr)
-        starts.append(time.monotonic())
+    copied = copy.deepcopy(model)
+    with accelerated(copied):
+        learner = _learner(copied, preprocess, recipe)
+        learner.network.train()
+        starts = []
+        batches = chain.from_iterable(_batches(images, preprocess, recipe, epoch) for epoch in count())
+        for pixels, labels in islice(batches, TIMED_STEPS + 1):
+            loss = _loss(learner.network, pixels, labels, recipe.smoothing)
+            learner.step(loss, recipe.lr)
+            loss.item()  # waits for a GPU
+            starts.append(time.monotonic())
     return max(1, len(images) // recipe.batch) * statistics.median(later - earlier for earlier, later in pairwise(starts))
 
 
@@ -165,12 +172,14 @@ def _learner(model: EfficientNet, preprocess: Preprocess, recipe: Recipe) -> Lea
 @torch.inference_mode()
 def _right(network: torch.nn.Module, photos: PixelFile) -> float:
     """Percent of the photos that get their label."""
-    answers = torch.cat([network(torch.from_numpy(batch)).argmax(1) for batch in photos.batches(32)])
+    answers = torch.cat([network(torch.from_numpy(batch)).argmax(1).cpu() for batch in photos.batches(32)])
     return 100 * float((answers == torch.tensor(photos.images.labels)).float().mean())
 
 
 def _loss(student: torch.nn.Module, pixels: Pixels, labels: Tensor, smoothing: float) -> Tensor:
-    return F.cross_entropy(student(torch.from_numpy(pixels)), labels, label_smoothing=smoothing)
+    with accelerator.autocast(accelerator.computes_bf16()):
+        answer = student(torch.from_numpy(pixels))
+    return F.cross_entropy(answer.float(), labels.to(answer.device), label_smoothing=smoothing)
 
 
 def _optimizer(module: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -17,7 +17,7 @@ from ..export import qdq, tensorrt_lint
 from ..export.onnx import to_onnx
 from ..measurement.accuracy import agreement, rank
 from ..measurement.system_state import device
-from ..network import checkpoint, distributed
+from ..network import accelerator, checkpoint, distributed
 from ..network.activations import SWAPS, Schedule
 from ..network.distill import Distillation, PhotoSource, distilled
 from ..network.model import EfficientNet, predict
@@ -249,7 +249,7 @@ def distilled_from(
         )
     learning, job = context.photos.learning, context.job
     epochs = min(MOST_EPOCHS, max(1, round(schedule.samples / len(learning))))
-    bf16 = schedule.bf16 and "avx512_bf16" in device().flags
+    bf16 = schedule.bf16 and (accelerator.computes_bf16() or "avx512_bf16" in device().flags)
     recipe = Distillation(epochs, schedule.peak_lr, flip=job.flip, seed=job.seed, counterparts=counterparts, bf16=bf16)
     source = PhotoSource(learning, context.preprocess, job.max_corrupt)
     state = context.cache.root / f"{teacher.variant.activation}-to-{becomes}.pt"

@@ -22,6 +22,7 @@ from edgeeff.network.swap import swapped
 pytestmark = pytest.mark.slow
 PREPROCESS = Preprocess(32, 32, (127.0,) * 3, (128.0,) * 3)
 RECIPE = Distillation(epochs=2, lr=3e-4, batch=16, flip=False)
+ON_CPUS = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # two processes would need two GPUs
 
 
 @pytest.fixture(scope="module")
@@ -184,11 +185,12 @@ def test_two_processes_end_with_the_weights_of_one(digits: Path, tmp_path: Path)
     script.write_text(SCRIPT)
     saved = []
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**ON_CPUS, "OMP_NUM_THREADS": "1"}
     for launcher in ([], torchrun):
         folder = tmp_path / f"by{len(launcher)}"
         folder.mkdir()
         command = launcher + alone(script, digits, folder)[1 if launcher else 0 :]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
         assert done.returncode == 0, done.stderr
         assert set(done.stdout.splitlines()) == {"[]"}  # a thread of gloo that outlives `leave` may abort a process that ends well
         saved.append(torch.load(folder / "out.pt", weights_only=True))
@@ -204,7 +206,8 @@ def test_when_one_process_dies_the_run_ends_with_an_error(digits: Path, tmp_path
     script.write_text(f"import os\nfrom edgeeff.network import distill as d\n{dies}{SCRIPT}")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     start = time.monotonic()
-    done = subprocess.run([*command, *alone(script, digits, tmp_path)[1:]], capture_output=True, text=True, timeout=200)
+    command += alone(script, digits, tmp_path)[1:]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=ON_CPUS)
     assert done.returncode != 0
     assert "exitcode: 9" in done.stderr  # the one that this test ends
     assert time.monotonic() - start < 150

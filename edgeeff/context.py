@@ -175,7 +175,8 @@ def open_photos(job: Job, recipe: Calibration, progress: Progress) -> Photos:
     """The photos of a job; raises BadInput where they do not suit each other."""
     training, validation, test = _opened(job)
     if training is not None:
-        training = _training(job, training, validation, progress)
+        judging = [validation, test] if job.hold_out and test else [validation]
+        training = _training(job, training, judging, progress)
         validation = validation.labelled_for(_number_of_classes(training), training.classes)
     source = unseen(ImageSet.open(job.calib), validation) if job.calib else training
     assert source is not None  # a job has one of the two
@@ -242,12 +243,13 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("edgeeff", "openvino", "onnxruntime", "nncf", "torch", "onnx", "numpy", "pillow")}
 
 
-def _training(job: Job, training: ImageSet, validation: ImageSet, progress: Progress) -> ImageSet:
-    """The training photos that can be read and do not judge."""
+def _training(job: Job, training: ImageSet, judging: Sequence[ImageSet], progress: Progress) -> ImageSet:
+    """The training photos that can be read and are in none of the sets that judge."""
     if training.labels is None:
         raise BadInput(f"{training.root}: unlabelled photos cannot train. Expected DIR/CLASS/*.jpg or labels.txt.")
     training = readable(training, max_corrupt=job.max_corrupt, progress=progress)
-    training = unseen(training, validation, allowed=0.01, progress=progress)
+    for photos in judging:
+        training = unseen(training, photos, allowed=0.01, progress=progress)
     if set(training.labels or ()) != set(range(max(2, _number_of_classes(training)))):
         raise BadInput(f"{training.root}: expected photos of at least two classes, numbered from 0 without gaps.")
     return training

@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cameras import Said
 from conftest import SMALL, refused
 
-from edgeeff import Bundle
+from edgeeff import Bundle, Job
+from edgeeff.context import open_photos
+from edgeeff.data.calibration import Calibration
 from edgeeff.data.images import ImageSet
 from edgeeff.measurement.accuracy import StepReport
 
@@ -137,3 +140,18 @@ def test_test_photos_that_occur_elsewhere_are_refused(digits: Path, run, tmp_pat
 def test_odd_held_out_photos_are_refused(digits: Path, run, tmp_path: Path, options, words) -> None:
     photos = ("--train", digits / "train", "--val", digits / "val")
     refused(run("fit", *SMALL, *photos, *options, "--out", tmp_path / "out"), 2, *words)
+
+
+@pytest.mark.parametrize("seed", range(4))  # the copy is in either part
+def test_a_training_photo_that_also_judges_is_left_out_in_whichever_part_it_is(digits: Path, tmp_path: Path, seed: int) -> None:
+    shutil.copytree(digits / "train", tmp_path / "train")
+    copied = next(iter(sorted((digits / "val/3").iterdir())))
+    shutil.copy(copied, tmp_path / "train/3/copy.png")
+    job = Job("host-cpu", "out", str(digits / "val"), train=str(tmp_path / "train"), hold_out=0.5, seed=seed)
+    said = Said()
+    photos = open_photos(job, Calibration.load("default"), said)
+    assert photos.training is not None
+    assert photos.test is not None
+    assert [copied in part.paths for part in (photos.validation, photos.test)].count(True) == 1
+    assert tmp_path / "train/3/copy.png" not in photos.training.paths
+    assert any("Left out of" in line for line in said.lines)

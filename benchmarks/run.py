@@ -36,7 +36,7 @@ from edgeeff.bundle import Bundle
 from edgeeff.context import versions
 from edgeeff.data.images import ImageSet
 from edgeeff.data.photos import SUFFIXES
-from edgeeff.errors import BadInput
+from edgeeff.errors import BadInput, ToolMissing
 from edgeeff.measurement.system_state import device
 from edgeeff.precision import Precision
 from edgeeff.records import to_json
@@ -156,7 +156,7 @@ def telling_costs(bundle: Bundle, rounds: int = 40, block: int = 50) -> dict[str
     return {"percent": 100 * (found.times - 1), "low": 100 * (found.ci[0] - 1), "high": 100 * (found.ci[1] - 1)}
 
 
-def against_swish(data: Path, name: str) -> dict[str, Any]:
+def against_swish(data: Path, name: str, seed: int = 0) -> dict[str, Any]:
     """A network fine-tuned and made smaller, against one fine-tuned with Swish in float32: on test photos, timed in one run."""
     from edgeeff import backends
     from edgeeff.data.images import PixelFile
@@ -168,8 +168,10 @@ def against_swish(data: Path, name: str) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        swish = transfer(data, name, "--activation", "keep", "--max-drop", 5, "--out", folder / "swish")
-        smaller = transfer(data, name, "--adapt", "auto", "--max-drop", 1, "--time-budget", 8, "--out", folder / "smaller")
+        swish = transfer(data, name, "--activation", "keep", "--max-drop", 5, "--seed", seed, "--out", folder / "swish")
+        smaller = transfer(
+            *(data, name, "--adapt", "auto", "--max-drop", 1, "--time-budget", 8, "--seed", seed, "--out", folder / "smaller")
+        )
         (folder / "float").mkdir()
         compiled = backends.get("openvino").compile(folder / "swish/model.onnx", folder / "float")
         before, after = (Bundle.open(folder / each).manifest for each in ("swish", "smaller"))
@@ -179,7 +181,7 @@ def against_swish(data: Path, name: str) -> dict[str, Any]:
             "smaller": CompiledModel("openvino", folder / "smaller" / after.model, after.precision, after.resolution),
         }
         timed = LOCAL.benchmark(BenchmarkRequest(models, rounds=20), TerminalProgress()).metrics
-        test = ImageSet.open(data / "images" / name / "val").split(data_files.HELD_OUT)[1]
+        test = ImageSet.open(data / "images" / name / "val").split(data_files.HELD_OUT, seed)[1]
         gate = Gate(PixelFile(test, before.preprocess), max_drop=0.5)
         gate.judge("float32, Swish", models["OpenVINO"].load(throughput=True))
         gate.on(PixelFile(test, after.preprocess)).judge("made smaller", models["smaller"].load(throughput=True))
@@ -585,6 +587,26 @@ def peers_cpu(data: Path, name: str) -> dict[str, Any]:
         return cpu.compare(tasks.task(data, name, Path(folder)))
 
 
+def gpu(data: Path) -> dict[str, Any]:
+    """V2-B0 on a GPU without TensorRT."""
+    import gpu
+
+    gpu.require()
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        fit = imagenet(data, *V2_B0, "--out", bundle, target="gpu")
+        _, test = data_files.halves(ImageSet.open(data / "images/ilsvrc-val-1300"))
+        return {"fit_seconds": fit["total_seconds"], **gpu.measured(bundle, data, test)}
+
+
+def gpu_training(data: Path) -> dict[str, Any]:
+    """Trainings on a GPU and on the CPU beside it."""
+    import gpu
+
+    gpu.require()
+    return gpu.trainings(data)
+
+
 def frontier(data: Path) -> dict[str, Any]:
     """Networks that a user might pick instead, timed twice, an hour apart."""
     import frontier
@@ -599,6 +621,9 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "lite0": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth", "--max-drop", 1),
     "flowers12": lambda data: against_swish(data, "flowers12"),
     "trashnet": lambda data: against_swish(data, "trashnet"),
+    **{
+        f"{name}-seed-{seed}": partial(against_swish, name=name, seed=seed) for name in ("flowers12", "trashnet") for seed in (1, 2)
+    },
     "hardswish": lambda data: imagenet(data, *V2_B0, "--activation", "hardswish", "--max-drop", 1),
     "hardswish-symmetric": lambda data: imagenet(data, *V2_B0, "--activation", "hardswish", target="tensorrt-qdq"),
     "relu": lambda data: imagenet(data, *V2_B0, "--activation", "relu", "--time-budget", 20, "--accept"),
@@ -619,6 +644,8 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "peers-v2-b0": lambda data: peers(data, *V2_B0),
     "peers-lite0": lambda data: peers(data, "lite0", "lite0-imagenet.pth"),
     "frontier": frontier,
+    "gpu": gpu,
+    "gpu-training": gpu_training,
     **{f"peers-cpu-{name}": partial(peers_cpu, name=name) for name in data_files.CPU_TASKS},
     "camera": camera,
     "clients": clients,
@@ -644,6 +671,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SCRIPTS)} (default: all)")
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared/data")
+    parser.add_argument("--results", type=Path, default=result_files.FOLDER, help="where to write: one folder for a machine")
     parser.add_argument("--on", metavar="USER@HOST", help="also run `remote`, on that host")
     parser.add_argument(
         "--compare",
@@ -664,13 +692,19 @@ def main() -> None:
         parser.error(f"{options.data}: no such folder; --data names the photos and weights")
     for name in options.names or SCRIPTS:
         print(f"== {name}", file=sys.stderr)
-        found = SCRIPTS[name](options.data.resolve())
+        try:
+            found = SCRIPTS[name](options.data.resolve())
+        except ToolMissing as error:
+            if options.names:
+                parser.error(f"{name}: {error}")
+            print(f"{name} is left out: {error}", file=sys.stderr)
+            continue
         facts = {
             "device": to_json(device()),
             "versions": versions(),
             "date": datetime.date.today().isoformat(),
         }
-        result_files.write(result_files.FOLDER / f"{name}.json", {"measured": found, **facts})
+        result_files.write(options.results / f"{name}.json", {"measured": found, **facts})
         print(json.dumps(found, indent=1))
 
 

@@ -36,6 +36,7 @@ from edgeeff.network.swap import swapped
 from edgeeff.network.train import Recipe, train
 from edgeeff.network.variants import variant
 from edgeeff.progress import TerminalProgress
+from edgeeff.quantization.strategies import computes_bf16
 from edgeeff.records import to_json
 
 BATCH = 256  # for throughput
@@ -195,7 +196,7 @@ def recovered(data: Path) -> dict[str, Any]:
     model, preprocess = _v2_b0(data)
     images, schedule = ImageSet.open(data / "images/imagenet-samples-1000"), SWAPS["hardswish"]
     assert schedule is not None
-    recipe = Distillation(round(schedule.samples / len(images)), schedule.peak_lr, bf16=accelerator.computes_bf16())
+    recipe = Distillation(round(schedule.samples / len(images)), schedule.peak_lr, bf16=computes_bf16())
     student, source = partial(swapped, activation="hardswish"), PhotoSource(images, preprocess)
     with tempfile.TemporaryDirectory() as folder:
         arguments = (model, student, source, recipe, Path(folder) / "state.pt")
@@ -210,7 +211,7 @@ def main() -> None:
     try:
         found = {"fine-tuned": fine_tuned(data), "recovered": recovered(data)}
         backend = torch.distributed.get_backend(torch.distributed.group.WORLD) if parallel else ""
-        print(json.dumps({**found, "on": accelerator.name() or "CPU", "bf16": accelerator.computes_bf16(), "by": backend}))
+        print(json.dumps({**found, "on": accelerator.name() or "CPU", "bf16": computes_bf16(), "by": backend}))
     finally:
         if parallel:
             distributed.leave()

@@ -249,12 +249,17 @@ def distilled_from(
         )
     learning, job = context.photos.learning, context.job
     epochs = min(MOST_EPOCHS, max(1, round(schedule.samples / len(learning))))
-    bf16 = schedule.bf16 and (accelerator.computes_bf16() or "avx512_bf16" in device().flags)
+    bf16 = schedule.bf16 and computes_bf16()
     recipe = Distillation(epochs, schedule.peak_lr, flip=job.flip, seed=job.seed, counterparts=counterparts, bf16=bf16)
     source = PhotoSource(learning, context.preprocess, job.max_corrupt)
     state = context.cache.root / f"{teacher.variant.activation}-to-{becomes}.pt"
     arguments = (teacher, student, source, recipe, state)
     return distributed.together(distilled, *arguments, seconds=left, progress=context.progress)[0]
+
+
+def computes_bf16() -> bool:
+    """Whether what networks are trained on here computes in bfloat16: the GPU, where there is one, else the CPU."""
+    return accelerator.computes_bf16() if accelerator.name() else "avx512_bf16" in device().flags
 
 
 def _compiled(context: NetworkContext, name: str, make: Callable[[], EfficientNet]) -> Path:

@@ -1,8 +1,12 @@
 """benchmarks/peers: the second judge, and what becomes of a tool that fails. The tools themselves run in benchmarks only."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from PIL import Image
 
 from edgeeff.data.images import ImageSet
 from edgeeff.data.preprocess import Preprocess
+from edgeeff.errors import ToolMissing
 from edgeeff.export.onnx import from_onnx
 from edgeeff.measurement.latency import Latency
 from edgeeff.network import checkpoint
@@ -133,6 +138,59 @@ def test_a_tool_that_fails_is_a_row_and_what_was_shipped_is_kept(
     (tmp_path / "again").mkdir()
     assert cpu.quantize(attempts[0], cpu.Plain.of(task, tmp_path / "again")).cost["seconds"] == rows["NNCF"]["seconds"]
     assert shipped.stat().st_mtime_ns == written
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk], capture_output=True, text=True)
+    if mount.returncode:
+        pytest.skip(f"needs to mount a file system: {mount.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_tool_that_fills_the_disk_is_refused_and_what_it_wrote_is_removed(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "ENVIRONMENTS", small_disk)
+    monkeypatch.setattr(cpu, "HERE", tmp_path)
+    monkeypatch.setattr(cpu, "environment", lambda _: Path(sys.executable))
+    (tmp_path / f"{cpu.OLIVE}.py").write_text(
+        "import sys\nwith open(sys.argv[3], 'wb') as out:\n    while out.write(bytes(99999)): pass"
+    )
+    for file in ("judge.py", "float.onnx", "weights"):
+        (tmp_path / file).touch()
+    (tmp_path / "photos").mkdir()
+    task = tasks.Task("", "b0", tmp_path / "weights", *3 * [tmp_path / "photos"])
+    plain = cpu.Plain(task, Preprocess.standard(32, (0, 0, 0), (1, 1, 1)), *4 * [tmp_path / "float.onnx"])
+    free = shutil.disk_usage(small_disk).free
+    with pytest.raises(compare.Refused, match="No space left on device"):
+        cpu.quantize(compare.Attempt("Olive", cpu.OLIVE, ()), plain)
+    assert not list((small_disk / "kept").iterdir())
+    assert shutil.disk_usage(small_disk).free == free
+
+
+def test_without_a_network_an_environment_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
+    for name, value in nobody.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(compare, "ENVIRONMENTS", tmp_path)
+    tool = compare.pinned(tasks.MNIST)[0]
+    with pytest.raises(
+        ToolMissing, match=f"^the environment for {tool} cannot be made: ERROR: No matching distribution found for .*$"
+    ):
+        compare.environment(tasks.MNIST)
+    assert not (tmp_path / tasks.MNIST / "made.txt").exists()
+
+
+def test_temporary_files_of_a_tool_are_removed() -> None:
+    program = "import tempfile; print(tempfile.mkdtemp())"
+    left = Path(compare.run([sys.executable, "-c", program])[0].strip())
+    assert not left.exists()
+    assert not left.parent.exists()
 
 
 def test_every_attempt_has_an_adapter_and_exact_versions() -> None:

@@ -23,7 +23,7 @@ from typing import Any
 from edgeeff.backends import onnxruntime, tensorrt
 from edgeeff.data.images import ImageSet, PixelFile
 from edgeeff.data.preprocess import Preprocess
-from edgeeff.errors import BuildFailed
+from edgeeff.errors import BuildFailed, ToolMissing
 from edgeeff.export import tensorrt_lint
 from edgeeff.export.onnx import to_onnx
 from edgeeff.files import write_whole
@@ -41,7 +41,7 @@ LIMIT = 3600.0  # seconds for one tool
 OURS, MODELOPT, ORT = "edgeeff_symmetric", "nvidia_modelopt", "ort_static"
 
 
-class Refused(Exception):
+class Refused(ToolMissing):
     """A tool, or the installation of one, ended with an error: its last line."""
 
 
@@ -140,16 +140,22 @@ def examined(file: Path) -> dict[str, Any]:
 
 
 def environment(adapter: str) -> Path:
-    """The Python of an adapter's environment, which is made where it is missing or was made of other versions."""
+    """The Python of an adapter's environment, which is made where it is missing or was made of other versions.
+
+    Raises Refused where it cannot be made, as without a network.
+    """
     wanted = pinned(adapter)
     if not wanted:
         return Path(sys.executable)
     folder = ENVIRONMENTS / adapter
     python, made = folder / "bin/python", folder / "made.txt"
     if not made.is_file() or made.read_text().splitlines() != wanted:
-        run([sys.executable, "-m", "venv", "--clear", folder])
-        # Every package is listed, so that CPU builds can stand where a tool asks for a GPU's.
-        run([python, "-m", "pip", "install", "--quiet", "--no-deps", *wanted])
+        try:
+            run([sys.executable, "-m", "venv", "--clear", folder])
+            # Every package is listed, so that CPU builds can stand where a tool asks for a GPU's.
+            run([python, "-m", "pip", "install", "--quiet", "--no-deps", *wanted])
+        except Refused as error:
+            raise Refused(f"the environment for {wanted[0]} cannot be made: {error}") from error
         made.write_text("\n".join(wanted))
     return python
 
@@ -163,11 +169,11 @@ def pinned(adapter: str) -> list[str]:
 def run(command: list[object], seconds: float = LIMIT) -> tuple[str, dict[str, float]]:
     """What a program printed, and its seconds, seconds of processor time and peak memory.
 
-    Raises Refused with its last line where it fails, and where it is not done after `seconds`.
+    Raises Refused with its last line where it fails, and where it is not done after `seconds`. Its temporary files are removed.
     """
     start, peak = time.monotonic(), 0.0
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(list(map(str, command)), stdout=output, stderr=errors)
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(list(map(str, command)), stdout=output, stderr=errors, env={**os.environ, "TMPDIR": scratch})
         while not (ended := os.wait4(child.pid, os.WNOHANG))[0]:
             peak = max(peak, peak_mb(child.pid))
             if time.monotonic() - start > seconds:

@@ -7,7 +7,6 @@ processes take turns on the clock, a block of inferences each, while all others 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -154,15 +153,16 @@ def quantize(attempt: Attempt, plain: Plain) -> Shipped:
     made_of = contents(plain.onnx, *task.calibration.iterdir(), *code)
     kept = ENVIRONMENTS / "kept" / "-".join((attempt.adapter, *attempt.options, made_of))
     if not kept.exists():
-        part = kept.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        out = part / f"model.{SUFFIXES[attempt.adapter]}"
-        _, cost = run(plain.command(attempt, out))
-        if not out.is_file():
-            raise Refused("it ended without an error, and without a file")
-        (part / "cost.json").write_text(json.dumps(cost))
-        part.rename(kept)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as temporary:  # what a tool has written that fills the disk goes with it
+            made = Path(temporary) / "made"
+            made.mkdir()
+            out = made / f"model.{SUFFIXES[attempt.adapter]}"
+            _, cost = run(plain.command(attempt, out))
+            if not out.is_file():
+                raise Refused("it ended without an error, and without a file")
+            (made / "cost.json").write_text(json.dumps(cost))
+            made.rename(kept)
     file, cost = kept / f"model.{SUFFIXES[attempt.adapter]}", json.loads((kept / "cost.json").read_text())
     return Shipped(file, environment(attempt.adapter), cost)
 

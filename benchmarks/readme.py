@@ -115,6 +115,10 @@ def render() -> str:
         f"What shipped loses {dropped(load('reduced')['measured']['held_out']['steps'][1])} points on 650 others that no choice "
         f"saw. The whole fit took {whole('reduced')} seconds.",
         *with_matrix_unit(),
+        "**Choosing and test photos**: what each fit above lost on the 650 photos that chose among forms, and on the 650 test "
+        "photos, which judge what ships and, in some fits, the forms beside it. Both intervals are those of chance:",
+        unseen(),
+        *overflowing(),
         "**TensorRT's scheme**: signed, symmetric, per-tensor activations, as a Q/DQ graph without an error of the linter, judged "
         "by ONNX Runtime; no GPU was at hand, so nothing is said of its speed there (`python benchmarks/run.py v2-b0-symmetric "
         "trained hardswish-symmetric flowers12-symmetric trashnet-symmetric min-max-symmetric`):",
@@ -281,6 +285,43 @@ def with_matrix_unit() -> list[str]:
     ]
 
 
+def unseen() -> str:
+    """What the same file lost on the photos that chose and on the others, for every form that was judged on both."""
+    lines = ["| network | form | drop on those that choose | drop on test photos | apart |", "|---|---|---|---|---|"]
+    fits = {"V2-B0": "v2-b0", "V2-B0, made smaller": "reduced", "Lite0": "lite0"}
+    for label, name in fits.items():
+        for place, file in (("", name), (", AMX", f"xeon/{name}")):
+            fit = load(file)["measured"]
+            choosing = {s["step"]: s for s in fit["steps"]}
+            for test in fit["held_out"]["steps"][1:]:
+                form = test["step"].removesuffix(", test photos")
+                before = choosing[form]
+                apart = test["drop"] - before["drop"]
+                lines.append(f"| {label}{place} | {form} | {dropped(before)} | {dropped(test)} | {apart:+.2f} |")
+    return "\n".join(lines)
+
+
+def overflowing() -> list[str]:
+    """INT8 on a processor without VNNI, by how fine the weights are."""
+    facts = load("overflow")
+    lines = [
+        "| network | weights | top-1 % | drop, 95% interval | agreement % | error of the logits |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network, m in facts["measured"].items():
+        steps = {step["step"]: step for step in m["steps"]}
+        for name, error in m["errors"].items():
+            lines.append(f"| {network} | {name} | {judged(steps[name])} | {error:.2f}% |")
+    chip = facts["device"]
+    return [
+        f"**Without VNNI instructions** (an {chip['cpu']} with {', '.join(chip['flags'])}) sums of INT8 products overflow in "
+        "OpenVINO's kernels. NNCF's weights of the whole range, of half of it, which it advises there, and the ones that edgeeff "
+        "refines, as fine as no sum overflows, on the 650 test photos; the error is squared, in percent of the power of the float "
+        f"logits (`python benchmarks/run.py overflow`, openvino {facts['versions']['openvino']}, {facts['date']}):",
+        "\n".join(lines),
+    ]
+
+
 def symmetric() -> str:
     """Every attempt of the fits in the symmetric scheme."""
     lines = ["| model | remedy | photos | top-1 % | drop, 95% interval | agreement % |", "|---|---|---|---|---|---|"]
@@ -290,6 +331,7 @@ def symmetric() -> str:
         "v2-b0, Hardswish": "hardswish-symmetric",
         "flowers12 from B0": "flowers12-symmetric",
         "trashnet from B0": "trashnet-symmetric",
+        "v2-b0, Hardswish, made smaller": "reduced-symmetric",
     }
     for label, name in fits.items():
         if not (HERE / "results" / f"{name}.json").exists():

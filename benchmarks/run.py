@@ -72,6 +72,18 @@ def unlimited(options: tuple[object, ...]) -> tuple[object, ...]:
     return () if "--adapt" in options else ("--latency", 100)
 
 
+def reduced_symmetric(data: Path) -> dict[str, Any]:
+    """V2-B0 with Hardswish in the symmetric scheme, made smaller by its latency here; and whether NVIDIA's builder takes that."""
+    from edgeeff.backends import tensorrt
+
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        options = ("--activation", "hardswish", *SMALLER, "--out", bundle)
+        fit = imagenet(data, *V2_B0, *options, target="tensorrt-qdq")
+        remarks = tensorrt.rehearse(bundle / Bundle.open(bundle).manifest.model)
+        return {**fit, "tensorrt_rtx": "; ".join(remarks) or "built"}
+
+
 def linked_halves(photos: Path, folder: Path) -> tuple[Path, Path]:
     """The photos that judge every step, and TEST_PHOTOS, as folders of links."""
     val, test = data_files.halves(ImageSet.open(photos))
@@ -607,6 +619,17 @@ def gpu_training(data: Path) -> dict[str, Any]:
     return gpu.trainings(data)
 
 
+def overflow(data: Path) -> dict[str, Any]:
+    """INT8 weights on a processor whose sums overflow, on test photos."""
+    import overflow
+
+    overflow.require()
+    calibration = ImageSet.open(data / "images/imagenet-samples-1000")
+    _, test = data_files.halves(ImageSet.open(data / "images/ilsvrc-val-1300"))
+    networks = {"lite0": "lite0-imagenet.pth", V2_B0[0]: V2_B0[1]}
+    return {name: overflow.measured(name, data / "weights" / file, calibration, test) for name, file in networks.items()}
+
+
 def frontier(data: Path) -> dict[str, Any]:
     """Networks that a user might pick instead, timed twice, an hour apart."""
     import frontier
@@ -615,7 +638,7 @@ def frontier(data: Path) -> dict[str, Any]:
 
 
 V2_B0 = ("v2-b0", "v2_b0-imagenet.pth")
-SMALLER = ("--activation", "auto", "--adapt", "auto", "--max-drop", 3, "--time-budget", 18)
+SMALLER = ("--adapt", "auto", "--max-drop", 3, "--time-budget", 18)
 SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "v2-b0": lambda data: imagenet(data, *V2_B0),
     "lite0": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth", "--max-drop", 1),
@@ -634,8 +657,9 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "lite0-symmetric": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth", target="tensorrt-qdq"),
     "flowers12-symmetric": lambda data: transfer(data, "flowers12", target="tensorrt-qdq"),
     "trashnet-symmetric": lambda data: transfer(data, "trashnet", target="tensorrt-qdq"),
-    "reduced": lambda data: imagenet(data, *V2_B0, *SMALLER),
-    "reduced-lite0": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth", *SMALLER),
+    "reduced": lambda data: imagenet(data, *V2_B0, "--activation", "auto", *SMALLER),
+    "reduced-lite0": lambda data: imagenet(data, "lite0", "lite0-imagenet.pth", "--activation", "auto", *SMALLER),
+    "reduced-symmetric": reduced_symmetric,
     "trained": trained,
     "calibrated": calibrated,
     "unknown": unknown,
@@ -644,6 +668,7 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "peers-v2-b0": lambda data: peers(data, *V2_B0),
     "peers-lite0": lambda data: peers(data, "lite0", "lite0-imagenet.pth"),
     "frontier": frontier,
+    "overflow": overflow,
     "gpu": gpu,
     "gpu-training": gpu_training,
     **{f"peers-cpu-{name}": partial(peers_cpu, name=name) for name in data_files.CPU_TASKS},

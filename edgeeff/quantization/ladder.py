@@ -23,7 +23,7 @@ from .random_weights import kept_for_timing
 from .reduction import Plan, plan, recovered_as
 from .strategies import MIXED, STRATEGIES, Network, Quantized, Strategy, first_strategy, recovered
 
-HALF_RANGE = "INT8 weights have 7 bits, but for depthwise convolutions: without VNNI instructions sums of 8-bit products overflow."
+COARSER = "Without VNNI instructions sums of 8-bit products overflow, so INT8 weights are coarser, but for depthwise convolutions."
 WORTH = 1.05  # times faster: what a swap of the activation has to gain, at the interval's lower end
 
 
@@ -76,7 +76,7 @@ def quantize(context: NetworkContext, network: Network, judged: StepReport) -> C
     forms += integer_forms(context, chosen)
     if forms[-1].excluded_layers and attempts[0].quantized and not target.compiles_on_device:
         forms.append(replace(integer_forms(context, attempts[0])[0], reference=True))
-    notes = [HALF_RANGE] if context.int8_overflows else []
+    notes = [COARSER] if context.int8_overflows else []
     if job.activation == "auto" and target.activation and _made_of(chosen).activation == "silu":
         note, faster = _swap_where_it_pays(context, network, target.activation)
         if faster:

@@ -20,6 +20,7 @@ from ..backends.openvino import save
 from ..data.images import PixelFile, Pixels
 from ..errors import BadInput
 from ..progress import SILENT, Progress, debugging
+from .overflow import from_int8, layers, refine
 
 RANKING = 150  # photos by which accuracy control ranks layers
 
@@ -31,17 +32,17 @@ def quantize(
     *,
     fast_bias_correction: bool = True,
     quantile_ranges: bool = False,
-    half_range: bool = False,
+    overflows: bool = False,
     progress: Progress = SILENT,
 ) -> Path:
     """Write the INT8 version of a float IR into `folder`; returns its main file.
 
     Fast bias correction takes each layer's inputs from the float network, full bias correction those that arrive in the quantized
-    one. Ranges of activations are minima and maxima, or mean quantiles. With `half_range` weights are -63 to 64,
-    but for those of depthwise convolutions.
+    one. Ranges of activations are minima and maxima, or mean quantiles. Where the processor's INT8 sums can overflow (`overflows`),
+    weights are no finer than these allow.
     """
     with quiet_nncf() as nncf:
-        data = _Calibration(nncf, model, calibration, half_range)
+        data = _Calibration(nncf, model, calibration, overflows)
         if quantile_ranges:
             ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MEAN_QUANTILE
             data.advanced.activations_range_estimator_params = ranges
@@ -53,7 +54,7 @@ def quantize(
             advanced_parameters=data.advanced,
             **data.options,
         )
-    return save(quantized, folder)
+    return data.written(quantized, folder)
 
 
 def quantize_with_accuracy_control(
@@ -62,7 +63,7 @@ def quantize_with_accuracy_control(
     folder: Path,
     *,
     max_drop: float,
-    half_range: bool = False,
+    overflows: bool = False,
     check_time: Callable[[], None] = lambda: None,
     progress: Progress = SILENT,
 ) -> Path:
@@ -75,7 +76,7 @@ def quantize_with_accuracy_control(
     import openvino
 
     with quiet_nncf() as nncf:
-        data = _Calibration(nncf, model, calibration, half_range)
+        data = _Calibration(nncf, model, calibration, overflows)
         teacher = openvino.Core().compile_model(data.model, "CPU")
         truth = np.concatenate([teacher(image)[0].argmax(1) for image in data.images])
 
@@ -97,21 +98,28 @@ def quantize_with_accuracy_control(
             ),
             **data.options,
         )
-    return save(quantized, folder)
+    return data.written(quantized, folder)
 
 
 class _Calibration:
     """What NNCF takes: the float model, the photos one by one, and the scheme."""
 
-    def __init__(self, nncf: ModuleType, model: Path, calibration: PixelFile, half_range: bool) -> None:
+    def __init__(self, nncf: ModuleType, model: Path, calibration: PixelFile, overflows: bool) -> None:
         import openvino
 
+        self.source, self.overflows = model, overflows
         self.model = openvino.Core().read_model(model)
         self.images = list(calibration.batches(1))
         self.dataset = nncf.Dataset(self.images)
-        fix = nncf.OverflowFix.ENABLE if half_range else nncf.OverflowFix.FIRST_LAYER
+        fix = nncf.OverflowFix.ENABLE if overflows else nncf.OverflowFix.FIRST_LAYER
         self.advanced = nncf.AdvancedQuantizationParameters(overflow_fix=fix)
         self.options: dict[str, Any] = {"subset_size": len(self.images), **_scheme(nncf)}
+
+    def written(self, quantized: Any, folder: Path) -> Path:
+        """The IR of what NNCF made."""
+        if self.overflows:
+            refine(quantized, self.source, self.images)
+        return save(quantized, folder)
 
 
 def quantize_for_timing(model: Path, image: Pixels, folder: Path) -> Path:
@@ -140,18 +148,8 @@ def quantized_layers(model: Path) -> set[str]:
     """Names of the layers of an IR that compute in INT8: those with quantized weights."""
     import openvino
 
-    layers = set()
-    for op in openvino.Core().read_model(model).get_ops():
-        if op.get_type_name() in ("Convolution", "GroupConvolution", "MatMul") and _from_int8(op.input_value(1).get_node()):
-            layers.add(op.get_friendly_name().removesuffix("/WithoutBiases"))
-    return layers
-
-
-def _from_int8(node: Any) -> bool:
-    """Whether a weight is decompressed from int8: Constant(i8) → Convert → (Subtract →) Multiply (→ Reshape)."""
-    while node.get_type_name() in ("Multiply", "Subtract", "Reshape", "Convert"):
-        node = node.input_value(0).get_node()
-    return node.get_type_name() == "Constant" and node.get_element_type().get_type_name() in ("i8", "u8")
+    every = layers(openvino.Core().read_model(model), ("Convolution", "GroupConvolution", "MatMul"))
+    return {name for name, layer in every.items() if from_int8(layer)}
 
 
 @contextlib.contextmanager

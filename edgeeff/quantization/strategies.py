@@ -99,7 +99,7 @@ class NncfPtq:
             context.calibration,
             fast_bias_correction=self.fast_bias_correction,
             quantile_ranges=self.quantile_ranges,
-            half_range=context.int8_overflows,
+            overflows=context.int8_overflows,
             progress=context.progress,
         )
         folder = context.cache.once(_folder(context, network, self.name), make)
@@ -122,7 +122,7 @@ class AccuracyControl:
             network.compiled,
             context.calibration,
             max_drop=max_drop,
-            half_range=context.int8_overflows,
+            overflows=context.int8_overflows,
             check_time=partial(_check_time, context),
             progress=context.progress,
         )
@@ -295,4 +295,4 @@ def _check_time(context: NetworkContext) -> None:
 
 def _folder(context: NetworkContext, network: Network, name: str) -> str:
     """The name of a strategy's folder in the stage cache: where files are measured is no input of that."""
-    return f"{network.activation}-{name.replace(' ', '-')}{'-half-range' if context.int8_overflows else ''}"
+    return f"{network.activation}-{name.replace(' ', '-')}{'-refined' if context.int8_overflows else ''}"

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import openvino
 import pytest
+import readme
 from peers import compare, cpu, judge, tasks
 from PIL import Image
 
@@ -191,6 +192,18 @@ def test_temporary_files_of_a_tool_are_removed() -> None:
     left = Path(compare.run([sys.executable, "-c", program])[0].strip())
     assert not left.exists()
     assert not left.parent.exists()
+
+
+def test_a_task_where_no_other_tool_keeps_within_the_gate_has_its_line() -> None:
+    def row(name: str, drop: float, p50: float) -> dict[str, object]:
+        return {"name": name, "p50": p50, "step": {"drop": drop, "passed": drop <= 0.5}}
+
+    rows = [row("edgeeff fit", 0.2, 2), row("NNCF", 0.9, 1)]
+    *_, line = readme.fastest_rivals([{"measured": {"task": "B0", "rows": rows}}]).splitlines()
+    assert line == "| B0 | none loses so little |  |  | edgeeff fit | +0.20 | 2.00 |  |"
+    rows.append(row("Olive", 0.5, 3))
+    *_, line = readme.fastest_rivals([{"measured": {"task": "B0", "rows": rows}}]).splitlines()
+    assert line == "| B0 | Olive | +0.50 | 3.00 | edgeeff fit | +0.20 | 2.00 | 1.50× |"
 
 
 def test_every_attempt_has_an_adapter_and_exact_versions() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from peers.compare import CALIBRATION_PHOTOS
 
 from edgeeff.backends import openvino
 from edgeeff.data.images import ImageSet, Logits, PixelFile, Predict
@@ -22,8 +23,6 @@ from edgeeff.precision import Precision
 from edgeeff.progress import TerminalProgress
 from edgeeff.quantization import nncf_ptq
 from edgeeff.records import to_json
-
-CALIBRATION_PHOTOS = 300
 
 
 def require() -> None:

@@ -54,9 +54,8 @@ def refine(quantized: Any, model: Path, images: Sequence[Pixels]) -> None:
         layer.input(1).replace_source_output(scaled.output(0))
         shift = (before - whole * step).reshape(*weights.shape[:2], -1).sum(2) @ means[name]
         following = list(layer.output(0).get_target_inputs())
-        back = ops.add(
-            layer, ops.constant(shift.astype(np.float32).reshape(1, -1, *step.shape[2:]))
-        )  # OpenVINO fuses it with the bias
+        # OpenVINO adds it to the bias when it compiles the file.
+        back = ops.add(layer, ops.constant(shift.astype(np.float32).reshape(1, -1, *step.shape[2:])))
         for each in following:
             each.replace_source_output(back.output(0))
 

@@ -28,7 +28,7 @@ def main(weights: str, listed: str, out: str, form: str, variant: str, val: str)
         for path in map(Path, Path(listed).read_text().splitlines()):
             (photos / path.name).symlink_to(path)
         fit(Job("host-cpu", bundle, val, calib=photos, variants=[variant], weights=weights, **FORMS[form]))
-        for name in ("model.xml", "model.bin"):
+        for name in ("model.xml", "model.bin", "manifest.json"):  # which says why this form
             shutil.copyfile(bundle / name, Path(out).with_name(name))
 
 

@@ -118,7 +118,7 @@ def render() -> str:
         "**Choosing and test photos**: what each fit above lost on the 650 photos that chose among forms, and on the 650 test "
         "photos, which judge what ships and, in some fits, the forms beside it. Both intervals are those of chance:",
         unseen(),
-        *overflowing(),
+        *post_training(),
         "**TensorRT's scheme**: signed, symmetric, per-tensor activations, as a Q/DQ graph without an error of the linter, judged "
         "by ONNX Runtime; no GPU was at hand, so nothing is said of its speed there (`python benchmarks/run.py v2-b0-symmetric "
         "trained hardswish-symmetric flowers12-symmetric trashnet-symmetric min-max-symmetric`):",
@@ -301,23 +301,25 @@ def unseen() -> str:
     return "\n".join(lines)
 
 
-def overflowing() -> list[str]:
-    """INT8 on a processor without VNNI, by how fine the weights are."""
-    facts = load("overflow")
+def post_training() -> list[str]:
+    """edgeeff's post-training INT8 beside NNCF's."""
+    facts = load("ptq")
     lines = [
-        "| network | weights | top-1 % | drop, 95% interval | agreement % | error of the logits |",
-        "|---|---|---|---|---|---|",
+        "| network | by | weights | top-1 % | drop, 95% interval | agreement % | error of the logits | times as fast as float32 |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for network, m in facts["measured"].items():
-        steps = {step["step"]: step for step in m["steps"]}
-        for name, error in m["errors"].items():
-            lines.append(f"| {network} | {name} | {judged(steps[name])} | {error:.2f}% |")
+        for row in m["rows"]:
+            weights = "fewer steps" if row["overflows"] else "whole range"
+            faster = "{times:.2f}× ({ci[0]:.2f} to {ci[1]:.2f})".format(**row["faster"]) if row["faster"] else ""
+            lines.append(f"| {network} | {row['by']} | {weights} | {judged(row['step'])} | {row['error']:.2f}% | {faster} |")
     chip = facts["device"]
     return [
-        f"**Without VNNI instructions** (an {chip['cpu']} with {', '.join(chip['flags'])}) sums of INT8 products overflow in "
-        "OpenVINO's kernels. NNCF's weights of the whole range, of half of it, which it advises there, and the ones that edgeeff "
-        "refines, as fine as no sum overflows, on the 650 test photos; the error is squared, in percent of the power of the float "
-        f"logits (`python benchmarks/run.py overflow`, openvino {facts['versions']['openvino']}, {facts['date']}):",
+        f"**Post-training INT8 by edgeeff and by NNCF**, of the same 300 photos, both run by OpenVINO on {chip['cpu']} with "
+        f"{', '.join(chip['flags'])}, on the 650 test photos; the error is squared, in percent of the power of the float logits "
+        f"(`python benchmarks/run.py ptq`, openvino {facts['versions']['openvino']}, nncf {facts['versions']['nncf']}, "
+        f"{facts['date']}). Without VNNI instructions sums of INT8 products overflow, so weights have fewer steps there: NNCF's "
+        "half as many, edgeeff's as many as no sum overflows with:",
         "\n".join(lines),
     ]
 

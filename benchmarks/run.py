@@ -293,7 +293,7 @@ def trained(data: Path) -> dict[str, Any]:
     from edgeeff.network.variants import variant
     from edgeeff.progress import TerminalProgress
     from edgeeff.quantization.ladder import judge
-    from edgeeff.quantization.strategies import Network, QuantizationAwareTraining, SymmetricPtq
+    from edgeeff.quantization.strategies import Network, PerLayerPtq, QuantizationAwareTraining
     from edgeeff.target import Target
 
     v, target, progress = variant("v2-b0"), Target.load("tensorrt-qdq"), TerminalProgress()
@@ -320,7 +320,7 @@ def trained(data: Path) -> dict[str, Any]:
             deadline=time.monotonic() + 3600,
         )
         network, openvino = Network.export(model, context), backends.get("openvino")
-        for name, strategy in (("post-training", SymmetricPtq()), ("quantization-aware", QuantizationAwareTraining())):
+        for name, strategy in (("post-training", PerLayerPtq()), ("quantization-aware", QuantizationAwareTraining())):
             start = time.monotonic()
             file = strategy.quantize(context, network).file
             seconds[name] = round(time.monotonic() - start, 1)
@@ -619,15 +619,14 @@ def gpu_training(data: Path) -> dict[str, Any]:
     return gpu.trainings(data)
 
 
-def overflow(data: Path) -> dict[str, Any]:
-    """INT8 weights on a processor whose sums overflow, on test photos."""
-    import overflow
+def ptq(data: Path) -> dict[str, Any]:
+    """Post-training INT8 by edgeeff and by NNCF, on test photos."""
+    import ptq
 
-    overflow.require()
     calibration = ImageSet.open(data / "images/imagenet-samples-1000")
     _, test = data_files.halves(ImageSet.open(data / "images/ilsvrc-val-1300"))
     networks = {"lite0": "lite0-imagenet.pth", V2_B0[0]: V2_B0[1]}
-    return {name: overflow.measured(name, data / "weights" / file, calibration, test) for name, file in networks.items()}
+    return {name: ptq.measured(name, data / "weights" / file, calibration, test) for name, file in networks.items()}
 
 
 def frontier(data: Path) -> dict[str, Any]:
@@ -668,7 +667,7 @@ SCRIPTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "peers-v2-b0": lambda data: peers(data, *V2_B0),
     "peers-lite0": lambda data: peers(data, "lite0", "lite0-imagenet.pth"),
     "frontier": frontier,
-    "overflow": overflow,
+    "ptq": ptq,
     "gpu": gpu,
     "gpu-training": gpu_training,
     **{f"peers-cpu-{name}": partial(peers_cpu, name=name) for name in data_files.CPU_TASKS},

@@ -16,7 +16,7 @@ ESTIMATORS: tuple[Estimator, ...] = ("largest", "percentile", "least squared err
 
 @dataclass(frozen=True)
 class Calibration:
-    """`draw`: even over the classes, or random. `ranges`: the estimators that compete for each layer in the symmetric scheme."""
+    """`draw`: even over the classes, or random. `ranges`: the estimators that compete for each layer."""
 
     name: str
     description: str

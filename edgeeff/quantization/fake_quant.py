@@ -1,7 +1,8 @@
-"""The symmetric INT8 scheme on the torch side: the network with trainable quantizers just where TensorRT wants them.
+"""INT8 on the torch side: the network with trainable quantizers just where TensorRT wants them.
 
-Weights per channel, activations per tensor, all signed, zero point 0. A quantizer stands on the input of every convolution but the
-stem and squeeze-and-excitation; the one on a block's input also serves its skip. `export/qdq.py` writes the same as a graph.
+Weights per channel, activations per tensor, all signed, with zero points of 0; in the asymmetric scheme, OpenVINO's, activations
+have those that make their scales finest. A quantizer stands on the input of every convolution but the stem and
+squeeze-and-excitation; the one on a block's input also serves its skip. `export/qdq.py` writes the same as a graph.
 
 The quantizers are torch's own fake quantization. NNCF's put per-channel quantizers on the inputs of depthwise convolutions, which
 TensorRT does not take, and compile C++ kernels at the first use, which fails on a busy machine or without a compiler.
@@ -13,7 +14,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import torch
@@ -24,9 +25,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..data.calibration import ESTIMATORS
 from ..data.images import PixelFile
-from ..export.qdq import Scales
+from ..export.qdq import Affine, LayerScales, Scales
 from ..network.model import Deployed, EfficientNet, MBBlock, channels_last
 from ..progress import SILENT, Progress
+from .overflow import steps
 
 BINS = 2048
 BATCH = 16
@@ -37,41 +39,45 @@ Layer = nn.Conv2d | nn.Linear
 
 @dataclass(frozen=True)
 class LayerRange:
-    """What one layer is quantized with. `amax` is the largest magnitude of its input that is kept, chosen by `estimator`.
+    """What one layer is quantized with. `scale` and `zero_point` are its input's, chosen by `estimator`.
 
     `weight_amax` are the largest magnitudes of weights kept, `bias_error` the mean shift of the output, both `(channels,)`; `error`
-    is the output's squared error over its power, with exact inputs.
+    is the output's squared error over its power, with exact inputs. `summed`: its weights are multiplied where sums overflow.
     """
 
-    amax: float
+    scale: float
     estimator: str
     weight_amax: Tensor
     bias_error: Tensor
     error: float
+    zero_point: int = 0
+    summed: bool = False
 
 
 class FakeQuantizer(nn.Module):
-    """8 bits, signed, zero point 0. `amax` is the largest magnitude kept, one number or one for each channel of the first axis.
+    """8 bits, signed. `amax` is that of 127 steps, one number or one for each channel of the first axis.
 
     It is trained like a weight, by a straight-through estimator: Esser et al. 2019, arXiv:1902.08153, without its gradient scale.
+    `summed` weights are multiplied where sums overflow: their scales are never less than these allow.
     """
 
     zero_point: Tensor
 
-    def __init__(self, amax: Tensor, *, lowest: int) -> None:
+    def __init__(self, amax: Tensor, *, lowest: int, zero_point: int = 0, summed: bool = False) -> None:
         super().__init__()
         self.amax = nn.Parameter(amax.clone())
-        self.lowest = lowest
-        self.register_buffer("zero_point", torch.zeros(len(amax)), persistent=False)
+        self.lowest, self.summed = lowest, summed
+        self.register_buffer("zero_point", torch.full((len(amax),), float(zero_point)), persistent=False)
 
-    @property
-    def scale(self) -> Tensor:
-        return self.amax.abs().clamp(min=1e-10) / 127
+    def scale(self, x: Tensor | None = None) -> Tensor:
+        """One number, or one for each channel; it depends on what is quantized, `x`, for summed weights only."""
+        scale = self.amax.abs().clamp(min=1e-10) / 127
+        return torch.maximum(scale, steps(x)) if self.summed and x is not None else scale
 
     def forward(self, x: Tensor) -> Tensor:
         if len(self.amax) == 1:
-            return torch._fake_quantize_learnable_per_tensor_affine(x, self.scale, self.zero_point, self.lowest, 127)
-        return torch._fake_quantize_learnable_per_channel_affine(x, self.scale, self.zero_point, 0, self.lowest, 127)
+            return torch._fake_quantize_learnable_per_tensor_affine(x, self.scale(x), self.zero_point, self.lowest, 127)
+        return torch._fake_quantize_learnable_per_channel_affine(x, self.scale(x), self.zero_point, 0, self.lowest, 127)
 
 
 def fold_batch_norms(model: EfficientNet) -> EfficientNet:
@@ -116,25 +122,38 @@ def is_depthwise(model: nn.Module, layer: str) -> bool:
 
 @torch.no_grad()
 def calibrate(
-    model: EfficientNet, photos: PixelFile, estimators: Sequence[str] = ESTIMATORS, progress: Progress = SILENT
+    model: EfficientNet,
+    photos: PixelFile,
+    estimators: Sequence[str] = ESTIMATORS,
+    progress: Progress = SILENT,
+    *,
+    symmetric: bool = True,
+    overflows: bool = False,
 ) -> dict[str, LayerRange]:
-    """Each layer's ranges: of those that the estimators give, the ones with the least error of the layer's output."""
+    """Each layer's ranges: of those that the estimators give, the ones with the least error of the layer's output.
+
+    The zero points of activations are 0, where the scheme is `symmetric`.
+    Where the processor's INT8 sums can overflow (`overflows`), weights are no finer than these allow.
+    """
     folded = fold_batch_norms(model)
     network = channels_last(Deployed(folded, photos.preprocess).eval())
     found = list(layers(folded))
-    largest: dict[str, float] = dict.fromkeys((name for name, _, _ in found), 0.0)
-    counts = {name: torch.zeros(BINS) for name in largest}
+    extent = {name: (0.0, 0.0) for name, _, _ in found}  # the least and the largest
+    counts = {name: torch.zeros(2 * BINS) for name in extent}
 
     def widen(name: str, layer: Layer, x: Tensor) -> None:
-        largest[name] = max(largest[name], float(x.abs().max()))
+        low, high = extent[name]
+        extent[name] = min(low, float(x.min())), max(high, float(x.max()))
 
     def count(name: str, layer: Layer, x: Tensor) -> None:
-        counts[name] += torch.histc(x.abs(), BINS, 0, largest[name] or 1.0)
+        largest = max(map(abs, extent[name])) or 1.0
+        counts[name] += torch.histc(x, 2 * BINS, -largest, largest)
 
-    weights = {name: _weight_ranges(layer.weight) for name, layer, _ in found}
+    summed = {name: overflows and not is_depthwise(folded, name) for name, _, _ in found}
+    weights = {name: _weight_ranges(layer.weight, summed[name]) for name, layer, _ in found}
     for look in (widen, count):
         _watch(network, found, photos, look, len(photos), progress)
-    tried = {name: _candidates(counts[name], largest[name], estimators) for name in largest}
+    tried = {name: _candidates(counts[name], *extent[name], estimators, symmetric) for name in extent}
     errors = {name: {estimator: 0.0 for estimator in tried[name]} for name in tried}
     shifts: dict[str, dict[str, Any]] = {name: dict.fromkeys(tried[name], 0.0) for name in tried}
     power = dict.fromkeys(tried, 0.0)
@@ -143,9 +162,9 @@ def calibrate(
         exact = layer(x)
         over = [0, *range(2, exact.ndim)]
         power[name] += float(exact.square().mean())
-        w = quantized(layer.weight, weights[name])
-        for estimator, amax in tried[name].items():
-            difference = functional_call(layer, {"weight": w}, (quantized(x, torch.tensor([amax])),)) - exact
+        w = _quantized(layer.weight, weights[name])
+        for estimator, affine in tried[name].items():
+            difference = functional_call(layer, {"weight": w}, (_rounded(x, affine),)) - exact
             errors[name][estimator] += float(difference.square().mean())
             shifts[name][estimator] = shifts[name][estimator] + difference.mean(over)
 
@@ -154,7 +173,8 @@ def calibrate(
     for name, candidates in tried.items():
         estimator = min(candidates, key=lambda e: errors[name][e])
         shift, error = shifts[name][estimator] / batches, errors[name][estimator] / max(power[name], 1e-20)
-        ranges[name] = LayerRange(candidates[estimator], estimator, weights[name], shift, error)
+        scale, zero_point = candidates[estimator]
+        ranges[name] = LayerRange(scale, estimator, weights[name], shift, error, zero_point, summed[name])
     chosen = Counter(r.estimator for r in ranges.values()).most_common()
     progress.say(f"ranges of {len(ranges)} layers: {', '.join(f'{count} by {estimator}' for estimator, count in chosen)}")
     return ranges
@@ -169,8 +189,9 @@ def fake_quantized(model: EfficientNet, ranges: dict[str, LayerRange]) -> Effici
         r = ranges[name]
         assert layer.bias is not None
         layer.bias.data -= r.bias_error
-        parametrize.register_parametrization(layer, "weight", FakeQuantizer(r.weight_amax, lowest=-127))
-        holder.add_module("quantized_input", FakeQuantizer(torch.tensor([r.amax]), lowest=-128))
+        parametrize.register_parametrization(layer, "weight", FakeQuantizer(r.weight_amax, lowest=-127, summed=r.summed))
+        amax = torch.tensor([127 * r.scale])
+        holder.add_module("quantized_input", FakeQuantizer(amax, lowest=-128, zero_point=r.zero_point))
         holder.register_forward_pre_hook(_quantize_input)
     return student
 
@@ -183,9 +204,10 @@ def strip(model: EfficientNet) -> tuple[EfficientNet, Scales]:
     for name, layer, holder in found:
         if parametrize.is_parametrized(layer, "weight"):
             weights, activation = layer.parametrizations.weight[0], holder.quantized_input
-            scales[name] = (float(activation.scale.detach()), weights.scale.detach().numpy())
             # Not `remove_parametrizations`: it would take the weights from the class that a copy shares with its original.
             weight = layer.parametrizations.weight.original
+            affine = Affine(float(activation.scale().detach()), int(activation.zero_point))
+            scales[name] = LayerScales(affine, weights.scale(weight).detach().numpy())
             del layer.parametrizations
             layer.__class__ = type(layer).__mro__[1]
             layer.register_parameter("weight", weight)
@@ -194,11 +216,9 @@ def strip(model: EfficientNet) -> tuple[EfficientNet, Scales]:
     return bare, scales
 
 
-def quantized(x: Tensor, amax: Tensor) -> Tensor:
-    """`x` in 8 bits: signed, symmetric, up to `amax`, one number or one for each channel of the first axis."""
+def _quantized(x: Tensor, amax: Tensor) -> Tensor:
+    """Weights in 8 bits: signed, symmetric, up to `amax`, one for each channel of the first axis."""
     scale = (amax / 127).clamp(min=1e-12)
-    if len(amax) == 1:
-        return torch.fake_quantize_per_tensor_affine(x, float(scale), 0, -128, 127)
     return torch.fake_quantize_per_channel_affine(x, scale, torch.zeros(len(scale), dtype=torch.int32), 0, -127, 127)
 
 
@@ -235,28 +255,46 @@ def _watch(
     return batches
 
 
-def _weight_ranges(weight: Tensor) -> Tensor:
-    """For each output channel, the share of its largest weight that leaves the least squared error."""
+def _weight_ranges(weight: Tensor, summed: bool) -> Tensor:
+    """For each output channel, the share of its largest weight that leaves the least squared error, or what sums allow."""
     flat = weight.flatten(1)
     largest = flat.abs().amax(1)
     shares = torch.linspace(0.7, 1, 31)
-    errors = torch.stack([(quantized(flat, largest * share) - flat).square().sum(1) for share in shares])
-    return largest * shares[errors.argmin(0)]
+    errors = torch.stack([(_quantized(flat, largest * share) - flat).square().sum(1) for share in shares])
+    best = largest * shares[errors.argmin(0)]
+    return torch.maximum(best, 127 * steps(weight)) if summed else best
 
 
-def _candidates(counts: Tensor, largest: float, estimators: Sequence[str]) -> dict[str, float]:
-    """Ranges by estimator, from a histogram of magnitudes up to `largest`."""
-    width = largest / BINS
-    below = counts.cumsum(0) / counts.sum().clamp(min=1)
-    found = {"largest": largest}
+def _candidates(counts: Tensor, low: float, high: float, estimators: Sequence[str], symmetric: bool) -> dict[str, Affine]:
+    """What quantizes numbers from `low` to `high`, by estimator, from a histogram of twice BINS about zero."""
+    largest = max(-low, high)
+    width, total = largest / BINS, counts.sum().clamp(min=1)
+    below, above = counts[:BINS].flip(0), counts[BINS:]  # by magnitude
+    if symmetric:
+        low, high, below, above = -largest, largest, below + above, below + above
+
+    def affine(low: float, high: float) -> Affine:
+        return Affine(max(high, 1e-6) / 127) if symmetric else Affine.over(low, high)
+
+    def magnitude(side: Tensor, p: float) -> float:
+        """What no more than the rest of `p` percent exceeds on one side of zero."""
+        within = (side.cumsum(0) + total - side.sum()) / total
+        return width * (int((within < p / 100).sum()) + 1)
+
+    found = {"largest": affine(low, high)}
     for p in PERCENTILES:
-        found[f"percentile {p}"] = width * (int((below < p / 100).sum()) + 1)
-    centres = width * (torch.arange(BINS) + 0.5)
-    tried = torch.linspace(0.05, 1, 96) * largest
-    errors = [float((counts * (quantized(centres, amax[None]) - centres).square()).sum()) for amax in tried]
-    found["least squared error"] = float(tried[errors.index(min(errors))])
+        found[f"percentile {p}"] = affine(max(low, -magnitude(below, p)), min(high, magnitude(above, p)))
+    centres, shares = width * (torch.arange(2 * BINS) + 0.5 - BINS), torch.linspace(0.05, 1, 96).tolist()
+    pairs = [(s, s) for s in shares] if symmetric else [*product(torch.linspace(0.1, 1, 10).tolist(), shares)]
+    tried = [affine(of_low * low, of_high * high) for of_low, of_high in pairs]
+    found["least squared error"] = min(tried, key=lambda a: float((counts * (_rounded(centres, a) - centres).square()).sum()))
     wanted = tuple(estimators)
-    return {estimator: max(amax, 1e-6) for estimator, amax in found.items() if estimator.startswith(wanted)}
+    return {estimator: affine for estimator, affine in found.items() if estimator.startswith(wanted)}
+
+
+def _rounded(x: Tensor, affine: Affine) -> Tensor:
+    """An activation in 8 bits."""
+    return torch.fake_quantize_per_tensor_affine(x, *affine, -128, 127)
 
 
 def _quantize_input(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

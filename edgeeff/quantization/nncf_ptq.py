@@ -1,4 +1,4 @@
-"""Post-training INT8 for OpenVINO's scheme, with NNCF.
+"""INT8 by NNCF: with accuracy control, and with meaningless ranges for timing.
 
 Weights are symmetric per channel, activations asymmetric per tensor (NNCF's `mixed` preset).
 """
@@ -20,41 +20,9 @@ from ..backends.openvino import save
 from ..data.images import PixelFile, Pixels
 from ..errors import BadInput
 from ..progress import SILENT, Progress, debugging
-from .overflow import from_int8, layers, refine
 
+LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 RANKING = 150  # photos by which accuracy control ranks layers
-
-
-def quantize(
-    model: Path,
-    calibration: PixelFile,
-    folder: Path,
-    *,
-    fast_bias_correction: bool = True,
-    quantile_ranges: bool = False,
-    overflows: bool = False,
-    progress: Progress = SILENT,
-) -> Path:
-    """Write the INT8 version of a float IR into `folder`; returns its main file.
-
-    Fast bias correction takes each layer's inputs from the float network, full bias correction those that arrive in the quantized
-    one. Ranges of activations are minima and maxima, or mean quantiles. Where the processor's INT8 sums can overflow (`overflows`),
-    weights are no finer than these allow.
-    """
-    with quiet_nncf() as nncf:
-        data = _Calibration(nncf, model, calibration, overflows)
-        if quantile_ranges:
-            ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MEAN_QUANTILE
-            data.advanced.activations_range_estimator_params = ranges
-        progress.say(f"quantize: {len(data.images)} calibration photos")
-        quantized = nncf.quantize(
-            data.model,
-            data.dataset,
-            fast_bias_correction=fast_bias_correction,
-            advanced_parameters=data.advanced,
-            **data.options,
-        )
-    return data.written(quantized, folder)
 
 
 def quantize_with_accuracy_control(
@@ -70,56 +38,37 @@ def quantize_with_accuracy_control(
     """Write the INT8 version of a float IR in which the layers that cost most agreement with it stay float; returns its main file.
 
     Agreement with the float model on calibration photos is the metric, so that neither labels nor validation photos take part;
-    layers are put back to float until at most `max_drop` percent of the photos change their label. `check_time` is called before
-    each trial, and may raise.
+    layers are put back to float until at most `max_drop` percent of the photos change their label. Where the processor's INT8 sums
+    can overflow (`overflows`), weights have half of their range. `check_time` is called before each trial, and may raise.
     """
     import openvino
 
     with quiet_nncf() as nncf:
-        data = _Calibration(nncf, model, calibration, overflows)
-        teacher = openvino.Core().compile_model(data.model, "CPU")
-        truth = np.concatenate([teacher(image)[0].argmax(1) for image in data.images])
+        source, images = openvino.Core().read_model(model), list(calibration.batches(1))
+        teacher = openvino.Core().compile_model(source, "CPU")
+        truth = np.concatenate([teacher(image)[0].argmax(1) for image in images])
 
         def agreement(candidate: Any, rows: Any) -> tuple[float, list[float]]:
             check_time()
             same = [float(candidate(image)[0].argmax() == truth[i]) for i, image in rows]
             return float(np.mean(same)), same
 
-        progress.say(f"quantize with accuracy control: {len(data.images)} calibration photos")
+        progress.say(f"quantize with accuracy control: {len(images)} calibration photos")
+        fix = nncf.OverflowFix.ENABLE if overflows else nncf.OverflowFix.FIRST_LAYER
         quantized = nncf.quantize_with_accuracy_control(
-            data.model,
-            calibration_dataset=data.dataset,
-            validation_dataset=nncf.Dataset(list(enumerate(data.images))),
+            source,
+            calibration_dataset=nncf.Dataset(images),
+            validation_dataset=nncf.Dataset(list(enumerate(images))),
             validation_fn=agreement,
             max_drop=max_drop / 100,
-            advanced_quantization_parameters=data.advanced,
+            subset_size=len(images),
+            advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=fix),
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-                ranking_subset_size=min(RANKING, len(data.images))
+                ranking_subset_size=min(RANKING, len(images))
             ),
-            **data.options,
+            **scheme(nncf),
         )
-    return data.written(quantized, folder)
-
-
-class _Calibration:
-    """What NNCF takes: the float model, the photos one by one, and the scheme."""
-
-    def __init__(self, nncf: ModuleType, model: Path, calibration: PixelFile, overflows: bool) -> None:
-        import openvino
-
-        self.source, self.overflows = model, overflows
-        self.model = openvino.Core().read_model(model)
-        self.images = list(calibration.batches(1))
-        self.dataset = nncf.Dataset(self.images)
-        fix = nncf.OverflowFix.ENABLE if overflows else nncf.OverflowFix.FIRST_LAYER
-        self.advanced = nncf.AdvancedQuantizationParameters(overflow_fix=fix)
-        self.options: dict[str, Any] = {"subset_size": len(self.images), **_scheme(nncf)}
-
-    def written(self, quantized: Any, folder: Path) -> Path:
-        """The IR of what NNCF made."""
-        if self.overflows:
-            refine(quantized, self.source, self.images)
-        return save(quantized, folder)
+    return save(quantized, folder)
 
 
 def quantize_for_timing(model: Path, image: Pixels, folder: Path) -> Path:
@@ -133,12 +82,12 @@ def quantize_for_timing(model: Path, image: Pixels, folder: Path) -> Path:
             nncf.Dataset([image]),
             subset_size=1,
             advanced_parameters=advanced,
-            **_scheme(nncf),
+            **scheme(nncf),
         )
     return save(quantized, folder)
 
 
-def _scheme(nncf: ModuleType) -> dict[str, Any]:
+def scheme(nncf: ModuleType) -> dict[str, Any]:
     """What is quantized and how. Squeeze-and-excitation works on a handful of numbers: in INT8 it costs more than it saves."""
     gates = nncf.IgnoredScope(patterns=[".*/se/.*"], validate=False)
     return {"preset": nncf.QuantizationPreset.MIXED, "ignored_scope": gates}
@@ -148,8 +97,16 @@ def quantized_layers(model: Path) -> set[str]:
     """Names of the layers of an IR that compute in INT8: those with quantized weights."""
     import openvino
 
-    every = layers(openvino.Core().read_model(model), ("Convolution", "GroupConvolution", "MatMul"))
-    return {name for name, layer in every.items() if from_int8(layer)}
+    layers = [op for op in openvino.Core().read_model(model).get_ops() if op.get_type_name() in LAYERS]
+    return {op.get_friendly_name().removesuffix("/WithoutBiases") for op in layers if _from_int8(op)}
+
+
+def _from_int8(layer: Any) -> bool:
+    """Whether a layer's weights are decompressed from int8: Constant(i8) → Convert → (Subtract →) Multiply (→ Reshape)."""
+    node = layer.input_value(1).get_node()
+    while node.get_type_name() in ("Multiply", "Subtract", "Reshape", "Convert"):
+        node = node.input_value(0).get_node()
+    return node.get_type_name() == "Constant" and node.get_element_type().get_type_name() in ("i8", "u8")
 
 
 @contextlib.contextmanager

@@ -68,7 +68,8 @@ def _symmetric(
 ) -> dict[Precision, Path]:
     bare = fold_batch_norms(model)
     onnx = to_onnx(bare, preprocess, folder / "model.onnx")
-    scales = {name: (1.0, np.ones(len(layer.weight), np.float32)) for name, layer, _ in layers(bare)}
+    ones = {name: np.ones(len(layer.weight), np.float32) for name, layer, _ in layers(bare)}
+    scales = {name: qdq.LayerScales(qdq.Affine(1.0), weights) for name, weights in ones.items()}
     pointwise = {name: scale for name, scale in scales.items() if not is_depthwise(bare, name)}
     graph, mixed = (qdq.write(onnx, s, folder / f"{n}.onnx") for n, s in (("int8", scales), ("mixed", pointwise)))
     forms = {}

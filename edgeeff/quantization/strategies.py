@@ -82,33 +82,29 @@ class Strategy(Protocol):
 
 
 @dataclass(frozen=True)
-class NncfPtq:
-    """Post-training quantization by NNCF, in OpenVINO's asymmetric scheme."""
+class PerLayerPtq:
+    """Ranges chosen per layer, with corrected biases, as Q/DQ pairs; the layers of largest error stay float."""
 
-    name: str
-    fast_bias_correction: bool = True
-    quantile_ranges: bool = False
+    layers_in_float: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.layers_in_float} layers back to float" if self.layers_in_float else "ranges chosen per layer"
 
     def applies(self, context: NetworkContext, network: Network) -> bool:
-        return context.target.scheme == "asymmetric"
+        return True
 
     def quantize(self, context: NetworkContext, network: Network) -> Quantized:
-        make = partial(
-            nncf_ptq.quantize,
-            network.compiled,
-            context.calibration,
-            fast_bias_correction=self.fast_bias_correction,
-            quantile_ranges=self.quantile_ranges,
-            overflows=context.int8_overflows,
-            progress=context.progress,
-        )
-        folder = context.cache.once(_folder(context, network, self.name), make)
-        return Quantized(network, folder / context.target.runtime.MODEL)
+        ranges = calibrated(context, network)
+        by_error = sorted(ranges, key=lambda name: -ranges[name].error)
+        excluded, kept = by_error[: self.layers_in_float], by_error[self.layers_in_float :]
+        make = partial(fake_quant.fake_quantized, network.model, {name: ranges[name] for name in kept})
+        return Quantized(network, _compiled(context, _folder(context, network, self.name), make), tuple(sorted(excluded)))
 
 
 @dataclass(frozen=True)
 class AccuracyControl:
-    """Layers that cost most agreement with the float model go back to float, one by one."""
+    """NNCF's quantization, of which the layers that cost most agreement with the float model go back to float, one by one."""
 
     name: str = "accuracy control"
 
@@ -133,27 +129,6 @@ class AccuracyControl:
 
 
 @dataclass(frozen=True)
-class SymmetricPtq:
-    """Ranges chosen per layer, with corrected biases, in TensorRT's symmetric scheme; the layers of largest error stay float."""
-
-    layers_in_float: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"{self.layers_in_float} layers back to float" if self.layers_in_float else "ranges chosen per layer"
-
-    def applies(self, context: NetworkContext, network: Network) -> bool:
-        return context.target.scheme == "symmetric"
-
-    def quantize(self, context: NetworkContext, network: Network) -> Quantized:
-        ranges = calibrated(context, network)
-        by_error = sorted(ranges, key=lambda name: -ranges[name].error)
-        excluded, kept = by_error[: self.layers_in_float], by_error[self.layers_in_float :]
-        make = partial(fake_quant.fake_quantized, network.model, {name: ranges[name] for name in kept})
-        return Quantized(network, _compiled(context, _folder(context, network, self.name), make), tuple(sorted(excluded)))
-
-
-@dataclass(frozen=True)
 class ActivationSwap:
     """Another activation in place of Swish, recovered by distillation, and then the first strategy of the scheme."""
 
@@ -173,31 +148,25 @@ class ActivationSwap:
 
 @dataclass(frozen=True)
 class QuantizationAwareTraining:
-    """Training with quantizers, from the symmetric ranges; the float network is the teacher.
-
-    It uses the whole range of weights, so it is of no use where sums overflow.
-    """
+    """Training with quantizers, from the ranges chosen per layer; the float network is the teacher."""
 
     name: str = "quantization-aware training"
 
     def applies(self, context: NetworkContext, network: Network) -> bool:
-        return not context.int8_overflows
+        return True
 
     def quantize(self, context: NetworkContext, network: Network) -> Quantized:
         def train() -> EfficientNet:
             student = partial(fake_quant.fake_quantized, ranges=calibrated(context, network))
-            return distilled_from(context, network.model, student, QAT, "qat")
+            return distilled_from(context, network.model, student, QAT, f"qat{_suffix(context)}")
 
-        return Quantized(network, _compiled(context, f"{network.activation}-qat", train))
+        return Quantized(network, _compiled(context, _folder(context, network, "qat"), train))
 
 
 STRATEGIES: tuple[Strategy, ...] = (
-    NncfPtq("fast bias correction"),
-    NncfPtq("full bias correction", fast_bias_correction=False),
-    NncfPtq("quantile ranges", quantile_ranges=True),
+    PerLayerPtq(),
+    *(PerLayerPtq(layers_in_float=count) for count in (8, 16, 24)),
     AccuracyControl(),
-    SymmetricPtq(),
-    *(SymmetricPtq(layers_in_float=count) for count in (8, 16, 24)),
     *(ActivationSwap(activation) for activation in SWAPS),
     QuantizationAwareTraining(),
 )
@@ -211,12 +180,13 @@ def first_strategy(context: NetworkContext, network: Network) -> Strategy:
 def calibrated(context: NetworkContext, network: Network) -> dict[str, LayerRange]:
     """Each layer's ranges, from the calibration photos; kept, as several strategies start from them."""
     photos = (context.calibration, context.recipe.ranges, context.progress)
+    symmetric, overflows = context.target.scheme == "symmetric", context.int8_overflows
 
     def make(folder: Path) -> None:
-        found = fake_quant.calibrate(network.model, *photos)
+        found = fake_quant.calibrate(network.model, *photos, symmetric=symmetric, overflows=overflows)
         torch.save({name: vars(layer) for name, layer in found.items()}, folder / "ranges.pt")
 
-    file = context.cache.once(f"{network.activation}-ranges", make) / "ranges.pt"
+    file = context.cache.once(_folder(context, network, "ranges"), make) / "ranges.pt"
     return {name: LayerRange(**fields) for name, fields in torch.load(file, weights_only=True).items()}
 
 
@@ -271,7 +241,8 @@ def _compiled(context: NetworkContext, name: str, make: Callable[[], EfficientNe
         bare, scales = fake_quant.strip(network)
         plain = to_onnx(bare, context.preprocess, folder / "float.onnx")
         graph = qdq.write(plain, scales, folder / "qdq.onnx")
-        tensorrt_lint.require(graph, target.oldest_tensorrt)
+        if target.scheme == "symmetric":
+            tensorrt_lint.require(graph, target.oldest_tensorrt)
         if any(p.depthwise_in_float for p in target.precisions):
             pointwise = {layer: s for layer, s in scales.items() if not fake_quant.is_depthwise(bare, layer)}
             qdq.write(plain, pointwise, folder / MIXED)
@@ -294,5 +265,10 @@ def _check_time(context: NetworkContext) -> None:
 
 
 def _folder(context: NetworkContext, network: Network, name: str) -> str:
-    """The name of a strategy's folder in the stage cache: where files are measured is no input of that."""
-    return f"{network.activation}-{name.replace(' ', '-')}{'-refined' if context.int8_overflows else ''}"
+    """The name of a strategy's folder in the stage cache."""
+    return f"{network.activation}-{name.replace(' ', '-')}{_suffix(context)}"
+
+
+def _suffix(context: NetworkContext) -> str:
+    """Tells files apart that are for processors whose sums overflow: where files are measured is no input of the stage cache."""
+    return "-refined" if context.int8_overflows else ""

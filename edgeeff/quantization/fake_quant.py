@@ -132,8 +132,8 @@ def calibrate(
 ) -> dict[str, LayerRange]:
     """Each layer's ranges: of those that the estimators give, the ones with the least error of the layer's output.
 
-    The zero points of activations are 0, where the scheme is `symmetric`.
-    Where the processor's INT8 sums can overflow (`overflows`), weights are no finer than these allow.
+    In the `symmetric` scheme the zero points of activations are 0. Where the processor's INT8 sums can overflow (`overflows`),
+    weights are no finer than these allow.
     """
     folded = fold_batch_norms(model)
     network = channels_last(Deployed(folded, photos.preprocess).eval())

@@ -55,7 +55,7 @@ class LayerRange:
 
 
 class FakeQuantizer(nn.Module):
-    """8 bits, signed. `amax` is that of 127 steps, one number or one for each channel of the first axis.
+    """8 bits, signed. `amax` is how much 127 steps are, one number or one for each channel of the first axis.
 
     It is trained like a weight, by a straight-through estimator: Esser et al. 2019, arXiv:1902.08153, without its gradient scale.
     `summed` weights are multiplied where sums overflow: their scales are never less than these allow.

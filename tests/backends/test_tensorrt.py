@@ -149,7 +149,8 @@ def quantized(name: str, activation: str, folder: Path) -> tuple[Path, Path]:
         model = swapped(model, activation)
     v = model.variant
     bare = fold_batch_norms(model)
-    steps = {n: (0.02, layer.weight.detach().abs().flatten(1).amax(1).numpy() / 127 + 1e-4) for n, layer, _ in layers(bare)}
+    largest = {name: layer.weight.detach().abs().flatten(1).amax(1).numpy() for name, layer, _ in layers(bare)}
+    steps = {name: qdq.LayerScales(qdq.Affine(0.02), each / 127 + 1e-4) for name, each in largest.items()}
     preprocess = Preprocess(64, 64, v.mean, v.std)
     plain = to_onnx(bare, preprocess, folder / "float.onnx")
     return plain, qdq.write(plain, steps, folder / "int8.onnx")

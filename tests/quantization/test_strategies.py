@@ -14,6 +14,7 @@ from edgeeff.context import NetworkContext
 from edgeeff.data.images import ImageSet, PixelFile
 from edgeeff.data.preprocess import Preprocess
 from edgeeff.errors import AccuracyGateFailed
+from edgeeff.export import qdq
 from edgeeff.export.tensorrt_lint import lint
 from edgeeff.network.model import Deployed, EfficientNet, create
 from edgeeff.quantization.ladder import best, climb, gain, integer_forms
@@ -119,6 +120,21 @@ def test_every_rung_is_tried_when_none_passes_and_the_best_is_kept(pixels: Pixel
     assert attempts[4].quantized.network.activation == "hardswish"
     assert all(lint(a.quantized.file) == [] for a in attempts)
     assert [(f.precision, f.activation) for f in integer_forms(context, attempts[4])] == [(Precision.INT8, "hardswish")]
+
+
+def test_a_file_that_does_not_answer_as_its_network_is_an_attempt_that_failed(
+    pixels: PixelFile, model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, network = context_of("host-cpu", pixels, model, tmp_path, agreement=0)
+    write = qdq.write
+
+    def with_wrong_scales(plain: Path, scales: qdq.Scales, path: Path) -> Path:
+        wrong = {name: each._replace(data=qdq.Affine(each.data.scale / 8)) for name, each in scales.items()}
+        return write(plain, wrong, path)
+
+    monkeypatch.setattr(qdq, "write", with_wrong_scales)
+    with pytest.raises(AccuracyGateFailed, match=r"the logits of the compiled file differ by .* expected at most 2 times the "):
+        STRATEGIES[0].quantize(context, network)
 
 
 def test_training_moves_the_ranges(pixels: PixelFile, model, tmp_path: Path) -> None:

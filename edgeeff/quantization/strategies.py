@@ -100,7 +100,7 @@ class PerLayerPtq:
         by_error = sorted(ranges, key=lambda name: -ranges[name].error)
         excluded, kept = by_error[: self.layers_in_float], by_error[self.layers_in_float :]
         make = partial(fake_quant.fake_quantized, network.model, {name: ranges[name] for name in kept})
-        return Quantized(network, _compiled(context, _folder(context, network, self.name), make), tuple(sorted(excluded)))
+        return Quantized(network, _compiled(context, network, self.name, make), tuple(sorted(excluded)))
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class QuantizationAwareTraining:
             student = partial(fake_quant.fake_quantized, ranges=calibrated(context, network))
             return distilled_from(context, network.model, student, QAT, f"qat{_suffix(context)}")
 
-        return Quantized(network, _compiled(context, _folder(context, network, "qat"), train))
+        return Quantized(network, _compiled(context, network, self.name, train))
 
 
 STRATEGIES: tuple[Strategy, ...] = (
@@ -233,8 +233,8 @@ def computes_bf16() -> bool:
     return accelerator.computes_bf16() if accelerator.name() else "avx512_bf16" in device().flags
 
 
-def _compiled(context: NetworkContext, name: str, make: Callable[[], EfficientNet]) -> Path:
-    """A fake-quantized network as the target's file, by way of the Q/DQ graph: linted, and compared with the network itself.
+def _compiled(context: NetworkContext, network: Network, strategy: str, make: Callable[[], EfficientNet]) -> Path:
+    """What a strategy makes of a network, fake-quantized, as the target's file by way of the Q/DQ graph: linted, and compared.
 
     Sums in another order fall on other sides of a rounding, which changes logits about as much as quantization does, at most.
     Raises AccuracyGateFailed where they differ by more.
@@ -242,8 +242,8 @@ def _compiled(context: NetworkContext, name: str, make: Callable[[], EfficientNe
     target, runtime = context.target, context.target.runtime
 
     def write(folder: Path) -> None:
-        network = make()
-        bare, scales = fake_quant.strip(network)
+        quantized = make()
+        bare, scales = fake_quant.strip(quantized)
         plain = to_onnx(bare, context.preprocess, folder / "float.onnx")
         graph = qdq.write(plain, scales, folder / "qdq.onnx")
         if target.scheme == "symmetric":
@@ -255,15 +255,15 @@ def _compiled(context: NetworkContext, name: str, make: Callable[[], EfficientNe
         file = runtime.compile(graph, folder)
         run = runtime.load(file, precision=Precision.INT8, threads=target.threads, throughput=True)
         photos = context.calibration.rows(0, COMPARED)
-        expected, without = (predict(each, context.preprocess)(photos) for each in (network, bare))
+        expected, without = (predict(each, context.preprocess)(photos) for each in (quantized, bare))
         by_compiling, by_quantizing = (float(np.square(logits - expected).mean() ** 0.5) for logits in (run(photos), without))
         if not by_compiling <= TOLERANCE * by_quantizing:
             raise AccuracyGateFailed(
-                f"{name}: the logits of the compiled file differ by {by_compiling:.2g} from those of the fake-quantized network, "
+                f"{strategy}: the logits of the compiled file differ by {by_compiling:.2g} from those of the network with quantizers, "
                 f"expected at most {TOLERANCE:g} times the {by_quantizing:.2g} by which quantization changes them."
             )
 
-    return context.cache.once(name, write) / runtime.MODEL
+    return context.cache.once(_folder(context, network, strategy), write) / runtime.MODEL
 
 
 def _check_time(context: NetworkContext) -> None:
@@ -278,4 +278,4 @@ def _folder(context: NetworkContext, network: Network, name: str) -> str:
 
 def _suffix(context: NetworkContext) -> str:
     """Tells files apart that are for processors whose sums overflow: where files are measured is no input of the stage cache."""
-    return "-refined" if context.int8_overflows else ""
+    return "-overflow-safe" if context.int8_overflows else ""

@@ -34,7 +34,7 @@ SHAPES = [(16, 3, 3, 3), (32, 8, 1, 1), (24, 17, 1, 1), (40, 64, 1, 1), (32, 48,
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_sums_of_refined_weights_are_exact(shape: tuple[int, ...], stride: int) -> None:
+def test_sums_of_overflow_safe_weights_are_exact(shape: tuple[int, ...], stride: int) -> None:
     """Weights whose neighbours are as large as they may be: alone, or two of one sign."""
     rng = np.random.default_rng(0)
     weights = rng.choice([-1, 1], shape) * rng.choice([0.02, 1], shape).astype(np.float32)

@@ -20,6 +20,7 @@ from ..context import NetworkContext
 from ..data.images import PixelFile
 from ..manifest import ReductionRecord
 from ..measurement.benchmark import BenchmarkRequest, CompiledModel, Metrics
+from ..measurement.latency import ratio
 from ..network import checkpoint
 from ..network.activations import Schedule
 from ..network.model import EfficientNet
@@ -30,7 +31,7 @@ from .random_weights import kept_for_timing
 from .strategies import Network, distilled_from
 
 RECOVERY = Schedule(6000, 5e-5)  # at 4e-4 V2-B0 without three blocks ends further from the original on other photos
-STEPS = (0.1, 0.2, 0.3, 0.4)  # shares of the latency to save, one after the other, where no latency is asked for
+STEPS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.7)  # shares of the latency to save, where no latency is asked for
 PHOTOS = 64  # on which losses are estimated
 GRAIN = 64  # of combinations whose savings lie in the same 64th of the largest, the one of least loss is considered
 
@@ -55,7 +56,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to choose from; the reductions to try, one after the other; and why these, or why none.
+    """What there is to choose from; the reductions to try, from the least on; and why these, or why none.
 
     `precision` is what was timed, and the networks are to be made in.
     """
@@ -132,7 +133,8 @@ def planned(
 def savings(own: Reduction, options: Sequence[Option], time: Timer) -> tuple[float, dict[Option, float]]:
     """The whole network's milliseconds, and by option those that it is faster with it.
 
-    Parts of one kind and stage save the same, so they are timed together.
+    Parts of one kind and stage save the same, so they are timed together. Each saves the share that it saved in the same round, as
+    a single round in which the whole network was slow would make every part worth more.
     """
     alike: dict[object, list[Option]] = defaultdict(list)
     for option in options:
@@ -140,7 +142,8 @@ def savings(own: Reduction, options: Sequence[Option], time: Timer) -> tuple[flo
     groups = {_with(own, *members): members for members in alike.values()}
     timed = time([own, *groups])
     whole = timed[own].latency.p50
-    each = {to: max(0.0, whole - timed[to].latency.p50) / len(members) for to, members in groups.items()}
+    shares = {to: 1 - 1 / ratio(timed[own].latency, timed[to].latency).times for to in groups}
+    each = {to: whole * max(0.0, shares[to]) / len(members) for to, members in groups.items()}
     return whole, {option: each[to] for to, members in groups.items() for option in members}
 
 
@@ -212,6 +215,16 @@ def _within(limit: float, percentile: int, frontier: Sequence[Cut], time: Timer)
         low, high = (low, middle) if meets(middle) else (middle, high)
     to = frontier[high].to
     return (to,), f"; {listed(to)} it is {measured[high]:.2f} ms."
+
+
+def try_in_turn(reductions: Sequence[Reduction], passes: Callable[[Reduction], bool]) -> None:
+    """Go on as long as they pass, from the least on: to every second one, and where that misses, to the one that was left out."""
+    at, passing, missing = 0, -1, len(reductions)
+    while passing < at < missing:
+        if passes(reductions[at]):
+            passing, at = at, min(at + 2, missing - 1)
+        else:
+            missing, at = at, (passing + at) // 2
 
 
 def listed(to: Reduction) -> str:

@@ -259,8 +259,8 @@ def _compiled(context: NetworkContext, network: Network, strategy: str, make: Ca
         by_compiling, by_quantizing = (float(np.square(logits - expected).mean() ** 0.5) for logits in (run(photos), without))
         if not by_compiling <= TOLERANCE * by_quantizing:
             raise AccuracyGateFailed(
-                f"{strategy}: the logits of the compiled file differ by {by_compiling:.2g} from those of the network with quantizers, "
-                f"expected at most {TOLERANCE:g} times the {by_quantizing:.2g} by which quantization changes them."
+                f"{strategy}: the logits of the compiled file differ by {by_compiling:.2g} from those of the network that was "
+                f"quantized in torch, expected at most {TOLERANCE:g} times the {by_quantizing:.2g} by which that changed them."
             )
 
     return context.cache.once(_folder(context, network, strategy), write) / runtime.MODEL

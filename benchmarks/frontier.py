@@ -29,7 +29,7 @@ from edgeeff.manifest import digest
 from edgeeff.measurement.latency import Run, measure, ratio
 from edgeeff.precision import Precision
 from edgeeff.progress import TerminalProgress
-from edgeeff.quantization.nncf_ptq import quantize_for_timing
+from edgeeff.quantization.nncf_ptq import quiet_nncf, scheme
 from edgeeff.report.charts import Point, scatter
 
 HERE = Path(__file__).parent
@@ -129,7 +129,12 @@ def export(network: Network, folder: Path) -> None:
     onnx = folder / "model.onnx"
     run([environment(TIMM), HERE / f"peers/{TIMM}.py", network.network, network.px, onnx])
     plain = openvino.compile(onnx, folder / "float")
-    quantize_for_timing(plain, noise(network.px), folder / "int8")
+    with quiet_nncf() as nncf:
+        import openvino as ov
+
+        advanced = nncf.AdvancedQuantizationParameters(disable_bias_correction=True)
+        photo, options = nncf.Dataset([noise(network.px)]), {"subset_size": 1, "advanced_parameters": advanced, **scheme(nncf)}
+        openvino.save(nncf.quantize(ov.Core().read_model(plain), photo, **options), folder / "int8")
     onnx.unlink()
 
 

@@ -1,4 +1,4 @@
-"""INT8 by NNCF: with accuracy control, and with meaningless ranges for timing.
+"""INT8 by NNCF, with accuracy control.
 
 Weights are symmetric per channel, activations asymmetric per tensor (NNCF's `mixed` preset).
 """
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.openvino import save
-from ..data.images import PixelFile, Pixels
+from ..data.images import PixelFile
 from ..errors import BadInput
 from ..progress import SILENT, Progress, debugging
 
@@ -66,22 +66,6 @@ def quantize_with_accuracy_control(
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
                 ranking_subset_size=min(RANKING, len(images))
             ),
-            **scheme(nncf),
-        )
-    return save(quantized, folder)
-
-
-def quantize_for_timing(model: Path, image: Pixels, folder: Path) -> Path:
-    """INT8 with meaningless ranges, in seconds: to measure latency, never to judge or ship."""
-    import openvino
-
-    with quiet_nncf() as nncf:
-        advanced = nncf.AdvancedQuantizationParameters(disable_bias_correction=True)
-        quantized = nncf.quantize(
-            openvino.Core().read_model(model),
-            nncf.Dataset([image]),
-            subset_size=1,
-            advanced_parameters=advanced,
             **scheme(nncf),
         )
     return save(quantized, folder)

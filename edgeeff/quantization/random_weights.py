@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Collection
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
-import numpy as np
+import torch
 
 from ..context import NetworkContext
-from ..data.images import noise
 from ..data.preprocess import Preprocess
 from ..export import fp16, qdq
 from ..export.onnx import to_onnx
 from ..network.architecture import Variant
-from ..network.model import EfficientNet, create
+from ..network.model import EfficientNet, activation_modules, create
 from ..precision import Precision
 from ..records import dump_json, read_json
 from ..target import Target
 from .fake_quant import fold_batch_norms, is_depthwise, layers
-from .nncf_ptq import quantize_for_timing
+
+MOST = 6.0  # what activations are taken to be at most
 
 
 def random_forms(v: Variant, classes: int, target: Target, activation: str | None, folder: Path) -> dict[Precision, Path]:
@@ -33,9 +35,31 @@ def forms_for_timing(
     model: EfficientNet, preprocess: Preprocess, target: Target, precisions: Collection[Precision], folder: Path
 ) -> dict[Precision, Path]:
     """The file of each of these precisions of a target: as fast as those that ship, and of no use otherwise."""
-    if target.scheme == "symmetric":
-        return _symmetric(model, preprocess, precisions, folder)
-    return _asymmetric(model, preprocess, precisions, target, folder)
+    bare = fold_batch_norms(model)
+    plain = to_onnx(bare, preprocess, folder / "model.onnx")
+    scales = _meaningless(bare, symmetric=target.scheme == "symmetric")
+    pointwise = {name: scale for name, scale in scales.items() if not is_depthwise(bare, name)}
+
+    @cache
+    def compiled(quantized: bool, depthwise_in_float: bool, half: bool) -> Path:
+        made = Path(tempfile.mkdtemp(dir=folder))
+        graph = qdq.write(plain, pointwise if depthwise_in_float else scales, made / "qdq.onnx") if quantized else plain
+        return target.runtime.compile(fp16.write(graph, made / "fp16.onnx") if half else graph, made)
+
+    return {p: compiled(p.quantized, p.depthwise_in_float, p.rest == "fp16") for p in precisions}
+
+
+def _meaningless(bare: EfficientNet, *, symmetric: bool) -> qdq.Scales:
+    """Scales for activations of up to MOST. Their zero points are about the real ones: kernels take some faster than others."""
+    activation = activation_modules(bare.variant.activation)[0]
+    least = float(activation()(torch.linspace(-MOST, MOST, 1000)).min())
+    scales = {}
+    for name, layer, holder in layers(bare):
+        linear = holder is not layer or name == "conv_head"  # its input is what a block computes, without an activation
+        data = qdq.Affine(MOST / 127) if symmetric else qdq.Affine.over(-MOST if linear else least, MOST)
+        largest = layer.weight.detach().flatten(1).abs().amax(1).clamp(min=1e-10)
+        scales[name] = qdq.LayerScales(data, (largest / 127).numpy())
+    return scales
 
 
 def kept_for_timing(
@@ -49,31 +73,3 @@ def kept_for_timing(
 
     folder = context.cache.within("timed").once("-".join([name, *map(str, precisions)]), make)
     return {Precision(p): folder / file for p, file in read_json(folder / "forms.json", dict[str, str]).items()}
-
-
-def _asymmetric(
-    model: EfficientNet, preprocess: Preprocess, precisions: Collection[Precision], target: Target, folder: Path
-) -> dict[Precision, Path]:
-    onnx = to_onnx(model, preprocess, folder / "model.onnx")
-    (folder / "float").mkdir()
-    plain = integer = target.runtime.compile(onnx, folder / "float")
-    if any(p.quantized for p in precisions):
-        (folder / "int8").mkdir()
-        integer = quantize_for_timing(plain, noise(preprocess.resolution), folder / "int8")
-    return {p: integer if p.quantized else plain for p in precisions}
-
-
-def _symmetric(
-    model: EfficientNet, preprocess: Preprocess, precisions: Collection[Precision], folder: Path
-) -> dict[Precision, Path]:
-    bare = fold_batch_norms(model)
-    onnx = to_onnx(bare, preprocess, folder / "model.onnx")
-    ones = {name: np.ones(len(layer.weight), np.float32) for name, layer, _ in layers(bare)}
-    scales = {name: qdq.LayerScales(qdq.Affine(1.0), weights) for name, weights in ones.items()}
-    pointwise = {name: scale for name, scale in scales.items() if not is_depthwise(bare, name)}
-    graph, mixed = (qdq.write(onnx, s, folder / f"{n}.onnx") for n, s in (("int8", scales), ("mixed", pointwise)))
-    forms = {}
-    for p in precisions:
-        source = (mixed if p.depthwise_in_float else graph) if p.quantized else onnx
-        forms[p] = fp16.write(source, folder / f"{p}-baked.onnx") if p.rest == "fp16" else source
-    return forms

@@ -32,6 +32,7 @@ from .strategies import Network, distilled_from
 
 RECOVERY = Schedule(6000, 5e-5)  # at 4e-4 V2-B0 without three blocks ends further from the original on other photos
 STEPS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.7)  # shares of the latency to save, where no latency is asked for
+TIMED = tuple(i / 16 for i in range(1, 16))  # shares that are estimated to be saved by what is timed to find those
 PHOTOS = 64  # on which losses are estimated
 GRAIN = 64  # of combinations whose savings lie in the same 64th of the largest, the one of least loss is considered
 
@@ -121,8 +122,7 @@ def planned(
     records = tuple(ReductionRecord(_named(option), saves[option], loss) for option, loss in losses.items())
     frontier = cuts(own, whole, losses, saves)
     if limit is None:
-        enough = [next((cut.to for cut in frontier if cut.saves_ms >= share * whole), None) for share in STEPS]
-        steps = tuple(dict.fromkeys(filter(None, enough)))
+        steps = _steps(own, frontier, whole, time)
         reason = f"In {precision} it needs {whole:.2f} ms; {len(steps)} smaller networks are possible."
         return Plan(precision, records, steps, reason)
     missing = f"In {precision} it needs {needs:.2f} ms, {limit:g} are allowed"
@@ -133,18 +133,25 @@ def planned(
 def savings(own: Reduction, options: Sequence[Option], time: Timer) -> tuple[float, dict[Option, float]]:
     """The whole network's milliseconds, and by option those that it is faster with it.
 
-    Parts of one kind and stage save the same, so they are timed together. Each saves the share that it saved in the same round, as
-    a single round in which the whole network was slow would make every part worth more.
+    Parts of one kind and stage save the same, so they are timed together.
     """
     alike: dict[object, list[Option]] = defaultdict(list)
     for option in options:
         alike[(option.block.stage, option.gate) if isinstance(option, Part) else option].append(option)
     groups = {_with(own, *members): members for members in alike.values()}
-    timed = time([own, *groups])
-    whole = timed[own].latency.p50
-    shares = {to: 1 - 1 / ratio(timed[own].latency, timed[to].latency).times for to in groups}
-    each = {to: whole * max(0.0, shares[to]) / len(members) for to, members in groups.items()}
+    whole, saved = _saved(own, list(groups), time)
+    each = {to: whole * max(0.0, saved[to]) / len(members) for to, members in groups.items()}
     return whole, {option: each[to] for to, members in groups.items() for option in members}
+
+
+def _saved(own: Reduction, every: Sequence[Reduction], time: Timer) -> tuple[float, dict[Reduction, float]]:
+    """The whole network's milliseconds, and the share of them that each reduction saves in the same round.
+
+    Medians over all rounds would not do: were the whole network's a little high, every part would seem to save as much.
+    """
+    timed = time([own, *every])
+    whole = timed[own].latency
+    return whole.p50, {to: 1 - 1 / ratio(whole, timed[to].latency).times for to in every}
 
 
 def cuts(own: Reduction, whole_ms: float, losses: Mapping[Option, float], saves_ms: Mapping[Option, float]) -> list[Cut]:
@@ -191,6 +198,18 @@ def _unbeaten(every: Iterable[Cut], grain: float) -> list[Cut]:
             least = cut.loss
             frontier[math.ceil(cut.saves_ms / grain) if grain else 0] = cut
     return list(frontier.values())[::-1]
+
+
+def _steps(own: Reduction, frontier: Sequence[Cut], whole_ms: float, time: Timer) -> tuple[Reduction, ...]:
+    """The reductions that save the shares of STEPS at the least loss, of some that are measured as whole files."""
+    some = _enough({cut.to: cut.saves_ms / whole_ms for cut in frontier}, TIMED)
+    return _enough(_saved(own, some, time)[1], STEPS)
+
+
+def _enough(saved: Mapping[Reduction, float], shares: Sequence[float]) -> tuple[Reduction, ...]:
+    """For each share the first reduction that saves as much."""
+    found = (next((to for to, saves in saved.items() if saves >= share), None) for share in shares)
+    return tuple(dict.fromkeys(to for to in found if to))
 
 
 def _within(limit: float, percentile: int, frontier: Sequence[Cut], time: Timer) -> tuple[tuple[Reduction, ...], str]:

@@ -30,7 +30,6 @@ class Conditions:
     """What a measurement depends on beside the network."""
 
     machine: MachineFacts
-    nncf: str
     edgeeff: str
     format: int = FORMAT
 
@@ -66,7 +65,7 @@ class Profiler:
         """Asked of the machine once, when first needed."""
         if self._conditions is None:
             facts = self.machine.facts(self.search.target.backend)
-            self._conditions = Conditions(facts, version("nncf"), version("edgeeff"))
+            self._conditions = Conditions(facts, version("edgeeff"))
         return self._conditions
 
     def time(self, v: Variant) -> Candidate:

@@ -11,7 +11,6 @@ from edgeeff.data.preprocess import Preprocess
 from edgeeff.export.onnx import to_onnx
 from edgeeff.network.model import create
 from edgeeff.quantization.nncf_ptq import (
-    quantize_for_timing,
     quantize_with_accuracy_control,
     quantized_layers,
     refuse_blank,
@@ -50,12 +49,6 @@ def test_convolutions_are_int8_and_gates_stay_float(model: Path, pixels: PixelFi
     assert any("conv_pwl" in name for name in layers)
     assert not any("/se/" in name for name in layers)
     assert quantized_layers(model) == set()
-
-
-def test_the_file_for_timing_has_the_layers_of_the_real_one(model: Path, pixels: PixelFile, tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    real = quantize_with_accuracy_control(model, pixels, tmp_path / "real", max_drop=100)
-    assert quantized_layers(quantize_for_timing(model, next(pixels.batches(1)), tmp_path)) == quantized_layers(real)
 
 
 def test_blank_calibration_photos_are_refused(tmp_path: Path) -> None:

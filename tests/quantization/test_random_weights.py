@@ -7,7 +7,9 @@ from edgeeff import Budget, Precision, Target, backends
 from edgeeff.data.images import noise
 from edgeeff.export.tensorrt_lint import lint
 from edgeeff.measurement.benchmark import BenchmarkRequest, CompiledModel, benchmark
+from edgeeff.network.model import create
 from edgeeff.network.variants import variant
+from edgeeff.quantization import fake_quant
 from edgeeff.quantization.nncf_ptq import quantized_layers
 from edgeeff.quantization.random_weights import random_forms
 
@@ -35,7 +37,7 @@ def test_a_swap_is_in_the_graph_that_is_timed(tmp_path: Path) -> None:
 def test_a_cpus_forms_are_measured_with_all_that_a_budget_asks(tmp_path: Path) -> None:
     target = Target.load("host-cpu")
     files = random_forms(SMALL, 10, target, None, tmp_path)
-    assert quantized_layers(files[Precision.INT8])
+    assert len(quantized_layers(files[Precision.INT8])) == sum(1 for _ in fake_quant.layers(create(SMALL, classes=10)))
     models = {str(p): CompiledModel(target.backend, files[p], p, 32) for p in (Precision.FLOAT32, Precision.INT8)}
     result = benchmark(BenchmarkRequest(models, Budget(fps=1, memory_mb=1000), rounds=2))
     for figures in result.metrics.values():

@@ -142,12 +142,12 @@ def calibrate(
     counts = {name: torch.zeros(2 * BINS) for name in extent}
 
     def widen(name: str, layer: Layer, x: Tensor) -> None:
-        low, high = extent[name]
-        extent[name] = min(low, float(x.min())), max(high, float(x.max()))
+        (low, high), (least, largest) = extent[name], _values(x).aminmax()
+        extent[name] = min(low, float(least)), max(high, float(largest))
 
     def count(name: str, layer: Layer, x: Tensor) -> None:
         largest = max(map(abs, extent[name])) or 1.0
-        counts[name] += torch.histc(x, 2 * BINS, -largest, largest)
+        counts[name] += torch.histc(_values(x), 2 * BINS, -largest, largest)
 
     summed = {name: overflows and not is_depthwise(folded, name) for name, _, _ in found}
     weights = {name: _weight_ranges(layer.weight, summed[name]) for name, layer, _ in found}
@@ -253,6 +253,11 @@ def _watch(
         for handle in handles:
             handle.remove()
     return batches
+
+
+def _values(x: Tensor) -> Tensor:
+    """An activation `(N, C, H, W)` or `(N, C)`, its axes in the order of memory: to bring it into its own would be a copy."""
+    return x.permute(0, 2, 3, 1) if x.ndim == 4 else x
 
 
 def _weight_ranges(weight: Tensor, summed: bool) -> Tensor:

@@ -13,15 +13,17 @@ from ..export import fp16, tensorrt_lint
 from ..manifest import AttemptRecord, ReductionRecord
 from ..measurement.accuracy import StepReport
 from ..measurement.benchmark import BenchmarkRequest, CompiledModel
+from ..measurement.confidence import expected_drop
 from ..measurement.latency import ratio
 from ..network.activations import SWAPS
+from ..network.model import predict
 from ..network.reduce import Reduction
 from ..network.swap import swapped
 from ..precision import Precision
 from ..progress import spoken
 from .forms import Form
 from .random_weights import kept_for_timing
-from .reduction import Plan, plan, recovered_as, try_in_turn
+from .reduction import Plan, listed, plan, recovered_as, try_in_turn
 from .strategies import MIXED, STRATEGIES, Network, Quantized, Strategy, first_strategy, recovered
 
 COARSER = "Without VNNI instructions sums of 8-bit products overflow, so INT8 weights are coarser, but for depthwise convolutions."
@@ -198,24 +200,35 @@ def _swap_where_it_pays(context: NetworkContext, network: Network, activation: s
 
 
 def _with_smaller(context: NetworkContext, original: Network, start: Network, whole: Candidates) -> Candidates:
-    """`whole`, and smaller and smaller networks in the precision that is fastest, as far as they pass the gate."""
+    """`whole`, and smaller and smaller networks in the precision that is fastest, as far as they pass the gate, and can be expected
+    to on other photos."""
     attempts, forms, notes, planned = list(whole.attempts), list(whole.forms), list(whole.notes), Plan()
     passed = [f.precision for f in forms if f.onnx == start.onnx and f.runtime == context.target.judge and f.report.passed]
 
     def passes(to: Reduction) -> bool:
         aside, network = recovered_as(context, original, start, to)
         if planned.precision.quantized:
-            tried = climb(aside, network, [first_strategy(aside, network)])  # what it lost before INT8 no strategy gives back
+            try:
+                tried = climb(aside, network, [first_strategy(aside, network)])  # what it lost before INT8 no strategy gives back
+            except AccuracyGateFailed as refusal:
+                notes.append(f"Made smaller, {listed(to)}, it was refused: {refusal}")
+                return False
             attempts.extend(tried)
             forms.extend(integer_forms(aside, best(tried)))
         else:
             forms.extend(float_forms(aside, network))
-        return forms[-1].report.passed
+        report = forms[-1].report
+        if not report.passed:
+            notes.append(report.refusal)
+        return report.passed
 
     try:
         planned = plan(context, start, list(dict.fromkeys(passed)) or [Precision.INT8])
         notes.append(planned.reason)
         context.progress.say(planned.reason)
+        if planned.reductions:
+            exact = predict(original.model, context.preprocess)
+            context = replace(context, gate=context.gate.expecting(expected_drop(context.gate, exact)))
         try_in_turn(planned.reductions, passes)
     except EdgeeffError as reason:
         notes.append(f"It was not made smaller any further: {reason}")

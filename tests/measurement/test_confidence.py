@@ -14,9 +14,11 @@ from edgeeff.data.preprocess import Preprocess
 from edgeeff.measurement.accuracy import Answers, Gate
 from edgeeff.measurement.confidence import (
     HIGHEST,
+    LEAST_PHOTOS,
     LOWEST,
     Calibrated,
     Reliability,
+    expected_drop,
     measure_confidence,
     softmax,
     temperature,
@@ -146,3 +148,59 @@ def test_photos_that_fit_no_temperature_are_said_to(pixels: PixelFile, count: in
     assert (answers.probabilities == gate.answers[0].probabilities).all()
     assert (found.after is not None) == labelled
     assert note in found.sentence
+
+
+def test_changed_answers_that_cancel_by_chance_are_refused_where_a_step_is_expected_to_pass(pixels: PixelFile) -> None:
+    """The float network is wrong about one photo, and unsure of it. That answer changes for the better, and one that it was sure of
+    for the worse: nothing is lost on these photos, but would be on others."""
+    labels = np.arange(60) % 10
+    logits = 6 * np.eye(10, dtype=np.float32)[labels]
+    logits[0, 3] = 6.5  # wrong
+    images = replace(pixels.images.take(range(60)), labels=tuple(labels.tolist()))
+    gate = Gate(PixelFile(images, PREPROCESS), max_drop=0.5)
+    gate.judge("float", in_turn(logits))
+    changed = logits.copy()
+    changed[0, 0], changed[7, 2] = 9, 9  # the first for the better, the other for the worse
+    assert gate.judge("int8", in_turn(changed)).passed
+    expecting = gate.expecting(expected_drop(gate, in_turn(logits)))
+    report = expecting.judge("smaller", in_turn(changed))
+    assert (report.drop, report.passed) == (0.0, False)
+    sure = softmax(logits, temperature(logits, labels))
+    points = 100 * (sure[0, 3] - sure[0, 0] + sure[7, 7] - sure[7, 2]) / 60
+    assert f"but on others {points:.2f} > 0.5 allowed are expected: 3.33% of the answers changed" in report.refusal
+    assert expecting.judge("the same", in_turn(logits)).passed
+
+
+def test_by_true_probabilities_the_expected_drop_is_that_of_many_other_photos(pixels: PixelFile) -> None:
+    logits, labels = drawn(300, 10)
+    gate = Gate(PixelFile(replace(pixels.images, labels=tuple(labels.tolist())), PREPROCESS), max_drop=100)
+    gate.judge("float", in_turn(logits))
+    expected = expected_drop(gate, in_turn(logits))
+    assert expected is not None
+    coarse = np.round(logits / 4).argmax(1)
+    others = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).cumsum(1)[None] > np.random.default_rng(1).random(
+        (4000, 300, 1)
+    )
+    truth = others.argmax(2)  # what else the photos' labels could have been
+    drop = 100 * ((truth == logits.argmax(1)).mean() - (truth == coarse).mean())
+    assert drop > 5
+    assert expected(coarse.astype(np.int32)) == pytest.approx(drop, rel=0.1)
+
+
+def test_an_answer_that_is_none_is_never_expected_to_be_right(pixels: PixelFile) -> None:
+    logits, labels = drawn(300, 10)
+    gate = Gate(PixelFile(replace(pixels.images, labels=tuple(labels.tolist())), PREPROCESS), max_drop=100)
+    gate.judge("float", in_turn(logits))
+    expected = expected_drop(gate, in_turn(logits))
+    assert expected is not None
+    right = softmax(logits, temperature(logits, labels)).max(1).mean()
+    assert expected(np.full(300, -1, np.int32)) == pytest.approx(100 * right, rel=1e-5)
+
+
+@pytest.mark.parametrize("photos", [300, LEAST_PHOTOS - 1])
+def test_without_labels_or_enough_of_them_nothing_is_expected(pixels: PixelFile, photos: int) -> None:
+    logits, labels = drawn(photos, 10)
+    images = replace(pixels.images.take(range(photos)), labels=None if photos == 300 else tuple(labels.tolist()))
+    gate = Gate(PixelFile(images, PREPROCESS), max_drop=100)
+    gate.judge("float", in_turn(logits))
+    assert expected_drop(gate, in_turn(logits)) is None

@@ -15,8 +15,10 @@ from networks import SIZE, trained
 from edgeeff import Budget, backends
 from edgeeff.data.images import ImageSet, PixelFile
 from edgeeff.data.preprocess import Preprocess
+from edgeeff.measurement.accuracy import Gate
 from edgeeff.measurement.benchmark import Metrics
 from edgeeff.measurement.latency import Latency
+from edgeeff.network.model import predict
 from edgeeff.network.reduce import Part, Reduction, removable, resolutions
 from edgeeff.network.variants import variant
 from edgeeff.precision import Precision
@@ -317,6 +319,40 @@ def test_where_int8_does_not_pass_the_float_network_becomes_smaller(pixels: Pixe
     assert not any(form.precision.quantized for form in smaller)
     assert found.attempts == ()
     assert re.match(r"In (float32|bf16) it needs [\d.]+ ms; 1 smaller networks are possible\.", found.notes[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
+def test_a_smaller_network_whose_file_is_refused_is_one_that_misses(
+    pixels: PixelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, network = context_of("host-cpu", pixels, trained("phi-6", classes=10, resolution=SIZE), tmp_path, agreement=0)
+    whole = quantize(context, network, context.gate.reports[0])
+    integer = replace(whole, forms=tuple(form for form in whole.forms if form.precision.quantized))
+    monkeypatch.setattr("edgeeff.quantization.strategies.TOLERANCE", 0.0)
+    found = _with_smaller(context, network, network, integer)
+    assert (found.forms, found.attempts) == (integer.forms, integer.attempts)
+    refused = r"Made smaller, at \d+ px.*, it was refused: ranges chosen per layer: the logits of the compiled file differ"
+    assert re.match(refused, found.notes[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
+def test_a_smaller_network_has_to_be_expected_to_pass_on_other_photos_too(
+    pixels: PixelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, network = context_of("host-cpu", pixels, trained("phi-6", classes=10, resolution=SIZE), tmp_path, agreement=0)
+    gate = Gate(pixels, max_drop=100)
+    context = replace(context, gate=gate)
+    whole = quantize(context, network, gate.judge("float", predict(network.model, PREPROCESS)))
+    integer = replace(whole, forms=tuple(form for form in whole.forms if form.precision.quantized))
+    for expected, passes in ((101.0, False), (100.0, True)):
+        monkeypatch.setattr("edgeeff.quantization.ladder.expected_drop", lambda gate, exact, points=expected: lambda said: points)
+        found = _with_smaller(context, network, network, integer)
+        smaller = found.forms[len(integer.forms) :]
+        assert smaller
+        assert {form.report.passed for form in smaller} == {passes}
+        assert ("but on others 101.00 > 100 allowed are expected" in found.notes[-1]) is not passes
 
 
 @pytest.mark.slow

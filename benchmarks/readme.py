@@ -10,6 +10,7 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import frontier
@@ -24,6 +25,7 @@ README = HERE.parent / "README.md"
 BENCHMARKS = HERE.parent / "docs" / "benchmarks.md"
 CAMERA = HERE.parent / "docs" / "camera.md"
 RELIABILITY = HERE.parent / "docs" / "reliability.md"
+TOLD = 10.0  # points: of files that lose more, nobody needs to be told
 RIVALS = HERE.parent / "edgeeff" / "selection" / "rivals.json"
 BEGIN, END = "<!-- numbers: written by benchmarks/readme.py -->", "<!-- end of numbers -->"
 
@@ -646,6 +648,27 @@ def on_this_cpu() -> list[str]:
         f"![Latency of every file in units of {OURS}](peers.svg)",
         "Every file. Seconds and peak memory are of the tool alone, on cores that other programs may have used too:",
         every_file(found),
+        *foretold(found),
+    ]
+
+
+def foretold(found: list[dict[str, Any]]) -> list[str]:
+    """How near the drop on choosing photos, and the one that is expected by them, come to the drop on test photos."""
+    lines = []
+    for result in found:
+        named = [(row["name"], row.get("foretold"), row["step"]["drop"]) for row in result["measured"]["rows"] if "step" in row]
+        pairs = [(told, drop) for name, told, drop in named if told and not name.startswith("float32") and drop <= TOLD]
+        if pairs:
+            of = [math.sqrt(fmean((told[key] - drop) ** 2 for told, drop in pairs)) for key in ("drop", "expected")]
+            lines.append(f"| {result['measured']['task']} | {len(pairs)} | {of[0]:.2f} | {of[1]:.2f} |")
+    if not lines:
+        return []
+    head = "| task | files | by the drop on choosing photos | by the expected drop |\n|---|---|---|---|"
+    return [
+        "How well choosing photos foretell the drop on test photos, of the files of all tools that lose at most "
+        f"{TOLD:g} points there: the root mean square of what they are off by, in points. The expected drop, to which smaller "
+        "networks are held too, takes a changed answer to be right as often as the float network's probabilities say:",
+        "\n".join([head, *lines]),
     ]
 
 

@@ -133,6 +133,9 @@ def test_a_tool_that_fails_is_a_row_and_what_was_shipped_is_kept(
     assert rows["Olive"]["refused"] == "ModuleNotFoundError: No module named 'olive'"
     assert rows["NNCF"]["judges_differ"] == rows[cpu.FLOAT]["judges_differ"] == 0
     assert rows["NNCF"]["step"]["agreement"] > 80
+    assert rows["NNCF"]["foretold"]["drop"] == rows["NNCF"]["step"]["drop"]  # of the same photos here
+    assert rows["NNCF"]["foretold"]["expected"] >= 0
+    assert rows[cpu.FLOAT]["foretold"] == {"drop": 0, "expected": 0}
     assert rows["NNCF"]["seconds"] > 0 < rows["NNCF"]["p50"]
     (shipped,) = (tmp_path / "kept").glob("*/model.xml")
     written = shipped.stat().st_mtime_ns

@@ -26,7 +26,8 @@ from edgeeff.data.images import ImageSet, Logits, PixelFile, Pixels
 from edgeeff.data.preprocess import Preprocess
 from edgeeff.errors import AccuracyGateFailed, BadInput
 from edgeeff.export.onnx import to_onnx
-from edgeeff.measurement.accuracy import Gate
+from edgeeff.measurement.accuracy import ExpectedDrop, Gate
+from edgeeff.measurement.confidence import expected_drop
 from edgeeff.measurement.latency import Latency, ratio
 from edgeeff.network import checkpoint
 from edgeeff.network.model import Deployed
@@ -120,13 +121,14 @@ def compare(task: Task, attempts: Sequence[Attempt] = ATTEMPTS) -> dict[str, Any
         images = ImageSet.open(task.test)
         prepared = cache(lambda side: PixelFile(images, plain.preprocess.at(side)))
         gate = Gate(prepared(plain.preprocess.resolution), max_drop=MAX_DROP, progress=progress)
+        foretell = Foretelling(task.choosing, plain.preprocess)
         runners: dict[str, Runner] = {}
-        for name, shipped in files.items():
+        for name, shipped in files.items():  # the float network's first, with which gates compare
             runner = stack.enter_context(running(shipped))
             try:
                 side = runner.ask("side")
                 verdict = judged(name, shipped.file, runner, task.test, gate.on(prepared(side)))
-                rows[name] = {**shipped.cost, "px": side, **verdict}
+                rows[name] = {**shipped.cost, "px": side, **verdict, "foretold": foretell(name, runner, side)}
                 runners[name] = runner
             except (Refused, BadInput, AccuracyGateFailed) as error:
                 rows[name] = {"refused": str(error)}
@@ -223,6 +225,26 @@ def judged(name: str, file: Path, runner: Runner, test: Path, gate: Gate) -> dic
     differ = sum(int(by_name[photo]) != answer for photo, answer in verdict["answers"].items())
     megabytes = sum(each.stat().st_size for each in file.parent.glob(f"{file.stem}.*")) / 1e6
     return {"step": to_json(step), "independent_top1": verdict["top1"], "judges_differ": differ, "megabytes": megabytes}
+
+
+class Foretelling:
+    """What the photos that edgeeff's fits decide by say of the drop on others: the drop on them, and the one that is expected.
+
+    The first file that is asked about has to be the float network's.
+    """
+
+    def __init__(self, choosing: Path, preprocess: Preprocess) -> None:
+        images = ImageSet.open(choosing)
+        self._prepared = cache(lambda side: PixelFile(images, preprocess.at(side)))
+        self._gate = Gate(self._prepared(preprocess.resolution), max_drop=MAX_DROP)
+        self._expected: ExpectedDrop | None = None
+
+    def __call__(self, name: str, runner: Runner, side: int) -> dict[str, float | None]:
+        gate = self._gate.on(self._prepared(side))
+        drop = gate.judge(name, runner.predict).drop
+        self._expected = self._expected or expected_drop(gate, runner.predict)
+        assert self._expected  # every task's photos have labels
+        return {"drop": drop, "expected": self._expected(gate.answers[-1].classes)}
 
 
 def timed(runners: dict[str, Runner]) -> dict[str, Latency | Refused]:

@@ -144,8 +144,8 @@ def expected_drop(gate: Gate, predict: Predict) -> ExpectedDrop | None:
     """What answers to the gate's photos are expected to lose, by the probabilities of the float model, which is `predict`.
 
     A changed answer is taken to be right as often as the float model says of that class, with the temperature that fits the labels.
-    On few photos this varies less than what the labels say of each: of four changed answers two may be for the better by chance.
-    None where the photos have no labels, or too few.
+    As far as that is true, it varies less on few photos than what their labels say: of four answers that change, two may do so for
+    the better by chance. None where the photos have no labels, or too few.
     """
     if gate.labels is None or len(gate.labels) < LEAST_PHOTOS:
         return None

@@ -25,8 +25,8 @@ README = HERE.parent / "README.md"
 BENCHMARKS = HERE.parent / "docs" / "benchmarks.md"
 CAMERA = HERE.parent / "docs" / "camera.md"
 RELIABILITY = HERE.parent / "docs" / "reliability.md"
-TOLD = 10.0  # points: of files that lose more, nobody needs to be told
 RIVALS = HERE.parent / "edgeeff" / "selection" / "rivals.json"
+TOLD = 10.0  # points: a file that loses more is of no use, however well that was foretold
 BEGIN, END = "<!-- numbers: written by benchmarks/readme.py -->", "<!-- end of numbers -->"
 
 

@@ -11,7 +11,7 @@ import torch
 
 from edgeeff.data.images import ImageSet, PixelFile, Pixels
 from edgeeff.data.preprocess import Preprocess
-from edgeeff.measurement.accuracy import Answers, Gate
+from edgeeff.measurement.accuracy import Answers, ExpectedDrop, Gate
 from edgeeff.measurement.confidence import (
     HIGHEST,
     LEAST_PHOTOS,
@@ -171,17 +171,21 @@ def test_changed_answers_that_cancel_by_chance_are_refused_where_a_step_is_expec
     assert expecting.judge("the same", in_turn(logits)).passed
 
 
-def test_by_true_probabilities_the_expected_drop_is_that_of_many_other_photos(pixels: PixelFile) -> None:
-    logits, labels = drawn(300, 10)
-    gate = Gate(PixelFile(replace(pixels.images, labels=tuple(labels.tolist())), PREPROCESS), max_drop=100)
+def expected_of(images: ImageSet, logits: np.ndarray, labels: np.ndarray) -> ExpectedDrop:
+    """What answers are expected to lose by a network with these logits."""
+    gate = Gate(PixelFile(replace(images, labels=tuple(labels.tolist())), PREPROCESS), max_drop=100)
     gate.judge("float", in_turn(logits))
     expected = expected_drop(gate, in_turn(logits))
     assert expected is not None
+    return expected
+
+
+def test_by_true_probabilities_the_expected_drop_is_that_of_many_other_photos(pixels: PixelFile) -> None:
+    logits, labels = drawn(300, 10)
+    expected = expected_of(pixels.images, logits, labels)
     coarse = np.round(logits / 4).argmax(1)
-    others = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).cumsum(1)[None] > np.random.default_rng(1).random(
-        (4000, 300, 1)
-    )
-    truth = others.argmax(2)  # what else the photos' labels could have been
+    chance = np.random.default_rng(1).random((4000, 300, 1))
+    truth = (softmax(logits, 1.0).cumsum(1) > chance).argmax(2)  # what else the photos' labels could have been
     drop = 100 * ((truth == logits.argmax(1)).mean() - (truth == coarse).mean())
     assert drop > 5
     assert expected(coarse.astype(np.int32)) == pytest.approx(drop, rel=0.1)
@@ -189,10 +193,7 @@ def test_by_true_probabilities_the_expected_drop_is_that_of_many_other_photos(pi
 
 def test_an_answer_that_is_none_is_never_expected_to_be_right(pixels: PixelFile) -> None:
     logits, labels = drawn(300, 10)
-    gate = Gate(PixelFile(replace(pixels.images, labels=tuple(labels.tolist())), PREPROCESS), max_drop=100)
-    gate.judge("float", in_turn(logits))
-    expected = expected_drop(gate, in_turn(logits))
-    assert expected is not None
+    expected = expected_of(pixels.images, logits, labels)
     right = softmax(logits, temperature(logits, labels)).max(1).mean()
     assert expected(np.full(300, -1, np.int32)) == pytest.approx(100 * right, rel=1e-5)
 

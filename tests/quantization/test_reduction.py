@@ -321,14 +321,18 @@ def test_where_int8_does_not_pass_the_float_network_becomes_smaller(pixels: Pixe
     assert re.match(r"In (float32|bf16) it needs [\d.]+ ms; 1 smaller networks are possible\.", found.notes[-1])
 
 
+def integers(found: Candidates) -> Candidates:
+    """Those in INT8 alone, so that smaller networks are made in that."""
+    return replace(found, forms=tuple(form for form in found.forms if form.precision.quantized))
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_a_smaller_network_whose_file_is_refused_is_one_that_misses(
     pixels: PixelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, network = context_of("host-cpu", pixels, trained("phi-6", classes=10, resolution=SIZE), tmp_path, agreement=0)
-    whole = quantize(context, network, context.gate.reports[0])
-    integer = replace(whole, forms=tuple(form for form in whole.forms if form.precision.quantized))
+    integer = integers(quantize(context, network, context.gate.reports[0]))
     monkeypatch.setattr("edgeeff.quantization.strategies.TOLERANCE", 0.0)
     found = _with_smaller(context, network, network, integer)
     assert (found.forms, found.attempts) == (integer.forms, integer.attempts)
@@ -344,8 +348,7 @@ def test_a_smaller_network_has_to_be_expected_to_pass_on_other_photos_too(
     context, network = context_of("host-cpu", pixels, trained("phi-6", classes=10, resolution=SIZE), tmp_path, agreement=0)
     gate = Gate(pixels, max_drop=100)
     context = replace(context, gate=gate)
-    whole = quantize(context, network, gate.judge("float", predict(network.model, PREPROCESS)))
-    integer = replace(whole, forms=tuple(form for form in whole.forms if form.precision.quantized))
+    integer = integers(quantize(context, network, gate.judge("float", predict(network.model, PREPROCESS))))
     for expected, passes in ((101.0, False), (100.0, True)):
         monkeypatch.setattr("edgeeff.quantization.ladder.expected_drop", lambda gate, exact, points=expected: lambda said: points)
         found = _with_smaller(context, network, network, integer)

@@ -92,6 +92,20 @@ def counterparts(variant: Variant, parts: Collection[str]) -> tuple[int, ...]:
     return tuple(following - 1 for following in (*kept[1:], len(blocks)))
 
 
+def remaining(variant: Variant, done: Reduction, to: Reduction) -> Reduction | None:
+    """What makes of a network of the variant, after `done`, the same as `to` makes of it; parts have other names in it by then.
+
+    None where something was left out that `to` keeps, or the resolution would have to rise.
+    """
+    kept = [block for block in variant.blocks() if block.name not in done.parts]
+    smaller = reduced_variant(variant, done)
+    names = dict(zip(kept, smaller.blocks(), strict=True))
+    left = [part for part in removable(variant) if part.name in to.parts and part.name not in done.parts and part.block in names]
+    rest = Reduction(to.resolution, tuple(replace(part, block=names[part.block]).name for part in left))
+    fits = to.resolution <= done.resolution and reduced_variant(smaller, rest) == reduced_variant(variant, to)
+    return rest if fits else None
+
+
 @torch.inference_mode()
 def gate_means(model: EfficientNet, photos: PixelFile, preprocess: Preprocess) -> dict[str, Tensor]:
     """Every gate's mean over the photos."""

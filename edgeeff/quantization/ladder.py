@@ -203,10 +203,11 @@ def _with_smaller(context: NetworkContext, original: Network, start: Network, wh
     """`whole`, and smaller and smaller networks in the precision that is fastest, as far as they pass the gate, and can be expected
     to on other photos."""
     attempts, forms, notes, planned = list(whole.attempts), list(whole.forms), list(whole.notes), Plan()
+    starts = [start]
     passed = [f.precision for f in forms if f.onnx == start.onnx and f.runtime == context.target.judge and f.report.passed]
 
     def passes(to: Reduction) -> bool:
-        aside, network = recovered_as(context, original, start, to)
+        aside, network = recovered_as(context, original, starts, to)
         if planned.precision.quantized:
             try:
                 tried = climb(aside, network, [first_strategy(aside, network)])  # what it lost before INT8 no strategy gives back
@@ -218,7 +219,9 @@ def _with_smaller(context: NetworkContext, original: Network, start: Network, wh
         else:
             forms.extend(float_forms(aside, network))
         report = forms[-1].report
-        if not report.passed:
+        if report.passed:
+            starts.append(network)
+        else:
             notes.append(report.refusal)
         return report.passed
 

@@ -21,6 +21,7 @@ from ..network import accelerator, checkpoint, distributed
 from ..network.activations import SWAPS, Schedule
 from ..network.distill import Distillation, PhotoSource, distilled
 from ..network.model import EfficientNet, predict
+from ..network.reduce import Reduction
 from ..network.swap import swapped
 from ..precision import Precision
 from . import fake_quant, nncf_ptq
@@ -46,6 +47,11 @@ class Network:
     @property
     def activation(self) -> str:
         return self.model.variant.activation
+
+    @property
+    def reduction(self) -> Reduction:
+        """What made it smaller than the original."""
+        return Reduction(self.model.variant.resolution, self.left_out)
 
     @classmethod
     def export(cls, model: EfficientNet, context: NetworkContext) -> Network:

@@ -10,7 +10,7 @@ from edgeeff.data.images import ImageSet, PixelFile
 from edgeeff.data.preprocess import Preprocess
 from edgeeff.network.distill import Distillation, Matching, Sample
 from edgeeff.network.model import EfficientNet, MBBlock
-from edgeeff.network.reduce import Reduction, counterparts, gate_means, loss_at, losses, reduced, removable, resolutions
+from edgeeff.network.reduce import Reduction, counterparts, gate_means, loss_at, losses, reduced, remaining, removable, resolutions
 from edgeeff.network.variants import VARIANTS, variant
 
 GONE = ("blocks.1.1", "blocks.4.1", "blocks.4.2")
@@ -135,6 +135,42 @@ def test_it_is_a_variant_of_the_family_with_fewer_repeats(whole: EfficientNet) -
 def test_a_block_without_a_skip_cannot_be_left_out(whole: EfficientNet, name: str) -> None:
     with pytest.raises(ValueError, match=name):
         without(whole, name)
+
+
+@pytest.mark.parametrize(
+    ("done", "to"),
+    [
+        ((), GONE),
+        (("blocks.2.1",), ("blocks.2.1",)),
+        (("blocks.4.1.se", "blocks.5.1"), ("blocks.4.1", "blocks.5.1", "blocks.5.2.se", "blocks.5.3")),  # 5.2 is 5.1 by then
+        (
+            ("blocks.0.0.se", "blocks.5.1", "blocks.5.2"),
+            ("blocks.0.0.se", "blocks.5.1", "blocks.5.2", "blocks.5.3", "blocks.1.0.se"),
+        ),
+    ],
+)
+def test_by_way_of_a_smaller_network_it_becomes_the_same(whole: EfficientNet, done: tuple[str, ...], to: tuple[str, ...]) -> None:
+    first, last = Reduction(64, done), Reduction(32, to)
+    rest = remaining(whole.variant, first, last)
+    assert rest
+    again, direct = reduced(reduced(whole, first), rest), reduced(whole, last)
+    assert again.variant == direct.variant
+    for a, b in zip(again.state_dict().values(), direct.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("done", "to"),
+    [
+        (Reduction(64, ("blocks.2.1",)), Reduction(64, ("blocks.3.1",))),
+        (Reduction(64, ("blocks.2.1",)), Reduction(64, ("blocks.2.1.se",))),
+        (Reduction(64, ("blocks.3.1",)), Reduction(64, ("blocks.3.2",))),
+        (Reduction(64, ("blocks.2.1.se",)), Reduction(64)),
+        (Reduction(32), Reduction(64)),
+    ],
+)
+def test_what_is_left_out_does_not_come_back(whole: EfficientNet, done: Reduction, to: Reduction) -> None:
+    assert remaining(whole.variant, done, to) is None
 
 
 def test_a_block_makes_up_for_those_that_are_left_out_after_it() -> None:

@@ -18,8 +18,8 @@ from edgeeff.data.preprocess import Preprocess
 from edgeeff.measurement.accuracy import Gate
 from edgeeff.measurement.benchmark import Metrics
 from edgeeff.measurement.latency import Latency
-from edgeeff.network.model import predict
-from edgeeff.network.reduce import Part, Reduction, removable, resolutions
+from edgeeff.network.model import EfficientNet, predict
+from edgeeff.network.reduce import Part, Reduction, reduced, removable, resolutions
 from edgeeff.network.variants import variant
 from edgeeff.precision import Precision
 from edgeeff.progress import Progress
@@ -229,7 +229,7 @@ def pixels(digits: Path) -> PixelFile:
 def test_a_smaller_network_becomes_an_int8_file_that_says_so(pixels: PixelFile, tmp_path: Path) -> None:
     context, network = context_of("host-cpu", pixels, trained("b0", classes=10, resolution=SIZE), tmp_path, agreement=0)
     to = Reduction(32, ("blocks.2.1", "blocks.5.2.se", "blocks.5.3"))
-    aside, made = recovered_as(context, network, network, to)
+    aside, made = recovered_as(context, network, [network], to)
     assert len(list(made.model.variant.blocks())) == 14
     form = integer_forms(aside, best(climb(aside, made)))[0]
     assert form.left_out == to.parts
@@ -238,9 +238,28 @@ def test_a_smaller_network_becomes_an_int8_file_that_says_so(pixels: PixelFile, 
     images = PixelFile(pixels.images, form.preprocess).rows(0, 4)
     assert images.shape == (4, 32, 32, 3)
     assert np.isfinite(backends.get("openvino").load(form.file, precision=form.precision)(images)).all()
-    again = recovered_as(context, network, network, to)[1]  # from the cache
+    again = recovered_as(context, network, [network], to)[1]  # from the cache
     for a, b in zip(made.model.state_dict().values(), again.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
+def test_it_goes_on_from_the_last_smaller_network_that_has_all_of_its_parts(pixels: PixelFile, tmp_path: Path) -> None:
+    context, network = context_of("host-cpu", pixels, trained("b0", classes=10, resolution=SIZE), tmp_path, agreement=0)
+    first, second = Reduction(SIZE, ("blocks.5.1", "blocks.5.2.se")), Reduction(SIZE, ("blocks.5.1", "blocks.5.2", "blocks.2.1"))
+    smaller = recovered_as(context, network, [network], first)[1]
+    scratch = recovered_as(context, network, [network], second)[1]
+    further = recovered_as(context, network, [network, smaller], second)[1]
+    other = recovered_as(context, network, [network, smaller], Reduction(SIZE, ("blocks.2.1",)))[1]
+    assert scratch.model.variant == further.model.variant
+    assert (further.left_out, other.left_out) == (second.parts, ("blocks.2.1",))
+    begun = reduced(smaller.model, Reduction(SIZE, ("blocks.2.1", "blocks.5.1")))  # 5.2 is 5.1 by now
+
+    def apart(a: EfficientNet, b: EfficientNet) -> float:
+        return sum(float((x - y).detach().square().sum()) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+    assert 0 < apart(further.model, begun) < apart(scratch.model, begun)
 
 
 class StopAfter(Progress):
@@ -268,7 +287,7 @@ def test_interrupted_anywhere_it_ends_as_the_same_file(pixels: PixelFile, tmp_pa
     def make(folder: Path, progress: Progress) -> bytes:
         folder.mkdir(exist_ok=True)
         context, network = context_of("host-cpu", pixels, model, folder, agreement=0)
-        aside, made = recovered_as(replace(context, progress=progress), network, network, to)
+        aside, made = recovered_as(replace(context, progress=progress), network, [network], to)
         file = integer_forms(aside, best(climb(aside, made)))[0].file
         return b"".join(part.read_bytes() for part in backends.get("openvino").files(file) if part.suffix == ".bin")
 
@@ -285,7 +304,7 @@ def test_interrupted_anywhere_it_ends_as_the_same_file(pixels: PixelFile, tmp_pa
 def test_photos_that_are_all_alike_do_no_harm(pixels: PixelFile, tmp_path: Path) -> None:
     context, network = context_of("host-cpu", pixels, trained("b0", classes=10, resolution=SIZE), tmp_path, agreement=0)
     alike = replace(context.photos, learning=pixels.images.take([0] * 32))
-    made = recovered_as(replace(context, photos=alike), network, network, Reduction(32, ("blocks.2.1",)))[1]
+    made = recovered_as(replace(context, photos=alike), network, [network], Reduction(32, ("blocks.2.1",)))[1]
     assert all(torch.isfinite(value).all() for value in made.model.state_dict().values())
 
 
@@ -364,8 +383,8 @@ def test_a_cache_gives_each_activation_its_own_weights(pixels: PixelFile, tmp_pa
     """--activation is no input of the cache, so that a fit with another one goes on from what was done."""
     context, network = context_of("host-cpu", pixels, trained("b0", classes=10, resolution=SIZE), tmp_path, agreement=0)
     to = Reduction(SIZE, ("blocks.5.3",))
-    swish = recovered_as(context, network, network, to)[1]
-    hardswish = recovered_as(context, network, recovered(context, network, "hardswish"), to)[1]
+    swish = recovered_as(context, network, [network], to)[1]
+    hardswish = recovered_as(context, network, [recovered(context, network, "hardswish")], to)[1]
     assert [made.activation for made in (swish, hardswish)] == ["silu", "hardswish"]
 
 

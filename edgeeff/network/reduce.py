@@ -99,9 +99,9 @@ def remaining(variant: Variant, done: Reduction, to: Reduction) -> Reduction | N
     """
     kept = [block for block in variant.blocks() if block.name not in done.parts]
     smaller = reduced_variant(variant, done)
-    names = dict(zip(kept, smaller.blocks(), strict=True))
-    left = [part for part in removable(variant) if part.name in to.parts and part.name not in done.parts and part.block in names]
-    rest = Reduction(to.resolution, tuple(replace(part, block=names[part.block]).name for part in left))
+    was = dict(zip(smaller.blocks(), kept, strict=True))
+    left = (part.name for part in removable(smaller) if replace(part, block=was[part.block]).name in to.parts)
+    rest = Reduction(to.resolution, tuple(left))
     fits = to.resolution <= done.resolution and reduced_variant(smaller, rest) == reduced_variant(variant, to)
     return rest if fits else None
 

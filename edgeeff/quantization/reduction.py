@@ -33,6 +33,7 @@ from ..network.reduce import (
     loss_at,
     losses,
     reduced,
+    reduced_variant,
     remaining,
     removable,
     resolutions,
@@ -304,7 +305,7 @@ def recovered_as(
         checkpoint.save(network, folder / "weights.safetensors", aside.preprocess, ())
 
     weights = aside.cache.once(f"{start.activation}-weights", make) / "weights.safetensors"
-    variant = reduced(start.model, rest).variant
+    variant = reduced_variant(start.model.variant, rest)
     model = checkpoint.load(weights, variant, resolution=to.resolution)[0]
     return aside, replace(Network.export(model.eval(), aside), left_out=to.parts)
 

@@ -35,8 +35,9 @@ from ..progress import SILENT, Progress
 from . import accelerator
 from . import distributed as parallel
 from .accelerator import accelerated
+from .folding import Folded
 from .learner import Learner
-from .model import Deployed, EfficientNet, MBBlock, channels_last
+from .model import EfficientNet
 
 MIN_PHOTOS = 32
 EVALUATION_BATCH = 32
@@ -238,8 +239,8 @@ class Matching(nn.Module):
 
     def __init__(self, student: EfficientNet, teacher: EfficientNet, photos: PixelFile, recipe: Distillation) -> None:
         super().__init__()
-        self.student = _frozen_statistics(student, photos)
-        self._teacher = (_frozen_statistics(teacher, photos),)  # in a tuple, so that its parameters are not this module's
+        self.student = Folded(student, photos.preprocess)
+        self._teacher = (Folded(teacher, photos.preprocess),)  # in a tuple, so that its parameters are not this module's
         self._resolutions = student.variant.resolution, teacher.variant.resolution
         self.photos, self._recipe = photos, recipe
         self.variances: list[float] = []
@@ -267,7 +268,7 @@ class Matching(nn.Module):
         labels = self.photos.images.labels
         return Views(ours, theirs, None if labels is None else torch.tensor([labels[sample.photo] for sample in samples]))
 
-    def forward(self, views: Views, student: nn.Module | None = None) -> Tensor:
+    def forward(self, views: Views, student: Folded | None = None) -> Tensor:
         with accelerator.autocast(self._recipe.bf16):
             with torch.no_grad():
                 *blocks, logits = self._of_teacher(views)
@@ -285,7 +286,7 @@ class Matching(nn.Module):
     @torch.no_grad()
     def evaluate(self, student: EfficientNet, samples: Sequence[Sample]) -> float:
         """The mean loss of `student`; each sample counts once, whatever the number of processes."""
-        network = _frozen_statistics(student, self.photos)
+        network = Folded(student, self.photos.preprocess)
         own = parallel.share(samples)
         chunks = [own[i : i + EVALUATION_BATCH] for i in range(0, len(own), EVALUATION_BATCH)]
         losses, counted = parallel.total([sum(float(self(self.views(c), network)) * len(c) for c in chunks), len(own)])
@@ -318,16 +319,10 @@ def _split(photos: int, recipe: Distillation) -> tuple[list[Sample], list[int]]:
     return [Sample(i, False, as_frame=light) for i in order[:held_back] for light in lights], order[held_back:]
 
 
-def _frozen_statistics(network: EfficientNet, photos: PixelFile) -> Deployed:
-    """The network with its normalisation in front, in eval mode: batch norms keep their statistics, and nothing is dropped."""
-    return channels_last(Deployed(network, photos.preprocess).eval())
-
-
-def _outputs(network: nn.Module, images: Tensor) -> list[Tensor]:
+def _outputs(network: Folded, images: Tensor) -> list[Tensor]:
     """The output of every block, and the logits."""
     outputs: list[Tensor] = []
-    blocks = [m for m in network.modules() if isinstance(m, MBBlock)]
-    hooks = [b.register_forward_hook(lambda module, inputs, output: outputs.append(output)) for b in blocks]
+    hooks = [b.register_forward_hook(lambda module, inputs, output: outputs.append(output)) for b in network.blocks]
     try:
         logits = network(images)
     finally:

@@ -14,18 +14,18 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..data.calibration import ESTIMATORS
 from ..data.images import PixelFile
 from ..export.qdq import Affine, LayerScales, Scales
+from ..network.folding import fold_batch_norms
 from ..network.model import Deployed, EfficientNet, MBBlock, channels_last
 from ..progress import SILENT, Progress
 from .overflow import steps
@@ -78,22 +78,6 @@ class FakeQuantizer(nn.Module):
         if len(self.amax) == 1:
             return torch._fake_quantize_learnable_per_tensor_affine(x, self.scale(x), self.zero_point, self.lowest, 127)
         return torch._fake_quantize_learnable_per_channel_affine(x, self.scale(x), self.zero_point, 0, self.lowest, 127)
-
-
-def fold_batch_norms(model: EfficientNet) -> EfficientNet:
-    """A copy whose batch norms are inside their convolutions."""
-    folded = copy.deepcopy(model).eval()
-    for parent in folded.modules():
-        for conv_name, bn_name in pairwise([name for name, _ in parent.named_children()]):
-            conv, bn = getattr(parent, conv_name), getattr(parent, bn_name)
-            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
-                assert bn.running_mean is not None
-                assert bn.running_var is not None
-                conv.weight, conv.bias = fuse_conv_bn_weights(
-                    conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
-                )
-                setattr(parent, bn_name, nn.Identity())
-    return folded
 
 
 def layers(model: nn.Module) -> Iterator[tuple[str, Layer, nn.Module]]:

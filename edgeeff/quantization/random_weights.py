@@ -15,11 +15,12 @@ from ..data.preprocess import Preprocess
 from ..export import fp16, qdq
 from ..export.onnx import to_onnx
 from ..network.architecture import Variant
+from ..network.folding import fold_batch_norms
 from ..network.model import EfficientNet, activation_modules, create
 from ..precision import Precision
 from ..records import dump_json, read_json
 from ..target import Target
-from .fake_quant import fold_batch_norms, is_depthwise, layers
+from .fake_quant import is_depthwise, layers
 
 MOST = 6.0  # what activations are taken to be at most
 

@@ -27,9 +27,10 @@ from edgeeff.export import fp16 as half
 from edgeeff.export import qdq
 from edgeeff.export.onnx import to_onnx
 from edgeeff.export.tensorrt_lint import lint
+from edgeeff.network.folding import fold_batch_norms
 from edgeeff.network.model import create
 from edgeeff.progress import SILENT
-from edgeeff.quantization.fake_quant import fold_batch_norms, layers
+from edgeeff.quantization.fake_quant import layers
 
 ROOT = Path(__file__).parents[2]
 BINDINGS = Path(sys.prefix) / "bindings"  # beside the interpreter that runs the tests

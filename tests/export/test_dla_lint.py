@@ -11,8 +11,8 @@ from edgeeff.export import fp16
 from edgeeff.export.dla_lint import fallbacks
 from edgeeff.export.graph_view import Graph
 from edgeeff.export.onnx import to_onnx
+from edgeeff.network.folding import fold_batch_norms
 from edgeeff.network.model import create
-from edgeeff.quantization.fake_quant import fold_batch_norms
 
 
 def found(model: onnx.ModelProto, folder: Path) -> list[str]:

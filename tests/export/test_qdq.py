@@ -113,7 +113,8 @@ def test_stem_and_squeeze_and_excitation_stay_float() -> None:
 def test_the_symmetric_scheme_needs_no_compiler_and_no_kernels_of_nncf(tmp_path: Path) -> None:
     code = """
 import sys, torch
-from edgeeff.quantization.fake_quant import LayerRange, fake_quantized, fold_batch_norms, layers, strip
+from edgeeff.network.folding import fold_batch_norms
+from edgeeff.quantization.fake_quant import LayerRange, fake_quantized, layers, strip
 from edgeeff.network.model import create
 model = create("b0", classes=16, resolution=32).eval()
 ranges = {n: LayerRange(1.0, "largest", l.weight.flatten(1).abs().amax(1), torch.zeros(len(l.weight)), 0.0)

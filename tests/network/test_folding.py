@@ -1,0 +1,66 @@
+"""Batch norms inside their convolutions: the same answers, and the same gradients of the network's own weights."""
+
+import numpy as np
+import pytest
+import torch
+from networks import SIZE, trained
+
+from edgeeff.data.preprocess import Preprocess
+from edgeeff.network.folding import Folded, fold_batch_norms
+from edgeeff.network.model import Deployed, EfficientNet, channels_last
+from edgeeff.network.swap import swapped
+from edgeeff.quantization.fake_quant import LayerRange, fake_quantized, layers
+
+PREPROCESS = Preprocess(SIZE, SIZE, (127.0,) * 3, (64.0,) * 3)
+IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8))
+
+
+@pytest.fixture(params=["b0", "v2-b0", "lite0"])
+def network(request: pytest.FixtureRequest) -> EfficientNet:
+    return trained(request.param, classes=10, resolution=SIZE)
+
+
+def plain(network: EfficientNet) -> Deployed:
+    return channels_last(Deployed(network, PREPROCESS).eval())
+
+
+def test_a_folded_copy_answers_as_the_network(network: EfficientNet) -> None:
+    folded = fold_batch_norms(network)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    torch.testing.assert_close(plain(folded)(IMAGES), plain(network)(IMAGES), rtol=1e-3, atol=1e-4)
+
+
+def test_its_own_weights_get_the_same_gradients(network: EfficientNet) -> None:
+    found = {}
+    for name, computed in {"plain": plain(network), "folded": Folded(network, PREPROCESS)}.items():
+        network.zero_grad()
+        computed(IMAGES).square().sum().backward()
+        found[name] = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
+    assert found["plain"].keys() == found["folded"].keys() == dict(network.named_parameters()).keys()
+    for key, expected in found["plain"].items():
+        assert (found["folded"][key] - expected).norm() <= 1e-3 * expected.norm() + 1e-6, key
+
+
+def test_what_it_learns_is_seen_in_the_next_answer(network: EfficientNet) -> None:
+    folded = Folded(network, PREPROCESS)
+    before = folded(IMAGES)
+    with torch.no_grad():
+        for weight in folded.parameters():
+            weight.mul_(1.01)
+    assert {id(weight) for weight in folded.parameters()} == {id(weight) for weight in network.parameters()}
+    torch.testing.assert_close(folded(IMAGES), plain(network)(IMAGES), rtol=1e-3, atol=1e-4)
+    assert (folded(IMAGES) - before).abs().max() > 1e-3
+
+
+def test_its_blocks_give_the_outputs_of_the_networks_blocks(network: EfficientNet) -> None:
+    folded = Folded(swapped(network, "hardswish") if network.variant.activation == "silu" else network, PREPROCESS)
+    assert len(folded.blocks) == len(list(network.variant.blocks()))
+
+
+def test_a_network_with_quantizers_has_none_left_and_answers_as_it_is(network: EfficientNet) -> None:
+    ranges = {
+        name: LayerRange(0.05, "largest", layer.weight.flatten(1).abs().amax(1).detach(), torch.zeros(len(layer.weight)), 0.0)
+        for name, layer, _ in layers(fold_batch_norms(network))
+    }
+    quantized = fake_quantized(network, ranges)
+    assert torch.equal(Folded(quantized, PREPROCESS)(IMAGES), plain(quantized)(IMAGES))

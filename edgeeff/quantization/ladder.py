@@ -23,7 +23,7 @@ from ..precision import Precision
 from ..progress import spoken
 from .forms import Form
 from .random_weights import kept_for_timing
-from .reduction import Plan, listed, plan, recovered_as, try_in_turn
+from .reduction import Plan, find_last, listed, plan, recovered_as
 from .strategies import MIXED, STRATEGIES, Network, Quantized, Strategy, first_strategy, recovered
 
 COARSER = "Without VNNI instructions sums of 8-bit products overflow, so INT8 weights are coarser, but for depthwise convolutions."
@@ -200,7 +200,7 @@ def _swap_where_it_pays(context: NetworkContext, network: Network, activation: s
 
 
 def _with_smaller(context: NetworkContext, original: Network, start: Network, whole: Candidates) -> Candidates:
-    """`whole`, and smaller and smaller networks in the precision that is fastest, as far as they pass the gate, and can be expected
+    """`whole`, and smaller networks in the precision that is fastest, as far as they pass the gate, and can be expected
     to on other photos."""
     attempts, forms, notes, planned = list(whole.attempts), list(whole.forms), list(whole.notes), Plan()
     starts = [start]
@@ -232,7 +232,7 @@ def _with_smaller(context: NetworkContext, original: Network, start: Network, wh
         if planned.reductions:
             exact = predict(original.model, context.preprocess)
             context = replace(context, gate=context.gate.expecting(expected_drop(context.gate, exact)))
-        try_in_turn(planned.reductions, passes)
+        find_last(planned.reductions, passes)
     except EdgeeffError as reason:
         notes.append(f"It was not made smaller any further: {reason}")
     return Candidates(tuple(forms), tuple(attempts), tuple(notes), planned.options)

@@ -71,7 +71,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to choose from; the reductions to try, from the least on; and why these, or why none.
+    """What there is to choose from; the reductions that come into question, from the least on; and why these, or why none.
 
     `precision` is what was timed, and the networks are to be made in.
     """
@@ -83,7 +83,7 @@ class Plan:
 
 
 def plan(context: NetworkContext, start: Network, passed: Sequence[Precision]) -> Plan:
-    """How to make `start` smaller: as little as meets the latency budget, or without one more and more.
+    """How to make `start` smaller: as little as meets the latency budget, or without one what saves several shares of its latency.
 
     Timed is the fastest of the precisions in which it `passed` the gate.
     """
@@ -250,14 +250,12 @@ def _within(limit: float, percentile: int, frontier: Sequence[Cut], time: Timer)
     return (to,), f"; {listed(to)} it is {measured[high]:.2f} ms."
 
 
-def try_in_turn(reductions: Sequence[Reduction], passes: Callable[[Reduction], bool]) -> None:
-    """Go on as long as they pass, from the least on: to every second one, and where that misses, to the one that was left out."""
-    at, passing, missing = 0, -1, len(reductions)
-    while passing < at < missing:
-        if passes(reductions[at]):
-            passing, at = at, min(at + 2, missing - 1)
-        else:
-            missing, at = at, (passing + at) // 2
+def find_last(reductions: Sequence[Reduction], passes: Callable[[Reduction], bool]) -> None:
+    """Try those that lead to the last that passes, by halving: where one misses, those that save more are taken to miss too."""
+    passing, missing = -1, len(reductions)
+    while missing - passing > 1:
+        middle = (passing + missing) // 2
+        passing, missing = (middle, missing) if passes(reductions[middle]) else (passing, middle)
 
 
 def listed(to: Reduction) -> str:

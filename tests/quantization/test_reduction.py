@@ -24,7 +24,7 @@ from edgeeff.network.variants import variant
 from edgeeff.precision import Precision
 from edgeeff.progress import Progress
 from edgeeff.quantization.ladder import Candidates, _onnx_form, _with_smaller, best, climb, float_forms, integer_forms, quantize
-from edgeeff.quantization.reduction import Cut, Option, Plan, cuts, planned, recovered_as, savings, timings, try_in_turn
+from edgeeff.quantization.reduction import Cut, Option, Plan, cuts, find_last, planned, recovered_as, savings, timings
 from edgeeff.quantization.strategies import recovered
 
 B0 = variant("b0")
@@ -196,27 +196,21 @@ def test_a_round_in_which_all_was_slow_makes_no_part_worth_more() -> None:
 
 @pytest.mark.parametrize(
     ("furthest", "tried"),
-    [(-1, [0]), (0, [0, 2, 1]), (1, [0, 2, 1]), (2, [0, 2, 4, 3]), (5, [0, 2, 4, 6, 5]), (6, [0, 2, 4, 6])],
+    [(-1, [3, 1, 0]), (0, [3, 1, 0]), (1, [3, 1, 2]), (2, [3, 1, 2]), (3, [3, 5, 4]), (5, [3, 5, 6]), (6, [3, 5, 6])],
 )
-def test_smaller_networks_are_tried_as_far_as_they_pass(furthest: int, tried: list[int]) -> None:
+def test_the_last_smaller_network_that_passes_is_found_by_halving(furthest: int, tried: list[int]) -> None:
     reductions, asked = [Reduction(side) for side in range(7)], []
 
     def passes(to: Reduction) -> bool:
         asked.append(to.resolution)
         return to.resolution <= furthest
 
-    try_in_turn(reductions, passes)
+    find_last(reductions, passes)
     assert asked == tried
     asked.clear()
-    try_in_turn(reductions[:1], passes)
-    try_in_turn([], passes)
+    find_last(reductions[:1], passes)
+    find_last([], passes)
     assert asked == [0]
-
-
-def test_of_an_even_number_the_last_is_tried_too() -> None:
-    asked = []
-    try_in_turn([Reduction(side) for side in range(4)], lambda to: not asked.append(to.resolution))
-    assert asked == [0, 2, 3]
 
 
 @pytest.fixture(scope="module")

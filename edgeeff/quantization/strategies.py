@@ -222,7 +222,8 @@ def distilled_from(
     left = context.deadline - time.monotonic()
     if left < LEAST_SECONDS:
         raise OutOfTime(
-            f"not tried: training needs at least {LEAST_SECONDS:g} seconds of the time budget, {max(left, 0):.0f} are left."
+            f"not tried: training needs at least {LEAST_SECONDS:g} seconds of the time budget, {max(left, 0):.0f} are left. "
+            "Expected a longer --time-budget."
         )
     learning, job = context.photos.learning, context.job
     epochs = min(MOST_EPOCHS, max(1, round(schedule.samples / len(learning))))

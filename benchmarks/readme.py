@@ -699,20 +699,21 @@ def lost(step: dict[str, Any]) -> str:
 def every_file(found: list[dict[str, Any]]) -> str:
     """A line for each file of each task; of a tool that wrote none, its last words."""
     lines = [
-        "| task | tool | top-1 % | drop, 95% interval | agreement % | px | p50 ms | its time ÷ edgeeff's | MB | s | peak MB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| task | tool | top-1 % | drop, 95% interval | agreement % | px | parts out | p50 ms | ÷ edgeeff's | MB | s | peak MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in found:
         m = result["measured"]
         for row in m["rows"]:
             begin = f"| {m['task']} | {row['name']} "
             if "refused" in row:
-                lines.append(f"{begin}| refuses: {row['refused']} {'| ' * 8}|")
+                lines.append(f"{begin}| refuses: {row['refused']} {'| ' * 9}|")
                 continue
             (times, (low, high)) = (row["behind"][key] for key in ("times", "ci"))
+            out = len(row.get("left_out", ())) or ""
             cost = " | ".join(f"{row[key]:.0f}" if key in row else "" for key in ("seconds", "peak_mb"))
             lines.append(
-                f"{begin}| {judged(row['step'])} | {row['px']} | {row['p50']:.2f} | {times:.2f}× ({low:.2f} to {high:.2f}) "
+                f"{begin}| {judged(row['step'])} | {row['px']} | {out} | {row['p50']:.2f} | {times:.2f}× ({low:.2f} to {high:.2f}) "
                 f"| {row['megabytes']:.1f} | {cost} |"
             )
     return "\n".join(lines)

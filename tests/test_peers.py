@@ -137,6 +137,8 @@ def test_a_tool_that_fails_is_a_row_and_what_was_shipped_is_kept(
     assert rows["NNCF"]["foretold"]["expected"] >= 0
     assert rows[cpu.FLOAT]["foretold"] == {"drop": 0, "expected": 0}
     assert rows["NNCF"]["seconds"] > 0 < rows["NNCF"]["p50"]
+    assert cpu.said(fitted[0] / "model.onnx") == {"verdict": fitted[1]["verdict"], "left_out": []}
+    assert "verdict" not in rows["NNCF"]  # which writes no manifest
     (shipped,) = (tmp_path / "kept").glob("*/model.xml")
     written = shipped.stat().st_mtime_ns
     (tmp_path / "again").mkdir()

@@ -128,7 +128,7 @@ def compare(task: Task, attempts: Sequence[Attempt] = ATTEMPTS) -> dict[str, Any
             try:
                 side = runner.ask("side")
                 verdict = judged(name, shipped.file, runner, task.test, gate.on(prepared(side)))
-                rows[name] = {**shipped.cost, "px": side, **verdict, "foretold": foretell(name, runner, side)}
+                rows[name] = {**shipped.cost, "px": side, **verdict, "foretold": foretell(name, runner, side), **said(shipped.file)}
                 runners[name] = runner
             except (Refused, BadInput, AccuracyGateFailed) as error:
                 rows[name] = {"refused": str(error)}
@@ -225,6 +225,15 @@ def judged(name: str, file: Path, runner: Runner, test: Path, gate: Gate) -> dic
     differ = sum(int(by_name[photo]) != answer for photo, answer in verdict["answers"].items())
     megabytes = sum(each.stat().st_size for each in file.parent.glob(f"{file.stem}.*")) / 1e6
     return {"step": to_json(step), "independent_top1": verdict["top1"], "judges_differ": differ, "megabytes": megabytes}
+
+
+def said(file: Path) -> dict[str, Any]:
+    """Beside a file of edgeeff's, why it ships, and what was left out of its network."""
+    manifest = file.with_name("manifest.json")
+    if not manifest.exists():
+        return {}
+    written = json.loads(manifest.read_text())
+    return {"verdict": written["verdict"], "left_out": written["left_out"]}
 
 
 class Foretelling:

@@ -7,6 +7,7 @@ processes take turns on the clock, a block of inferences each, while all others 
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -257,11 +258,13 @@ class Foretelling:
 
 
 def timed(runners: dict[str, Runner]) -> dict[str, Latency | Refused]:
-    """Milliseconds of one photo, from blocks in turn, or why a file no longer runs; none always follows the same other one."""
-    names, blocks, refused = list(runners), dict[str, list[list[float]]](), dict[str, Refused]()
-    for turn in TerminalProgress().track(range(ROUNDS), "measure latency", ROUNDS):
-        for i in range(len(names)):
-            name = names[(i + turn) % len(names)]
+    """Milliseconds of one photo, from blocks in turn, or why a file no longer runs.
+
+    The order of each round is drawn anew, so that no file always follows the same other one.
+    """
+    blocks, refused, rng = dict[str, list[list[float]]](), dict[str, Refused](), random.Random(0)
+    for _ in TerminalProgress().track(range(ROUNDS), "measure latency", ROUNDS):
+        for name in rng.sample(list(runners), len(runners)):
             if name not in refused:
                 try:
                     blocks.setdefault(name, []).append(runners[name].ask("time", BLOCK))

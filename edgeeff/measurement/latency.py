@@ -8,6 +8,7 @@ time is up. A run that other programs or throttling disturbed is repeated once; 
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,18 +119,17 @@ def _interleaved(
     names = list(candidates)
     sizes = {name: max(5, min(BLOCK, int(BLOCK_SECONDS * 1000 / _warm(candidates[name])))) for name in names}
     blocks: dict[str, list[Milliseconds]] = {name: [] for name in names}
+    rng = random.Random(0)
 
-    def one_round(turn: int) -> None:
-        for i in range(len(names)):
-            name = names[(i + turn) % len(names)]  # no candidate always follows the same one
+    def one_round() -> None:
+        for name in rng.sample(names, len(names)):  # in turn, each would follow the same other one, which leaves its traces
             blocks[name].append(_block(candidates[name], sizes[name] + WARM_UP)[WARM_UP:])
 
-    for turn in progress.track(range(rounds), "measure latency", rounds):
-        one_round(turn)
+    for _ in progress.track(range(rounds), "measure latency", rounds):
+        one_round()
     deadline = time.monotonic() + seconds * len(names)
     while time.monotonic() < deadline and any(_width(b) > narrow for b in blocks.values()):
-        rounds += 1
-        one_round(rounds)
+        one_round()
     return blocks
 
 

@@ -2,6 +2,7 @@ import json
 import os
 import time
 from dataclasses import replace
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from edgeeff import Budget, Bundle, Target
 from edgeeff.machine import LOCAL
 from edgeeff.measurement import system_state
 from edgeeff.measurement.benchmark import BenchmarkRequest, CompiledModel, Metrics, benchmark, energy
-from edgeeff.measurement.latency import BLOCK, Latency, measure, ratio
+from edgeeff.measurement.latency import BLOCK, WARM_UP, Latency, measure, ratio
 from edgeeff.measurement.system_state import Device, Snapshot, SystemState, device, snapshot
 from edgeeff.records import from_json, to_json
 from edgeeff.sysfs import ROOT
@@ -35,19 +36,20 @@ def test_candidates_are_ranked_and_their_ratio_is_the_true_one() -> None:
     assert low <= speed <= high
 
 
-def test_blocks_interleave_and_no_candidate_always_follows_the_same_one() -> None:
-    order: list[str] = []
+def test_blocks_interleave_and_each_candidate_follows_every_other_one() -> None:
+    runs: list[str] = []
 
     def note(name: str):
         def run():
-            if not order or order[-1] != name:
-                order.append(name)
+            runs.append(name)
             time.sleep(0.001)
 
         return run
 
-    measure({"a": note("a"), "b": note("b"), "c": note("c")}, rounds=3, narrow=1, take_snapshot=idle())
-    assert "".join(order[6:]) in ("abcbcacab", "bcbcacab")  # after the warm-up of each
+    measure({name: note(name) for name in "abc"}, rounds=8, narrow=1, take_snapshot=idle())
+    blocks = runs[-8 * 3 * (WARM_UP + BLOCK) :: WARM_UP + BLOCK]  # the first of each
+    assert all(sorted(blocks[i : i + 3]) == ["a", "b", "c"] for i in range(0, 24, 3))
+    assert set(permutations("abc", 2)) <= set(pairwise(blocks))
 
 
 def test_a_measurement_survives_json() -> None:

@@ -18,6 +18,7 @@ import result_files
 from data import CPU_TASKS
 from peers import picture
 
+from edgeeff.measurement.latency import Latency, ratio
 from edgeeff.precision import Precision
 
 HERE = Path(__file__).parent
@@ -686,9 +687,16 @@ def fastest_rivals(found: list[dict[str, Any]]) -> str:
             line = [result["measured"]["task"]]
             for row in (rival, own):
                 line += [row["name"], lost(row["step"]), f"{row['p50']:.2f}"] if row else ["none loses so little", "", ""]
-            times = f"{rival['p50'] / own['p50']:.2f}×" if rival else ""
-            lines.append(f"| {' | '.join(line)} | {times} |")
+            lines.append(f"| {' | '.join(line)} | {faster(rival, own) if rival else ''} |")
     return "\n".join(lines)
+
+
+def faster(slow: dict[str, Any], fast: dict[str, Any]) -> str:
+    """How many times as fast: in the same rounds, where these are told."""
+    if not ("rounds" in slow and "rounds" in fast):
+        return f"{slow['p50'] / fast['p50']:.2f}×"
+    each = [Latency(row["p50"], row["p90"], 0.0, (0.0, 0.0), tuple(row["rounds"])) for row in (slow, fast)]
+    return str(ratio(*each))
 
 
 def lost(step: dict[str, Any]) -> str:

@@ -7,8 +7,7 @@ from networks import SIZE, trained
 
 from edgeeff.data.preprocess import Preprocess
 from edgeeff.network.folding import Folded, fold_batch_norms
-from edgeeff.network.model import Deployed, EfficientNet, channels_last
-from edgeeff.network.swap import swapped
+from edgeeff.network.model import Deployed, EfficientNet, MBBlock, channels_last
 from edgeeff.quantization.fake_quant import LayerRange, fake_quantized, layers
 
 PREPROCESS = Preprocess(SIZE, SIZE, (127.0,) * 3, (64.0,) * 3)
@@ -53,11 +52,18 @@ def test_what_it_learns_is_seen_in_the_next_answer(network: EfficientNet) -> Non
 
 
 def test_its_blocks_give_the_outputs_of_the_networks_blocks(network: EfficientNet) -> None:
-    folded = Folded(swapped(network, "hardswish") if network.variant.activation == "silu" else network, PREPROCESS)
-    assert len(folded.blocks) == len(list(network.variant.blocks()))
+    bare, folded = plain(network), Folded(network, PREPROCESS)
+    outputs: list[torch.Tensor] = []
+    for block in (*(module for module in bare.modules() if isinstance(module, MBBlock)), *folded.blocks):
+        block.register_forward_hook(lambda module, inputs, output: outputs.append(output.clone()))
+    bare(IMAGES), folded(IMAGES)
+    half = len(list(network.variant.blocks()))
+    assert len(outputs) == 2 * half
+    for expected, found in zip(outputs[:half], outputs[half:], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_network_with_quantizers_has_none_left_and_answers_as_it_is(network: EfficientNet) -> None:
+def test_a_network_with_quantizers_is_folded_already_and_answers_as_it_is(network: EfficientNet) -> None:
     ranges = {
         name: LayerRange(0.05, "largest", layer.weight.flatten(1).abs().amax(1).detach(), torch.zeros(len(layer.weight)), 0.0)
         for name, layer, _ in layers(fold_batch_norms(network))

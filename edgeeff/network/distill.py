@@ -240,7 +240,8 @@ class Matching(nn.Module):
     def __init__(self, student: EfficientNet, teacher: EfficientNet, photos: PixelFile, recipe: Distillation) -> None:
         super().__init__()
         self.student = Folded(student, photos.preprocess)
-        self._teacher = (Folded(teacher, photos.preprocess),)  # in a tuple, so that its parameters are not this module's
+        # In a tuple, so that its parameters are not this module's.
+        self._teacher = (Folded(teacher, photos.preprocess, learns=False),)
         self._resolutions = student.variant.resolution, teacher.variant.resolution
         self.photos, self._recipe = photos, recipe
         self.variances: list[float] = []
@@ -286,7 +287,7 @@ class Matching(nn.Module):
     @torch.no_grad()
     def evaluate(self, student: EfficientNet, samples: Sequence[Sample]) -> float:
         """The mean loss of `student`; each sample counts once, whatever the number of processes."""
-        network = Folded(student, self.photos.preprocess)
+        network = Folded(student, self.photos.preprocess, learns=False)
         own = parallel.share(samples)
         chunks = [own[i : i + EVALUATION_BATCH] for i in range(0, len(own), EVALUATION_BATCH)]
         losses, counted = parallel.total([sum(float(self(self.views(c), network)) * len(c) for c in chunks), len(own)])

@@ -51,6 +51,15 @@ def test_what_it_learns_is_seen_in_the_next_answer(network: EfficientNet) -> Non
     assert (folded(IMAGES) - before).abs().max() > 1e-3
 
 
+def test_one_that_does_not_learn_is_folded_once(network: EfficientNet) -> None:
+    folded = Folded(network, PREPROCESS, learns=False)
+    before = plain(network)(IMAGES)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(1.01)
+    torch.testing.assert_close(folded(IMAGES), before, rtol=1e-3, atol=1e-4)
+
+
 def test_its_blocks_give_the_outputs_of_the_networks_blocks(network: EfficientNet) -> None:
     bare, folded = plain(network), Folded(network, PREPROCESS)
     outputs: list[torch.Tensor] = []

@@ -7,13 +7,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from . import backends, publishing, tracking
 from .bundle import Bundle
 from .compilation import Compilation
 from .context import Context, NetworkContext
-from .data.frames import SyntheticFrames, View
 from .errors import BudgetNotMet
 from .files import space_in
 from .job import Job
@@ -25,14 +22,14 @@ from .network.model import predict
 from .network.variants import grid
 from .precision import Precision
 from .progress import SILENT, Progress
-from .quantization.forms import Form
-from .quantization.ladder import Candidates, quantize
+from .quantization.ladder import quantize
 from .quantization.nncf_ptq import refuse_blank
 from .quantization.strategies import Network, OutOfTime
 from .selection.candidates import Candidate, Search
 from .selection.held_out import judge_held_out
 from .selection.improvement import judge_improved
-from .selection.outcome import Outcome, ship
+from .selection.on_frames import ship_checked
+from .selection.outcome import Outcome
 from .selection.probabilities import calibrate
 from .selection.search import Choice, grows, pick
 from .selection.unknown import learn_known
@@ -80,7 +77,7 @@ def fit_variant(context: Context, variant: Variant, choice: Choice | None, refus
     Candidate(weights.variant, weights.model.classes).require(context.budget)
     judged, network, report = judge_float(stage, weights)
     candidates = quantize(judged, network, report)
-    shipped = learn_known(judged, calibrate(judged, ship_checked(judged, weights.variant, candidates)))
+    shipped = learn_known(judged, calibrate(judged, ship_checked(judged, weights.variant, candidates, network)))
     outcome = judge_improved(judged, judge_held_out(judged, weights.model, weights.class_names, shipped))
     made = publishing.Made(weights, choice, candidates, outcome, tuple(refusals))
     bundle = publishing.publish(context, publishing.write(judged.at(outcome.shipped.preprocess), made))
@@ -124,27 +121,3 @@ def judge_float(context: Context, weights: Weights) -> tuple[NetworkContext, Net
     report = gate.require("onnx", reference.load(network.onnx, precision=Precision.FLOAT32, threads=target.threads))
     refuse_blank(judged.calibration)
     return judged, network, report
-
-
-def ship_checked(context: NetworkContext, variant: Variant, candidates: Candidates) -> Outcome:
-    """What ships, and is as accurate on a camera's frames; a form that fails there makes way for the next, but for --accept."""
-    failed: list[Form] = []
-    while True:
-        outcome = ship(context, variant, candidates)
-        if any(outcome.shipped is form for form in failed):
-            return outcome  # --accept
-        report = judge_on_frames(context.at(outcome.shipped.preprocess), outcome.shipped)
-        if report.passed:
-            return outcome
-        failed.append(replace(outcome.shipped, report=report))
-        forms = tuple(failed[-1] if form is outcome.shipped else form for form in candidates.forms)
-        candidates = replace(candidates, forms=forms)
-
-
-def judge_on_frames(context: NetworkContext, form: Form) -> StepReport:
-    """The whole path, from a camera's frame to the label: the photos as frames, shrunk and cropped by the graph itself."""
-    view, target = View.standard(context.preprocess), context.target
-    see = target.runtime.watch(form.file, view, precision=form.precision, threads=target.threads)
-    step = f"{form.report.step}, {view.frames.width}×{view.frames.height} frames"
-    frames = SyntheticFrames(context.gate.pixels, view)
-    return context.gate.judge(step, lambda images: np.concatenate([see(image) for image in images]), frames)

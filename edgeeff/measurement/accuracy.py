@@ -212,6 +212,7 @@ class Gate:
         self.answers: list[Answers] = []  # a report each
         self.remarks: tuple[str, ...] = ()
         self.expected_drop: ExpectedDrop | None = None
+        self.beside: Answers | None = None
 
     def on(self, pixels: PixelFile) -> Gate:
         """The same gate for the same photos prepared in another way: its baseline and its reports are these."""
@@ -223,6 +224,12 @@ class Gate:
         """The same gate, where a step that loses little must be expected to on other photos, too: of several, one may by chance."""
         other = copy.copy(self)
         other.expected_drop = drop
+        return other
+
+    def against(self, answers: Answers) -> Gate:
+        """The same gate, with what the float model says of the same photos in another shape as its baseline."""
+        other = copy.copy(self)
+        other.beside = answers
         return other
 
     def judge(self, step: str, predict: Predict, pixels: Batches | None = None) -> StepReport:
@@ -274,7 +281,7 @@ class Gate:
         return baseline if self.labels is None else self.labels
 
     def _report(self, step: str, answers: Answers, seconds: float) -> StepReport:
-        said, baseline = answers.classes, self.answers[0].classes
+        said, baseline = answers.classes, (self.beside or self.answers[0]).classes
         truth = self._truth(baseline)
         before, after = ((each == truth) & (each != NO_ANSWER) for each in (baseline, said))
         known = truth != NO_ANSWER

@@ -11,8 +11,9 @@ from edgeeff.data.frames import GRAPH, Frames, SyntheticFrames, View
 from edgeeff.data.images import ImageSet, PixelFile
 from edgeeff.data.preprocess import Preprocess
 from edgeeff.export.onnx import frames_graph
-from edgeeff.pipeline import fit, judge_on_frames
-from edgeeff.quantization.forms import Form
+from edgeeff.pipeline import fit
+from edgeeff.selection import on_frames
+from edgeeff.selection.on_frames import judge_on_frames
 
 PREPROCESS = Preprocess(64, 73, (0, 0, 0), (1, 1, 1))
 SESSION = onnxruntime.InferenceSession(GRAPH, providers=["CPUExecutionProvider"])
@@ -132,6 +133,15 @@ def test_footage_is_what_looks_like_the_photos(tmp_path: Path, size, colour) -> 
     assert np.abs(pictures - pixels.rows(0, 3)).mean() < 2
 
 
+@pytest.mark.parametrize("size", [(640, 480), (1920, 1080)])
+def test_a_frame_shrinks_to_its_photo_at_sharp_edges_too(size) -> None:
+    letters = Image.fromarray(np.random.default_rng(0).choice(np.array([0, 255], np.uint8), (73, 97), p=[0.7, 0.3]))
+    photo = PREPROCESS(letters.convert("RGB").resize((300, 226), Image.Resampling.NEAREST))
+    view = View.of(PREPROCESS, Frames(*size))
+    off = seen(view, view.frame(photo)).astype(float) - photo
+    assert np.sqrt((off**2).mean()) < 7  # 11, where what is cut off at the edges is lost
+
+
 @pytest.mark.parametrize(
     "frames", [Frames(640, 480), Frames(96, 70, "RGB"), Frames(128, 96, "NV12"), Frames(99, 80, "BGR", (7, 9, 60, 50))]
 )
@@ -147,22 +157,22 @@ def test_numpy_sees_what_the_graph_sees(frames: Frames) -> None:
 @pytest.mark.usefixtures("brief")
 def test_a_form_whose_camera_fails_makes_way_for_another(few_digits: Path, tmp_path: Path, monkeypatch) -> None:
     """No real form passes on photos and fails on the same photos as frames; the first one's verdict is turned."""
-    judged: list[Form] = []
+    judged: list[str] = []
 
-    def first_fails(*arguments):
-        report = judge_on_frames(*arguments)
-        judged.append(arguments[-1])
-        return replace(report, passed=False) if len(judged) == 1 else report
+    def first_fails(context, step, watch):
+        report = judge_on_frames(context, step, watch)
+        judged.append(step)
+        return replace(report, passed=False) if len(judged) == 2 else report
 
-    monkeypatch.setitem(fit.__globals__, "judge_on_frames", first_fails)
+    monkeypatch.setattr(on_frames, "judge_on_frames", first_fails)
     small = {"variants": ["lite0"], "resolution": [32], "epochs": 1, "flip": False, "max_drop": 20.0}
     places = {"train": few_digits / "train", "val": few_digits / "val", "out": tmp_path / "out"}
     done = fit(Job(target="host-cpu", budget=Budget(latency_ms=500), **places, **small))
-    first, last = judged
-    kinds = [(form.precision, form.runtime, form.activation) for form in (done.outcome.shipped, last, first)]
-    assert kinds[0] == kinds[1] != kinds[2]
-    step = done.bundle.manifest.steps[-1]
-    assert step.step == f"{last.report.step}, 640×480 frames"
+    original, first, last = judged
+    assert original == "float"
+    assert done.outcome.shipped.report.step == last != first
+    steps = [step.step for step in done.bundle.manifest.steps]
+    assert steps[-3:] == [f"{step}, 640×480 frames" for step in judged]
 
 
 def test_the_whole_path_is_a_step_of_the_fit(fitted) -> None:

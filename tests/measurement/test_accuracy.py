@@ -75,6 +75,20 @@ def test_gate_accepts_a_drop_at_the_limit_and_rejects_one_over_it(pixels: PixelF
     assert [r.passed for r in gate.reports] == [True, True, False]
 
 
+def test_photos_in_another_shape_are_held_to_what_the_float_model_says_of_them_so(pixels: PixelFile) -> None:
+    labels = np.array(pixels.images.labels)
+    gate = Gate(pixels, max_drop=1.0)
+    gate.require("float", answers(labels, 0))
+    assert gate.judge("float, frames", answers(labels, 4)).drop == pytest.approx(4 / 3)
+    beside = gate.against(gate.answers[-1]).on(pixels)
+    assert beside.judge("int8, frames", answers(labels, 7)).drop == pytest.approx(1.0)
+    assert beside.judge("worse, frames", answers(labels, 8)).refusal == (
+        "worse, frames: top-1 98.67 → 97.33, drop 1.33 points > 1 allowed (300 images)."
+    )
+    assert [r.passed for r in gate.reports] == [True, False, True, False]
+    assert gate.judge("int8", answers(labels, 3)).drop == pytest.approx(1.0)
+
+
 def test_without_labels_agreement_with_the_float_model_is_gated(digits: Path, pixels: PixelFile) -> None:
     unlabelled = PixelFile(ImageSet(digits, pixels.images.paths, None), PREPROCESS)
     labels = np.array(pixels.images.labels)

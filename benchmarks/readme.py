@@ -130,7 +130,7 @@ def render() -> str:
         "without a GPU; its speed is not known (`python benchmarks/run.py v2-b0-jetson`):",
         jetson(),
         *beside(),
-        *on_this_cpu(),
+        *beside_on_cpus(),
         *rivals(),
         f'**`--activation auto`** on the same weights for this CPU (`python benchmarks/run.py v2-b0-auto`): "{auto()}"',
         f"**Pick** (`python benchmarks/run.py pick`): {picks()}",
@@ -622,34 +622,52 @@ RECIPES = {
 """Where the documentation of a tool has the recipe that its adapter follows."""
 
 
-def on_cpu() -> list[dict[str, Any]]:
-    """The results of other tools on this CPU that are there."""
-    return [load(f"peers-cpu-{name}") for name in CPU_TASKS if measured(f"peers-cpu-{name}")]
+MACHINES = {"": "peers.svg", "xeon/": "peers-xeon.svg"}
+"""Where the results of each CPU lie, and the picture of them."""
 
 
-def on_this_cpu() -> list[str]:
-    """What other tools ship for this CPU, where that was measured."""
-    if not (found := on_cpu()):
+def on_cpu(folder: str) -> list[dict[str, Any]]:
+    """The results of other tools on a CPU that are there."""
+    names = [f"{folder}peers-cpu-{name}" for name in CPU_TASKS]
+    return [load(name) for name in names if measured(name)]
+
+
+def on_cpus() -> dict[str, list[dict[str, Any]]]:
+    """The results of other tools on each CPU where they were measured."""
+    return {folder: found for folder in MACHINES if (found := on_cpu(folder))}
+
+
+def beside_on_cpus() -> list[str]:
+    """What other tools ship for the CPUs on which that was measured."""
+    if not (machines := on_cpus()):
         return []
-    first, rows = found[0], [row for result in found for row in result["measured"]["rows"]]
-    chip, tools = first["device"], ", ".join(tool.replace("==", " ") for tool in first["measured"]["tools"])
+    results = [result for found in machines.values() for result in found]
+    first, rows = results[0]["measured"], [row for result in results for row in result["measured"]["rows"]]
     differ = max(row.get("judges_differ", 0) for row in rows)
-    names = " ".join(f"peers-cpu-{name}" for name in CPU_TASKS if measured(f"peers-cpu-{name}"))
-    dates = " to ".join(dict.fromkeys(choose(result["date"] for result in found) for choose in (min, max)))
     return [
-        f"**Beside other tools, on this CPU** (`python benchmarks/run.py {names}`): what each ships from the same float network "
+        "**Beside other tools, on a CPU** (`make bench-peers`): what each ships from the same float network "
         "and 300 calibration photos, in its own runtime on all cores; top-1 on test photos that no choice has seen (650 of "
         "ImageNet, half of the validation photos of the others), latency in blocks in turn. B0 is fine-tuned with Swish for all "
         "sets but ImageNet; digits are scikit-learn's, mnist are 5000 of MNIST, both at 64 px. Each tool follows its documentation "
         f"({', '.join(f'[{name}]({url})' for name, url in RECIPES.items())}). "
-        f"{tools}; {chip['cores']} cores of an {chip['cpu']} ({', '.join(chip['flags'])}), {dates}. A second judge that "
-        f"shares no code with edgeeff differs on at most {differ} photo{'s' * (differ != 1)}. First how edgeeff's files stand "
-        f"to the fastest one of another tool that loses at most {first['measured']['max_drop']} points:",
+        f"{', '.join(tool.replace('==', ' ') for tool in first['tools'])}. A second judge that "
+        f"shares no code with edgeeff differs on at most {differ} photo{'s' * (differ != 1)}. How edgeeff's files stand "
+        f"to the fastest one of another tool that loses at most {first['max_drop']} points, then every file; seconds and peak "
+        "memory are of the tool alone, on cores that other programs may have used too.",
+        *(part for folder, found in machines.items() for part in on_one_cpu(folder, found)),
+        *foretold(results),
+    ]
+
+
+def on_one_cpu(folder: str, found: list[dict[str, Any]]) -> list[str]:
+    """What was measured on one CPU."""
+    chip = found[0]["device"]
+    dates = " to ".join(dict.fromkeys(choose(result["date"] for result in found) for choose in (min, max)))
+    return [
+        f"On {chip['cores']} cores of an {chip['cpu']} ({', '.join(chip['flags'])}), {dates}:",
         fastest_rivals(found),
-        f"![Latency of every file in units of {OURS}](peers.svg)",
-        "Every file. Seconds and peak memory are of the tool alone, on cores that other programs may have used too:",
+        f"![Latency of every file in units of {OURS}]({MACHINES[folder]})",
         every_file(found),
-        *foretold(found),
     ]
 
 
@@ -658,13 +676,14 @@ def foretold(found: list[dict[str, Any]]) -> list[str]:
     lines = []
     for result in found:
         named = [(row["name"], row.get("foretold"), row["step"]["drop"]) for row in result["measured"]["rows"] if "step" in row]
-        pairs = [(told, drop) for name, told, drop in named if told and not name.startswith("float32") and drop <= TOLD]
+        pairs = [(told, drop) for name, told, drop in named if told and not name.startswith(("float32", "bf16")) and drop <= TOLD]
         if pairs:
             of = [math.sqrt(fmean((told[key] - drop) ** 2 for told, drop in pairs)) for key in ("drop", "expected")]
-            lines.append(f"| {result['measured']['task']} | {len(pairs)} | {of[0]:.2f} | {of[1]:.2f} |")
+            chip = result["device"]["cpu"]
+            lines.append(f"| {result['measured']['task']} | {chip} | {len(pairs)} | {of[0]:.2f} | {of[1]:.2f} |")
     if not lines:
         return []
-    head = "| task | files | by the drop on choosing photos | by the expected drop |\n|---|---|---|---|"
+    head = "| task | CPU | files | by the drop on choosing photos | by the expected drop |\n|---|---|---|---|---|"
     return [
         "How well choosing photos foretell the drop on test photos, of the files of all tools that lose at most "
         f"{TOLD:g} points there: the root mean square of what they are off by, in points. The expected drop, to which smaller "
@@ -942,8 +961,9 @@ def pictures() -> dict[Path, str]:
     networks = load("frontier")["measured"]["networks"]
     precisions = next(n["forms"] for n in networks if n["forms"])
     drawn = {BENCHMARKS.parent / f"frontier-{p}.svg": frontier.picture(networks, p) for p in precisions}
-    tasks = [result["measured"] for result in on_cpu()]
-    return drawn | ({BENCHMARKS.parent / "peers.svg": picture.picture(tasks, OURS)} if tasks else {})
+    for folder, found in on_cpus().items():
+        drawn[BENCHMARKS.parent / MACHINES[folder]] = picture.picture([result["measured"] for result in found], OURS)
+    return drawn
 
 
 PAGES = {README: summary, BENCHMARKS: render, RELIABILITY: reliability, CAMERA: drift}

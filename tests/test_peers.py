@@ -27,6 +27,7 @@ from edgeeff.export.onnx import from_onnx
 from edgeeff.measurement.latency import Latency
 from edgeeff.network import checkpoint
 from edgeeff.network.variants import variant
+from edgeeff.precision import Precision
 
 BRIGHTEST = onnx.parser.parse_model(
     """<ir_version: 9, opset_import: ["": 20]>
@@ -87,8 +88,21 @@ def test_a_file_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
             assert np.allclose(runner.predict(photos), photos.mean((1, 2)), atol=0.01)
 
 
-def running(file: Path) -> AbstractContextManager[cpu.Runner]:
-    return cpu.running(cpu.Shipped(file, Path(sys.executable), {}))
+def running(file: Path, precision: str | None = None) -> AbstractContextManager[cpu.Runner]:
+    return cpu.running(cpu.Shipped(file, Path(sys.executable), {}, precision))
+
+
+def test_a_file_of_edgeeff_runs_in_the_precision_that_was_judged(tmp_path: Path) -> None:
+    onnx.save(BRIGHTEST, tmp_path / "model.onnx")
+    openvino.save_model(openvino.convert_model(tmp_path / "model.onnx"), tmp_path / "model.xml")
+    shipped = {Precision.FLOAT32: "f32", Precision.INT8: "f32", Precision.BF16: "bf16", Precision.INT8_BF16: "bf16"}
+    for precision, expected in shipped.items():
+        (tmp_path / "manifest.json").write_text(json.dumps({"precision": str(precision)}))
+        assert cpu.stated(tmp_path / "model.xml") == expected
+        with running(tmp_path / "model.xml", expected) as runner:
+            assert runner.ask("side") == 32
+    with running(tmp_path / "model.xml", "f99") as runner, pytest.raises(compare.Refused, match="INFERENCE_PRECISION_HINT"):
+        runner.ask("side")
 
 
 def test_a_file_that_does_not_run_or_answer_is_refused(tmp_path: Path) -> None:
@@ -137,7 +151,11 @@ def test_a_tool_that_fails_is_a_row_and_what_was_shipped_is_kept(
     assert rows["NNCF"]["foretold"]["expected"] >= 0
     assert rows[cpu.FLOAT]["foretold"] == {"drop": 0, "expected": 0}
     assert rows["NNCF"]["seconds"] > 0 < rows["NNCF"]["p50"]
-    assert cpu.said(fitted[0] / "model.onnx") == {"verdict": fitted[1]["verdict"], "left_out": []}
+    assert cpu.said(fitted[0] / "model.onnx") == {
+        "precision": fitted[1]["precision"],
+        "verdict": fitted[1]["verdict"],
+        "left_out": [],
+    }
     assert "verdict" not in rows["NNCF"]  # which writes no manifest
     (shipped,) = (tmp_path / "kept").glob("*/model.xml")
     written = shipped.stat().st_mtime_ns

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from edgeeff.measurement.latency import DIGITS, Latency, ratio
 from edgeeff.network import checkpoint
 from edgeeff.network.model import Deployed
 from edgeeff.network.variants import variant
+from edgeeff.precision import Precision
 from edgeeff.progress import TerminalProgress
 from edgeeff.records import to_json
 
@@ -42,7 +43,7 @@ from .tasks import Task
 EDGEEFF, NNCF, OLIVE = "edgeeff_cpu", "nncf_openvino", "olive_onnx"
 EXECUTORCH, LITERT, INTEL = "executorch_xnnpack", "litert_int8", "neural_compressor_pt2e"
 SUFFIXES = {EDGEEFF: "xml", NNCF: "xml", ORT: "onnx", OLIVE: "onnx", EXECUTORCH: "pte", LITERT: "tflite", INTEL: "pt2"}
-OURS, FLOAT = "edgeeff fit --activation auto", "float32, OpenVINO"
+OURS, FLOAT, BF16 = "edgeeff fit --activation auto", "float32, OpenVINO", "bf16, OpenVINO's default here"
 ATTEMPTS = (
     Attempt(OURS, EDGEEFF, ("auto",)),
     Attempt("edgeeff fit", EDGEEFF, ("default",)),
@@ -96,11 +97,15 @@ class Plain:
 
 @dataclass(frozen=True)
 class Shipped:
-    """A file, the Python that runs it, and what it cost to make."""
+    """A file, the Python that runs it, and what it cost to make.
+
+    `precision` is what OpenVINO computes in that is not quantized; its own choice where that is None.
+    """
 
     file: Path
     python: Path
     cost: dict[str, float]
+    precision: Literal["f32", "bf16"] | None = None
 
 
 def compare(task: Task, attempts: Sequence[Attempt] = ATTEMPTS) -> dict[str, Any]:
@@ -110,9 +115,12 @@ def compare(task: Task, attempts: Sequence[Attempt] = ATTEMPTS) -> dict[str, Any
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         plain = Plain.of(task, Path(temporary))
         files = {
-            FLOAT: Shipped(plain.ir, Path(sys.executable), {}),
+            FLOAT: Shipped(plain.ir, Path(sys.executable), {}, "f32"),
             "float32, ONNX Runtime": Shipped(plain.onnx, Path(sys.executable), {}),
         }
+        if openvino.supported(Precision.BF16):
+            files[BF16] = Shipped(plain.ir, Path(sys.executable), {})
+        plain_files = list(files)
         for attempt in attempts:
             progress.say(f"{task.name}: {attempt.name}")
             try:
@@ -142,7 +150,7 @@ def compare(task: Task, attempts: Sequence[Attempt] = ATTEMPTS) -> dict[str, Any
             if isinstance(ours := times.get(OURS), Latency):
                 rows[name]["behind"] = to_json(ratio(latency, ours)._asdict())
     tools = [pinned(adapter)[0] for adapter in SUFFIXES if adapter != EDGEEFF]
-    names = [FLOAT, "float32, ONNX Runtime", *(attempt.name for attempt in attempts)]
+    names = [*plain_files, *(attempt.name for attempt in attempts)]
     return {"task": task.name, "max_drop": MAX_DROP, "rows": [{"name": name, **rows[name]} for name in names], "tools": tools}
 
 
@@ -167,7 +175,13 @@ def quantize(attempt: Attempt, plain: Plain) -> Shipped:
             (made / "cost.json").write_text(json.dumps(cost))
             made.rename(kept)
     file, cost = kept / f"model.{SUFFIXES[attempt.adapter]}", json.loads((kept / "cost.json").read_text())
-    return Shipped(file, environment(attempt.adapter), cost)
+    return Shipped(file, environment(attempt.adapter), cost, stated(file))
+
+
+def stated(file: Path) -> Literal["f32", "bf16"] | None:
+    """The precision that a file of edgeeff is to be computed in, as its manifest says."""
+    written = manifest(file)
+    return written and ("bf16" if Precision(written["precision"]).rest == "bf16" else "f32")
 
 
 @dataclass(frozen=True)
@@ -208,7 +222,7 @@ class Runner:
 @contextmanager
 def running(shipped: Shipped) -> Iterator[Runner]:
     """A process for the file; what it reads and writes is closed with it."""
-    command = [shipped.python, HERE / "runner.py", shipped.file]
+    command = [shipped.python, HERE / "runner.py", shipped.file, *filter(None, [shipped.precision])]
     with tempfile.TemporaryFile("w+") as errors:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
         with subprocess.Popen(command, bufsize=0, **pipes) as process:  # nothing is left to be written to one that has ended
@@ -230,11 +244,14 @@ def judged(name: str, file: Path, runner: Runner, test: Path, gate: Gate) -> dic
 
 def said(file: Path) -> dict[str, Any]:
     """Beside a file of edgeeff's, why it ships, and what was left out of its network."""
-    manifest = file.with_name("manifest.json")
-    if not manifest.exists():
-        return {}
-    written = json.loads(manifest.read_text())
-    return {"verdict": written["verdict"], "left_out": written["left_out"]}
+    written = manifest(file)
+    return {key: written[key] for key in ("precision", "verdict", "left_out")} if written else {}
+
+
+def manifest(file: Path) -> dict[str, Any] | None:
+    """What lies beside a file of edgeeff; None beside those of other tools."""
+    path = file.with_name("manifest.json")
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 class Foretelling:

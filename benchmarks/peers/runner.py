@@ -1,4 +1,6 @@
-"""A file that a tool ships, in its own runtime on all cores: `python runner.py FILE`; nothing of edgeeff.
+"""A file that a tool ships, in its own runtime on all cores: `python runner.py FILE [PRECISION]`; nothing of edgeeff.
+
+PRECISION is what OpenVINO computes in that is not quantized, `f32` or `bf16`; its own choice where that is not told.
 
 Each line on standard input, a JSON list, is answered by a line of JSON. `side`: that of the square which it takes, in pixels.
 `judge FOLDER`: each photo's class, and the percentage that is right. `time COUNT`: the milliseconds of so many inferences of one
@@ -21,10 +23,10 @@ WARM_UP = 3
 Run = Callable[[np.ndarray], np.ndarray]
 
 
-def loaded(file: str) -> tuple[Run, Sequence[int]]:
+def loaded(file: str, *precision: str) -> tuple[Run, Sequence[int]]:
     """What a file computes of a photo, and the shape in which it takes one."""
     runtimes = {".onnx": onnxruntime, ".xml": openvino, ".pte": executorch, ".tflite": litert, ".pt2": inductor}
-    return runtimes[Path(file).suffix](file)
+    return runtimes[Path(file).suffix](file, *precision)
 
 
 def onnxruntime(file: str) -> tuple[Run, Sequence[int]]:
@@ -35,10 +37,11 @@ def onnxruntime(file: str) -> tuple[Run, Sequence[int]]:
     return lambda image: session.run(None, {graph_input.name: image})[0], graph_input.shape
 
 
-def openvino(file: str) -> tuple[Run, Sequence[int]]:
+def openvino(file: str, precision: str = "") -> tuple[Run, Sequence[int]]:
     import openvino
 
-    compiled = openvino.Core().compile_model(file, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    hints = {"PERFORMANCE_HINT": "LATENCY"} | ({"INFERENCE_PRECISION_HINT": precision} if precision else {})
+    compiled = openvino.Core().compile_model(file, "CPU", hints)
     request = compiled.create_infer_request()
     return lambda image: request.infer({0: image}, share_inputs=True)[0], compiled.input(0).shape
 
@@ -93,8 +96,8 @@ def predict(run: Run, source: str, target: str) -> None:
     np.save(target, np.concatenate([run(image[None]) for image in np.load(source)]))
 
 
-def main(file: str) -> None:
-    run, shape = loaded(file)
+def main(file: str, *precision: str) -> None:
+    run, shape = loaded(file, *precision)
     one, side, width, channels = shape
     if (one, width, channels) != (1, side, 3):
         raise SystemExit(f"it takes an input of {list(map(int, shape))}, expected [1, side, side, 3]")

@@ -155,7 +155,7 @@ def _explain(shipped: Sibling, siblings: Sequence[Sibling], notes: Sequence[str]
     parts.append(_accuracy(form, gate))
     if not form.report.passed:
         parts.append(" It fails the gate, and was accepted all the same.")
-    parts.append(_about_int8(form, siblings))
+    parts.append(about_int8(form, siblings))
     return "".join(parts) + "".join(f" {note}" for note in (*notes, *gate.remarks))
 
 
@@ -179,14 +179,14 @@ def worst_class(report: StepReport) -> str:
     return f" Class {worst.name!r} loses most: {worst.before:.2f} → {worst.after:.2f}% of its {worst.photos} photos."
 
 
-def _about_int8(form: Form, siblings: Sequence[Sibling]) -> str:
+def about_int8(form: Form, siblings: Sequence[Sibling]) -> str:
     """Why INT8 does not ship, or what it needed."""
     integers = [s for s in siblings if s.form.precision.quantized]
     if not form.precision.quantized:
         if not integers:
             return ""
-        if any(s.form.report.passed for s in integers):
-            return f" INT8 does not pay here: p50 {milliseconds(min(s.metrics.latency.p50 for s in integers))}."
+        if passed := [s.metrics.latency.p50 for s in integers if s.form.report.passed]:
+            return f" INT8 does not pay here: p50 {milliseconds(min(passed))}."
         nearest = min(integers, key=lambda s: s.form.report.loss).form.report
         return f" INT8 fails the gate after every strategy ({nearest.refusal})"
     whole = next((s for s in integers if s.form.reference), None)

@@ -663,8 +663,10 @@ def on_one_cpu(folder: str, found: list[dict[str, Any]]) -> list[str]:
     """What was measured on one CPU."""
     chip = found[0]["device"]
     dates = " to ".join(dict.fromkeys(choose(result["date"] for result in found) for choose in (min, max)))
+    names = " ".join(f"peers-cpu-{name}" for name in CPU_TASKS if measured(f"{folder}peers-cpu-{name}"))
+    command = f"python benchmarks/run.py --results benchmarks/results/{folder} {names}"
     return [
-        f"On {chip['cores']} cores of an {chip['cpu']} ({', '.join(chip['flags'])}), {dates}:",
+        f"On {chip['cores']} cores of an {chip['cpu']} ({', '.join(chip['flags'])}), {dates} (`{command}`):",
         fastest_rivals(found),
         f"![Latency of every file in units of {OURS}]({MACHINES[folder]})",
         every_file(found),
@@ -675,8 +677,8 @@ def foretold(found: list[dict[str, Any]]) -> list[str]:
     """How near the drop on choosing photos, and the one that is expected by them, come to the drop on test photos."""
     lines = []
     for result in found:
-        named = [(row["name"], row.get("foretold"), row["step"]["drop"]) for row in result["measured"]["rows"] if "step" in row]
-        pairs = [(told, drop) for name, told, drop in named if told and not name.startswith(("float32", "bf16")) and drop <= TOLD]
+        made = [row for row in result["measured"]["rows"] if "seconds" in row and "foretold" in row]  # by a tool
+        pairs = [(row["foretold"], drop) for row in made if (drop := row["step"]["drop"]) <= TOLD]
         if pairs:
             of = [math.sqrt(fmean((told[key] - drop) ** 2 for told, drop in pairs)) for key in ("drop", "expected")]
             chip = result["device"]["cpu"]

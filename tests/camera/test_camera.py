@@ -39,7 +39,8 @@ def test_the_camera_says_what_footage_says(bundle: Bundle, digits: Path) -> None
 
 def test_probabilities_are_those_of_the_bundle_s_temperature(bundle: Bundle) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    odds = np.exp(np.sort(bundle.watch(Frames(64, 48))(frame)[0].astype(np.float64))[::-1] / 3)
+    (logits,), _ = bundle.watch_scored(Frames(64, 48))(frame)
+    odds = np.exp(np.sort(logits.astype(np.float64))[::-1] / 3)
     source = Fake("it", lambda: iter([(time.monotonic(), frame)]))
     source.live = False
     (result,) = Camera(replace(bundle, manifest=replace(bundle.manifest, confidence=Confidence(3.0, 200))), [source])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from ..manifest import AttemptRecord, ReductionRecord
 from ..measurement.accuracy import StepReport
 from ..measurement.benchmark import BenchmarkRequest, CompiledModel
 from ..measurement.confidence import expected_drop
-from ..measurement.latency import ratio
+from ..measurement.latency import WORTH, ratio
 from ..network.activations import SWAPS
 from ..network.model import predict
 from ..network.reduce import Reduction
@@ -27,7 +27,6 @@ from .reduction import Plan, find_last, listed, plan, recovered_as
 from .strategies import MIXED, STRATEGIES, Network, Quantized, Strategy, first_strategy, recovered
 
 COARSER = "Without VNNI instructions sums of 8-bit products overflow, so INT8 weights are coarser, but for depthwise convolutions."
-WORTH = 1.05  # times faster: what a swap of the activation has to gain, at the interval's lower end
 
 
 @dataclass(frozen=True)
@@ -144,10 +143,10 @@ def best(attempts: list[Attempt]) -> Attempt:
     return min((a for a in attempts if a.report), key=lambda a: (not (a.report and a.report.passed), a.loss))
 
 
-def float_forms(context: NetworkContext, network: Network) -> list[Form]:
-    """A network in the target's float precisions."""
+def float_forms(context: NetworkContext, network: Network, among: Collection[Precision] | None = None) -> list[Form]:
+    """A network in the target's float precisions, or in those of them that are named."""
     forms = []
-    for precision in context.target.usable():
+    for precision in context.target.usable() if among is None else among:
         if not precision.quantized and (precision, context.target.judge) != (Precision.FLOAT32, "onnxruntime"):
             file = _in_precision(context, network, network.compiled, precision)
             report = judge(context, precision, network, file)
@@ -200,33 +199,32 @@ def _swap_where_it_pays(context: NetworkContext, network: Network, activation: s
 
 
 def _with_smaller(context: NetworkContext, original: Network, start: Network, whole: Candidates) -> Candidates:
-    """`whole`, and smaller networks in the precision that is fastest, as far as they pass the gate, and can be expected
+    """`whole`, and smaller networks, as far as they pass the gate in a precision that is nearly the fastest, and can be expected
     to on other photos."""
     attempts, forms, notes, planned = list(whole.attempts), list(whole.forms), list(whole.notes), Plan()
     starts = [start]
-    passed = [f.precision for f in forms if f.onnx == start.onnx and f.runtime == context.target.judge and f.report.passed]
+    precisions = [f.precision for f in forms if f.onnx == start.onnx and f.runtime == context.target.judge and f.report.passed]
 
     def passes(to: Reduction) -> bool:
         aside, network = recovered_as(context, original, starts, to)
-        if planned.precision.quantized:
+        made = float_forms(aside, network, planned.precisions)
+        if any(precision.quantized for precision in planned.precisions):
             try:
                 tried = climb(aside, network, [first_strategy(aside, network)])  # what it lost before INT8 no strategy gives back
+                attempts.extend(tried)
+                made += integer_forms(aside, best(tried))
             except AccuracyGateFailed as refusal:
                 notes.append(f"Made smaller, {listed(to)}, it was refused: {refusal}")
-                return False
-            attempts.extend(tried)
-            forms.extend(integer_forms(aside, best(tried)))
-        else:
-            forms.extend(float_forms(aside, network))
-        report = forms[-1].report
-        if report.passed:
+        forms.extend(made)
+        passed = any(form.report.passed for form in made)
+        if passed:
             starts.append(network)
-        else:
-            notes.append(report.refusal)
-        return report.passed
+        elif made:
+            notes.append(min((form.report for form in made), key=lambda report: report.loss).refusal)
+        return passed
 
     try:
-        planned = plan(context, start, list(dict.fromkeys(passed)) or [Precision.INT8])
+        planned = plan(context, start, list(dict.fromkeys(precisions)) or [Precision.INT8])
         notes.append(planned.reason)
         context.progress.say(planned.reason)
         if planned.reductions:

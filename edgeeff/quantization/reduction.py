@@ -2,7 +2,8 @@
 
 What a part or a lower resolution is worth in latency is measured with files in the fastest precision; what it costs in accuracy is
 estimated on the photos that networks recover on, which need no labels. Fusion makes latencies add up badly, so what a latency
-budget allows is decided by whole files, and the sums only put the combinations in order.
+budget allows is decided by whole files, and the sums only put the combinations in order. Smaller networks are made in every
+precision that is nearly as fast, as they lose less in one than in another.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..context import NetworkContext
 from ..data.images import PixelFile
 from ..manifest import ReductionRecord
 from ..measurement.benchmark import BenchmarkRequest, CompiledModel, Metrics
-from ..measurement.latency import ratio
+from ..measurement.latency import WORTH, Latency, ratio
 from ..network import checkpoint
 from ..network.activations import Schedule
 from ..network.model import EfficientNet
@@ -73,10 +74,10 @@ class Cut:
 class Plan:
     """What there is to choose from; the reductions that come into question, from the least on; and why these, or why none.
 
-    `precision` is what was timed, and the networks are to be made in.
+    `precisions` are what the networks are to be made in. The first is the fastest, and what was timed.
     """
 
-    precision: Precision = Precision.INT8
+    precisions: tuple[Precision, ...] = ()
     options: tuple[ReductionRecord, ...] = ()
     reductions: tuple[Reduction, ...] = ()
     reason: str = ""
@@ -85,7 +86,7 @@ class Plan:
 def plan(context: NetworkContext, start: Network, passed: Sequence[Precision]) -> Plan:
     """How to make `start` smaller: as little as meets the latency budget, or without one what saves several shares of its latency.
 
-    Timed is the fastest of the precisions in which it `passed` the gate.
+    Of the precisions in which it `passed` the gate the fastest is timed.
     """
 
     def make(folder: Path) -> None:
@@ -107,12 +108,12 @@ def plan(context: NetworkContext, start: Network, passed: Sequence[Precision]) -
         own = Reduction(variant.resolution)
         options: list[Option] = [*resolutions(variant), *removable(variant)]
         costs = timings(context, start, passed, [own])
-        precision = min(costs, key=lambda p: costs[p][own].latency.p50)
+        precisions = nearly_fastest({p: costs[p][own].latency for p in costs})
 
         def time(every: Sequence[Reduction]) -> Mapping[Reduction, Metrics]:
-            return timings(context, start, [precision], every)[precision]
+            return timings(context, start, precisions[:1], every)[precisions[0]]
 
-        made = planned(context.budget, own, options, estimate, time, precision)
+        made = planned(context.budget, own, options, estimate, time, precisions)
         (folder / "plan.json").write_text(dump_json(made), encoding="utf-8")
 
     budget = context.budget
@@ -121,16 +122,23 @@ def plan(context: NetworkContext, start: Network, passed: Sequence[Precision]) -
     return read_json(context.cache.once(name, make) / "plan.json", Plan)
 
 
+def nearly_fastest(latencies: Mapping[Precision, Latency]) -> tuple[Precision, ...]:
+    """The fastest precision, and after it those than which it is not faster by what is worth anything."""
+    fastest, *others = sorted(latencies, key=lambda p: latencies[p].p50)
+    return fastest, *(p for p in others if ratio(latencies[p], latencies[fastest]).ci[0] <= WORTH)
+
+
 def planned(
-    budget: Budget, own: Reduction, options: Sequence[Option], estimate: Estimate, time: Timer, precision: Precision
+    budget: Budget, own: Reduction, options: Sequence[Option], estimate: Estimate, time: Timer, precisions: tuple[Precision, ...]
 ) -> Plan:
     """How to make a network smaller than it is (`own`). Nothing is estimated where the budget is met without."""
+    precision = precisions[0]
     limit, percentile = budget.latency_ms, budget.percentile
     needs = time([own])[own].upper_bound(percentile)
     if limit is not None and needs <= limit:
-        return Plan(precision, reason=f"In {precision} it needs {needs:.2f} ms, so the network stays as it is.")
+        return Plan(precisions, reason=f"In {precision} it needs {needs:.2f} ms, so the network stays as it is.")
     if not options:
-        return Plan(precision, reason=f"In {precision} it needs {needs:.2f} ms, and nothing of the network can be left out.")
+        return Plan(precisions, reason=f"In {precision} it needs {needs:.2f} ms, and nothing of the network can be left out.")
     whole, saves = savings(own, options, time)
     losses = {option: loss for option, loss in estimate(options).items() if math.isfinite(loss)}
     records = tuple(ReductionRecord(_named(option), saves[option], loss) for option, loss in losses.items())
@@ -138,10 +146,10 @@ def planned(
     if limit is None:
         steps = _steps(own, frontier, whole, time)
         reason = f"In {precision} it needs {whole:.2f} ms; {len(steps)} smaller networks are possible."
-        return Plan(precision, records, steps, reason)
+        return Plan(precisions, records, steps, reason)
     missing = f"In {precision} it needs {needs:.2f} ms, {limit:g} are allowed"
     reductions, reason = _within(limit, percentile, frontier, time)
-    return Plan(precision, records, reductions, missing + reason)
+    return Plan(precisions, records, reductions, missing + reason)
 
 
 def savings(own: Reduction, options: Sequence[Option], time: Timer) -> tuple[float, dict[Option, float]]:

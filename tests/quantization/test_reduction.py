@@ -24,7 +24,18 @@ from edgeeff.network.variants import variant
 from edgeeff.precision import Precision
 from edgeeff.progress import Progress
 from edgeeff.quantization.ladder import Candidates, _onnx_form, _with_smaller, best, climb, float_forms, integer_forms, quantize
-from edgeeff.quantization.reduction import Cut, Option, Plan, cuts, find_last, planned, recovered_as, savings, timings
+from edgeeff.quantization.reduction import (
+    Cut,
+    Option,
+    Plan,
+    cuts,
+    find_last,
+    nearly_fastest,
+    planned,
+    recovered_as,
+    savings,
+    timings,
+)
 from edgeeff.quantization.strategies import recovered
 
 B0 = variant("b0")
@@ -110,7 +121,7 @@ def estimate(options: Sequence[Option]) -> dict[Option, float]:
 
 
 def plan_for(budget: Budget, timed: Timed) -> Plan:
-    return planned(budget, NONE, OPTIONS, estimate, timed, Precision.INT8)
+    return planned(budget, NONE, OPTIONS, estimate, timed, (Precision.INT8,))
 
 
 def test_a_network_within_the_budget_stays_as_it_is() -> None:
@@ -118,8 +129,8 @@ def test_a_network_within_the_budget_stays_as_it_is() -> None:
         raise AssertionError("nothing is estimated")
 
     timed = Timed()
-    made = planned(Budget(latency_ms=10), NONE, OPTIONS, never, timed, Precision.INT8)
-    assert made == Plan(Precision.INT8, reason="In int8 it needs 10.00 ms, so the network stays as it is.")
+    made = planned(Budget(latency_ms=10), NONE, OPTIONS, never, timed, (Precision.INT8,))
+    assert made == Plan((Precision.INT8,), reason="In int8 it needs 10.00 ms, so the network stays as it is.")
     assert timed.asked == [NONE]
 
 
@@ -161,7 +172,7 @@ def test_what_makes_the_answers_no_numbers_is_never_chosen() -> None:
     def broken(options: Sequence[Option]) -> dict[Option, float]:
         return {o: math.inf if isinstance(o, Part) and o.name == "blocks.2.1" else loss for o, loss in estimate(options).items()}
 
-    made = planned(Budget(latency_ms=9), NONE, OPTIONS, broken, Timed(), Precision.INT8)
+    made = planned(Budget(latency_ms=9), NONE, OPTIONS, broken, Timed(), (Precision.INT8,))
     assert made.reductions == (Reduction(OWN, ("blocks.3.1",)),)
     assert "blocks.2.1" not in {record.name for record in made.options}
 
@@ -192,6 +203,21 @@ def test_a_round_in_which_all_was_slow_makes_no_part_worth_more() -> None:
 
     whole, saves = savings(NONE, [PARTS["blocks.1.1"]], timed)
     assert saves[PARTS["blocks.1.1"]] == pytest.approx(0.1 * whole)
+
+
+def test_a_precision_is_nearly_the_fastest_unless_it_is_clearly_slower() -> None:
+    def latency(*rounds: float) -> Latency:
+        p50 = float(np.median(rounds))
+        return Latency(p50, p50, p50, (p50, p50), rounds)
+
+    timed = {
+        Precision.FLOAT32: latency(14, 16, 15),
+        Precision.BF16: latency(9.2, 11.2, 10.2),
+        Precision.INT8: latency(9.0, 11.0, 10.0),
+        Precision.INT8_BF16: latency(8.0, 14.0, 10.1),  # it is not sure that this is slower
+    }
+    assert nearly_fastest(timed) == (Precision.INT8, Precision.INT8_BF16, Precision.BF16)
+    assert nearly_fastest({Precision.INT8: latency(9, 11)}) == (Precision.INT8,)
 
 
 @pytest.mark.parametrize(
@@ -350,6 +376,13 @@ def test_a_smaller_network_whose_file_is_refused_is_one_that_misses(
     found = _with_smaller(context, network, network, integer)
     assert (found.forms, found.attempts) == (integer.forms, integer.attempts)
     refused = r"Made smaller, at \d+ px.*, it was refused: ranges chosen per layer: the logits of the compiled file differ"
+    assert re.match(refused, found.notes[-1])
+    monkeypatch.setattr("edgeeff.quantization.reduction.nearly_fastest", lambda latencies: (Precision.INT8, Precision.FLOAT32))
+    other = replace(context, cache=context.cache.within("nearly-as-fast"))
+    found = _with_smaller(other, network, network, integer)
+    smaller = found.forms[len(integer.forms) :]
+    assert {form.precision for form in smaller} == {Precision.FLOAT32}
+    assert all(form.report.passed for form in smaller)
     assert re.match(refused, found.notes[-1])
 
 

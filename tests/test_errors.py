@@ -41,6 +41,7 @@ def test_subclasses_and_foreign_exceptions_have_a_code() -> None:
     assert [error_for(code) for code in (0, 1, 77, 130, -9)] == [EdgeeffError] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "order",
     [

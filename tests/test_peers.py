@@ -197,6 +197,7 @@ def test_a_tool_that_fills_the_disk_is_refused_and_what_it_wrote_is_removed(
     assert shutil.disk_usage(small_disk).free == free
 
 
+@pytest.mark.slow
 def test_without_a_network_an_environment_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
     for name, value in nobody.items():

@@ -39,6 +39,7 @@ def broker(*answers: bytes) -> Iterator[str]:
         client.close()
 
 
+@pytest.mark.slow
 def test_what_speaks_no_mqtt_is_no_broker(hostile: Hostile, capfd: pytest.CaptureFixture[str]) -> None:
     generator = random.Random(5)
     for answer in (

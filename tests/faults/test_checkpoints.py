@@ -51,6 +51,7 @@ FORMATS: dict[str, Callable[[dict[str, Tensor]], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
 def test_cut_and_flipped_files(hostile: Hostile, tensors: dict[str, Tensor], tmp_path: Path, kind: str) -> None:
     whole, path, rng = FORMATS[kind](tensors), tmp_path / f"w.{kind}", random.Random(kind)

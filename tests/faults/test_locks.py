@@ -110,6 +110,7 @@ def at_once() -> Callable[[Callable[[Path, int], None], Path], None]:
     return call
 
 
+@pytest.mark.slow
 def test_measurements_of_processes_at_once_are_all_remembered(at_once, tmp_path: Path) -> None:
     at_once(remember, tmp_path / "measurements.json")
     assert len(profiler._read(tmp_path / "measurements.json")) == 150

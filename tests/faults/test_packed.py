@@ -94,6 +94,7 @@ def test_members_that_are_no_files(hostile: Hostile, tmp_path: Path, type_: byte
     refused(hostile, path, "a link")
 
 
+@pytest.mark.slow
 def test_bombs(hostile: Hostile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in").mkdir()
     path = tmp_path / "in/photos.zip"

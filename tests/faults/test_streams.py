@@ -194,6 +194,7 @@ def test_a_port_is_no_camera(hostile: Hostile, hasty: None) -> None:
             list(Source.of(f"http://{where}/video").frames(print))
 
 
+@pytest.mark.slow
 def test_a_stream_is_split_in_time_that_grows_with_it(hostile: Hostile, tmp_path: Path) -> None:
     """What was looked at is not looked at again, however the bytes come."""
     generator = random.Random(5)
@@ -326,6 +327,7 @@ for address in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_little_memory_is_enough(hostile: Hostile, tmp_path: Path) -> None:
     """700 MB beside what OpenCV takes itself: a picture of 400 million pixels takes 1200."""
     bombs = tmp_path / "bombs"

@@ -28,6 +28,7 @@ def sleeper(milliseconds: float):
     return lambda: time.sleep(milliseconds / 1000)
 
 
+@pytest.mark.slow
 def test_candidates_are_ranked_and_their_ratio_is_the_true_one() -> None:
     timed = measure({"slow": sleeper(9), "fast": sleeper(3)}, rounds=4, narrow=1).latencies
     assert timed["slow"].p50 > timed["fast"].p50 >= 3
@@ -110,6 +111,7 @@ def test_int8_sums_overflow_without_vnni(flags: tuple[str, ...], overflows: bool
     assert one.int8_overflows == both.int8_overflows == overflows
 
 
+@pytest.mark.slow
 def test_rounds_go_on_until_the_interval_is_narrow() -> None:
     durations = iter([1.0] * 40 + [3.0] * 100_000)
 

@@ -428,6 +428,7 @@ def test_hub_that_cannot_be_reached_says_so_and_a_malformed_id_is_refused(tmp_pa
     assert "expected hf-hub:owner/name" in malformed[0]["message"]
 
 
+@pytest.mark.slow
 def test_cached_hub_model_loads_as_its_config_says(tmp_path):
     commit = "0" * 40
     for name, architecture, mean in (("plain", "efficientnet_b0", 0.485), ("tf", "tf_efficientnet_b0", 0.5)):
@@ -499,6 +500,7 @@ def test_what_is_stated_later_replaces_what_was_stated_before():
     assert first.updated(Conventions()) == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "name"), [("v2_b0-imagenet.pth", "v2-b0"), ("lite0-imagenet.pth", "lite0")])
 def test_published_weights_load_whole_and_recognise_photos(file, name):
     v = variant(name)

@@ -197,6 +197,7 @@ def test_a_device_that_is_not_at_hand_is_predicted_or_refused(monkeypatch, tmp_p
             pick(away, Budget(latency_ms=5), family)
 
 
+@pytest.mark.slow
 def test_noise_is_said_and_not_remembered(monkeypatch, tmp_path: Path) -> None:
     class Noisy(LocalMachine):
         def benchmark(self, request, progress):

@@ -203,7 +203,7 @@ def _with_smaller(context: NetworkContext, original: Network, start: Network, wh
     to on other photos."""
     attempts, forms, notes, planned = list(whole.attempts), list(whole.forms), list(whole.notes), Plan()
     starts = [start]
-    precisions = [f.precision for f in forms if f.onnx == start.onnx and f.runtime == context.target.judge and f.report.passed]
+    precisions = [f.precision for f in forms if f.onnx == start.onnx and f.file != f.onnx and f.report.passed]
 
     def passes(to: Reduction) -> bool:
         aside, network = recovered_as(context, original, starts, to)

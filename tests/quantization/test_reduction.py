@@ -360,6 +360,16 @@ def test_where_int8_does_not_pass_the_float_network_becomes_smaller(pixels: Pixe
     assert re.match(r"In (float32|bf16) it needs [\d.]+ ms; 1 smaller networks are possible\.", found.notes[-1])
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
+def test_the_portable_file_is_never_the_precision_of_smaller_networks(pixels: PixelFile, tmp_path: Path) -> None:
+    """Where ONNX Runtime judges for TensorRT, it may well be the fastest here."""
+    context, network = context_of("tensorrt-qdq", pixels, trained("phi-6", classes=10, resolution=SIZE), tmp_path, agreement=0)
+    portable = _onnx_form(context, network, context.gate.reports[0])
+    found = _with_smaller(context, network, network, Candidates((portable,), ()))
+    assert {form.precision for form in found.forms[1:]} == {Precision.INT8}
+
+
 def integers(found: Candidates) -> Candidates:
     """Those in INT8 alone, so that smaller networks are made in that."""
     return replace(found, forms=tuple(form for form in found.forms if form.precision.quantized))

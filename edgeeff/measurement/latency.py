@@ -29,7 +29,7 @@ SECONDS = 1.0  # for each candidate, beyond the least number of rounds
 BLOCK = 30  # runs
 WARM_UP = 3  # runs
 BLOCK_SECONDS = 0.5  # a slow model runs shorter blocks, of at least 5
-WORTH = 1.05  # times faster, by the lower end of the interval: less is worth nothing else that it costs
+WORTH = 1.05  # times faster, by the lower end of the interval: a smaller gain decides nothing
 BINS = 30  # of the histogram
 DIGITS = 4  # of milliseconds: a tenth of a microsecond
 

@@ -126,6 +126,7 @@ def render() -> str:
         "by ONNX Runtime; no GPU was at hand, so nothing is said of its speed there (`python benchmarks/run.py v2-b0-symmetric "
         "trained hardswish-symmetric flowers12-symmetric trashnet-symmetric min-max-symmetric`):",
         symmetric(),
+        made_smaller_symmetric(),
         "**For a Jetson Orin Nano**: what `make jetson-v2-b0` sends there, judged here by ONNX Runtime, built by TensorRT-RTX "
         "without a GPU; its speed is not known (`python benchmarks/run.py v2-b0-jetson`):",
         jetson(),
@@ -274,7 +275,7 @@ def with_matrix_unit() -> list[str]:
     facts, seeds = fits["V2-B0"], ("xeon/flowers12", "xeon/flowers12-seed-1", "xeon/flowers12-seed-2")
     versions, chip = facts["versions"], facts["device"]
     tests = "; ".join(f"{label} {dropped(fit['measured']['held_out']['steps'][1])} points" for label, fit in fits.items())
-    return [
+    found = [
         f"**On a CPU with a matrix unit (AMX)**: the same fits on 2 of the 16 cores of an {chip['cpu']} "
         f"({', '.join(chip['flags'])}), openvino {versions['openvino']}, {facts['date']}; torch trained on an NVIDIA H200. "
         "Other fits ran on the other cores, so quote ratios within one fit only. AMX multiplies bf16 nearly as fast as INT8, and "
@@ -286,6 +287,15 @@ def with_matrix_unit() -> list[str]:
         "flowers12-seed-1 flowers12-seed-2`): with so few photos, what is left out and what that costs depends on the seed.",
         seeded(*seeds),
     ]
+    if measured("xeon/trashnet"):
+        trash = load("xeon/trashnet")
+        chip, versions = trash["device"], trash["versions"]
+        found += [
+            f"B0 fine-tuned on trashnet on {chip['cores']} cores of such a CPU, which trained too, "
+            f"openvino {versions['openvino']}, {trash['date']} (`trashnet`):",
+            seeded("xeon/trashnet"),
+        ]
+    return found
 
 
 def unseen() -> str:
@@ -336,20 +346,34 @@ def symmetric() -> str:
         "v2-b0, Hardswish": "hardswish-symmetric",
         "flowers12 from B0": "flowers12-symmetric",
         "trashnet from B0": "trashnet-symmetric",
-        "v2-b0, Hardswish, made smaller": "reduced-symmetric",
     }
     for label, name in fits.items():
-        if not (HERE / "results" / f"{name}.json").exists():
-            continue
-        measured = load(name)["measured"]
-        steps = [s for s in measured["steps"] if s["step"].startswith("int8")]
-        tried = [a["remedy"] for a in measured["ladder"] if "passed" in a]
+        fit = load(name)["measured"]
+        steps = [s for s in fit["steps"] if s["step"].startswith("int8")]
+        tried = [a["remedy"] for a in fit["ladder"] if "passed" in a]
         lines += [f"| {label} | {r} | {s['images']} | {judged(s)} |" for r, s in zip(tried, steps, strict=True)]
     for step in load("trained")["measured"]["steps"]:
         if "(quantization-aware)" in step["step"]:
             runtime = ", in OpenVINO" if "OpenVINO" in step["step"] else ""
             lines.append(f"| v2-b0 | quantization-aware training{runtime} | {step['images']} | {judged(step)} |")
+    fit = load("xeon/reduced-symmetric")["measured"]
+    images = fit["steps"][0]["images"]
+    for s in fit["siblings"]:
+        if Precision(s["precision"]).quantized:
+            size = f", {s['resolution']} px, {len(s['left_out'])} parts out" if s["left_out"] else ""
+            lines.append(f"| v2-b0, Hardswish{size}, on a CPU with AMX | {s['remedy']} | {images} | {judged(s)} |")
     return "\n".join(lines)
+
+
+def made_smaller_symmetric() -> str:
+    """What shipped where smaller networks were tried in the symmetric scheme."""
+    fit = load("xeon/reduced-symmetric")["measured"]
+    parts = len(fit["left_out"])
+    return (
+        "The last rows are of one fit with `--adapt auto --max-drop 3` (`--results benchmarks/results/xeon reduced-symmetric`): "
+        f"it ships the network {f'without {parts} parts' if parts else 'as it was'}, which loses "
+        f"{dropped(fit['held_out']['steps'][1])} points on 650 test photos; TensorRT-RTX, without a GPU: {fit['tensorrt_rtx']}."
+    )
 
 
 def picks() -> str:

@@ -692,8 +692,20 @@ def on_one_cpu(folder: str, found: list[dict[str, Any]]) -> list[str]:
     return [
         f"On {chip['cores']} cores of an {chip['cpu']} ({', '.join(chip['flags'])}), {dates} (`{command}`):",
         fastest_rivals(found),
+        *interfered(found),
         f"![Latency of every file in units of {OURS}]({MACHINES[folder]})",
         every_file(found),
+    ]
+
+
+def interfered(found: list[dict[str, Any]]) -> list[str]:
+    """Of which tasks the files were timed while threads of other processes might still spin."""
+    if not (tasks := [result["measured"]["task"] for result in found if not result["measured"].get("alone")]):
+        return []
+    return [
+        f"While a file is timed, the processes of all others are stopped, but that was not so yet for {'; '.join(tasks)}: threads "
+        "that spin after an inference, as ONNX Runtime's do, slowed what came next, LiteRT's files the most, so do not rely on "
+        "these ratios to other runtimes."
     ]
 
 

@@ -275,7 +275,8 @@ def with_matrix_unit() -> list[str]:
     facts, seeds = fits["V2-B0"], ("xeon/flowers12", "xeon/flowers12-seed-1", "xeon/flowers12-seed-2")
     versions, chip = facts["versions"], facts["device"]
     tests = "; ".join(f"{label} {dropped(fit['measured']['held_out']['steps'][1])} points" for label, fit in fits.items())
-    found = [
+    trash = load("xeon/trashnet")
+    return [
         f"**On a CPU with a matrix unit (AMX)**: the same fits on 2 of the 16 cores of an {chip['cpu']} "
         f"({', '.join(chip['flags'])}), openvino {versions['openvino']}, {facts['date']}; torch trained on an NVIDIA H200. "
         "Other fits ran on the other cores, so quote ratios within one fit only. AMX multiplies bf16 nearly as fast as INT8, and "
@@ -286,16 +287,10 @@ def with_matrix_unit() -> list[str]:
         "B0 fine-tuned on flowers12 on the same machine, with three seeds, which also draw the test photos (`flowers12 "
         "flowers12-seed-1 flowers12-seed-2`): with so few photos, what is left out and what that costs depends on the seed.",
         seeded(*seeds),
+        f"B0 fine-tuned on trashnet on {trash['device']['cores']} cores of such a CPU, which trained too, "
+        f"openvino {trash['versions']['openvino']}, {trash['date']} (`trashnet`):",
+        seeded("xeon/trashnet"),
     ]
-    if measured("xeon/trashnet"):
-        trash = load("xeon/trashnet")
-        chip, versions = trash["device"], trash["versions"]
-        found += [
-            f"B0 fine-tuned on trashnet on {chip['cores']} cores of such a CPU, which trained too, "
-            f"openvino {versions['openvino']}, {trash['date']} (`trashnet`):",
-            seeded("xeon/trashnet"),
-        ]
-    return found
 
 
 def unseen() -> str:

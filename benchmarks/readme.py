@@ -694,13 +694,13 @@ def on_one_cpu(folder: str, found: list[dict[str, Any]]) -> list[str]:
 
 
 def interfered(found: list[dict[str, Any]]) -> list[str]:
-    """Of which tasks the files were timed while threads of other processes might still spin."""
+    """Of which tasks the files were timed while the processes of other files could still run."""
     if not (tasks := [result["measured"]["task"] for result in found if not result["measured"].get("alone")]):
         return []
     return [
-        f"While a file is timed, the processes of all others are stopped, but that was not so yet for {'; '.join(tasks)}: threads "
-        "that spin after an inference, as ONNX Runtime's do, slowed what came next, LiteRT's files the most, so do not rely on "
-        "these ratios to other runtimes."
+        f"While a file is timed, the processes of all others are stopped, but that was not so yet for {'; '.join(tasks)}. "
+        "A file that came after one in ONNX Runtime was slowed, LiteRT's more than OpenVINO's (probably by threads that spin after "
+        "an inference), so do not rely on these ratios to other runtimes."
     ]
 
 

@@ -34,7 +34,7 @@ demo: .venv/ready  ## handwritten digits, from scratch to an INT8 bundle for thi
 test: .venv/ready .venv/bindings  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-fast: .venv/ready  ## run the tests that train, export and start nothing, in less than a minute
+test-fast: .venv/ready  ## run the tests that neither compute with whole networks nor start anything, in less than a minute
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 pythons:  ## run the fast tests on every Python from 3.10 to 3.13 that is found, and at the lowest versions of the dependencies

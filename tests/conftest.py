@@ -23,6 +23,7 @@ from filelock import FileLock
 from edgeeff import Bundle
 
 ROOT = Path(__file__).parents[1]
+FAULTS = ROOT / "tests/faults"
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests/startup")]
 pytest_plugins = ["attempts", "boards"]
 
@@ -45,9 +46,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever runs the command line or an SSH server is slow. The slow ones come first, as their files are the longest."""
+    """What runs the command line or an SSH server, and hostile input, is slow. It comes first, as its files are the longest."""
     for item in items:
-        if {"run", "server"} & set(getattr(item, "fixturenames", ())):
+        if {"run", "server"} & set(getattr(item, "fixturenames", ())) or FAULTS in item.path.parents:
             item.add_marker("slow")
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 

@@ -9,6 +9,8 @@ import pytest
 from edgeeff.cli.completion import script
 from edgeeff.cli.options import SHELLS
 
+pytestmark = pytest.mark.slow
+
 
 def completed(*words: str, cwd: object = None) -> set[str]:
     """What bash offers for the last of the words."""

@@ -22,6 +22,7 @@ from edgeeff.cli.options import parser, progress_of
 from edgeeff.errors import BudgetNotMet
 from edgeeff.files import StageCache
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 Verb = Callable[[Callable[[], object]], None]
 

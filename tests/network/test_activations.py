@@ -14,6 +14,8 @@ from edgeeff.network.model import activation_modules, create
 from edgeeff.network.swap import swap, swapped
 from edgeeff.network.variants import variant
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("activation", SWAPS)
 def test_a_swap_leaves_no_swish_and_touches_no_weight(activation: str) -> None:

@@ -35,9 +35,9 @@ test: .venv/ready .venv/bindings  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/ready  ## run the tests that neither compute with whole networks nor start anything, in less than a minute
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not medium"
 
-pythons:  ## run the fast tests on every Python from 3.10 to 3.13 that is found, and at the lowest versions of the dependencies
+pythons:  ## run all but the slow tests on every Python from 3.10 to 3.13 that is found, and at the lowest versions of the dependencies
 	$(PYTHON) tests/pythons.py
 
 versions:  ## make .venv-pythons/lowest and /newest: the lowest and the newest versions of the dependencies that are allowed

@@ -1,7 +1,7 @@
 """What several tests need: real photos that ship with scikit-learn, and one small fit.
 
-Tests run in tiers (`slow` or not) and in several processes of pytest-xdist, a file's tests in one of them. Each process has a core
-to itself, and all share the folders that `shared` makes.
+Tests run in tiers (`slow`, `medium` or neither) and in several processes of pytest-xdist, a file's tests in one of them. Each
+process has a core to itself, and all share the folders that `shared` makes.
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs the command line or an SSH server, and hostile input, is slow. It comes first, as its files are the longest."""
+    """Whatever runs the command line or an SSH server is slow. The slow ones come first, as their files are the longest."""
     for item in items:
-        if {"run", "server"} & set(getattr(item, "fixturenames", ())) or FAULTS in item.path.parents:
+        if {"run", "server"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+        elif FAULTS in item.path.parents:
+            item.add_marker("medium")
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

@@ -1,4 +1,4 @@
-"""Runs the fast tests on every CPython that edgeeff supports and this machine has, and at the lowest versions of its dependencies.
+"""Runs all but the slow tests on every CPython that edgeeff supports and this machine has, and at its dependencies' lowest versions.
 
     python tests/pythons.py [--no-tests] [3.10 3.11 3.12 3.13 lowest newest]
 
@@ -63,7 +63,7 @@ def environment(name: str, python: str) -> Path:
 
 
 def passes(name: str, python: str, *, tests: bool) -> bool:
-    """Whether the environment is made and its fast tests, if asked for, pass. Pytest's output is in .venv-pythons/NAME.txt."""
+    """Whether the environment is made and its tests, if asked for, pass. Pytest's output is in .venv-pythons/NAME.txt."""
     try:
         inner = environment(name, python)
     except subprocess.CalledProcessError as error:

@@ -74,7 +74,7 @@ def names(message: str, path: tuple[Any, ...]) -> bool:
     return any(isinstance(key, str) and key in message for key in path)
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @several
 @given(mutation=mutations(PLAIN))
 def test_a_manifest_with_anything_in_any_field_is_read_or_refused_by_name(tmp_path: Path, mutation) -> None:
@@ -84,7 +84,7 @@ def test_a_manifest_with_anything_in_any_field_is_read_or_refused_by_name(tmp_pa
     assert message is None or names(message, path) or path[0] == "schema", message
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @several
 @given(mutation=mutations(PLAIN))
 def test_a_bundle_with_such_a_manifest_is_refused_in_one_line(tmp_path: Path, mutation) -> None:
@@ -94,7 +94,7 @@ def test_a_bundle_with_such_a_manifest_is_refused_in_one_line(tmp_path: Path, mu
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_a_field_of_another_type_is_always_refused_by_name(tmp_path: Path) -> None:
     for path in paths(PLAIN):
         value = PLAIN
@@ -188,7 +188,7 @@ def test_schema_1_is_read(tmp_path: Path) -> None:
     assert manifest.budget.latency_ms == 5.0
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @several
 @given(mutation=mutations(json.loads(OLD)))
 def test_a_changed_manifest_of_schema_1_is_read_or_refused_too(tmp_path: Path, mutation) -> None:
@@ -196,7 +196,7 @@ def test_a_changed_manifest_of_schema_1_is_read_or_refused_too(tmp_path: Path, m
     refusal_of(lambda: Manifest.read(tmp_path))
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.parametrize(("read", "content"), [(Target.load, TARGET), (Calibration.load, RECIPE)], ids=["target", "recipe"])
 def test_a_yaml_file_with_anything_in_any_key_is_read_or_refused_by_name(tmp_path: Path, read, content: dict[str, Any]) -> None:
     file = tmp_path / "file.yaml"
@@ -226,7 +226,7 @@ def test_an_unknown_key_gets_a_suggestion(tmp_path: Path, read, content: dict[st
         read(file)
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_a_latency_model_with_anything_in_any_field_is_read_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "board.latency.json"
     monkeypatch.setattr(latency_model, "path", lambda target: file)
@@ -245,7 +245,7 @@ def test_a_latency_model_with_anything_in_any_field_is_read_or_refused(tmp_path:
     check()
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_a_request_to_measure_with_anything_in_any_field_is_read_or_refused(tmp_path: Path) -> None:
     request = BenchmarkRequest({"it": CompiledModel("onnxruntime", Path("m.onnx"), Precision.INT8, 32)})
     file = tmp_path / REQUEST

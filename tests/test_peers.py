@@ -29,7 +29,7 @@ from edgeeff.network import checkpoint
 from edgeeff.network.variants import variant
 from edgeeff.precision import Precision
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.medium
 BRIGHTEST = onnx.parser.parse_model(
     """<ir_version: 9, opset_import: ["": 20]>
     graph (uint8[1, 32, 32, 3] images) => (float[1, 3] logits) <int64[2] axes = {1, 2}>

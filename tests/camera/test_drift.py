@@ -89,7 +89,7 @@ def test_a_change_is_said_once_and_so_is_its_end(reference: PictureStatistics) -
     assert detector.drifted == detector.sentences == ()
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.parametrize("seconds", [0.1, 1.0, 60.0])
 def test_scenes_that_last_are_no_drift(reference: PictureStatistics, seconds: float) -> None:
     """Three hours, of scenes that a test of independent frames would alarm for all the time."""

@@ -39,7 +39,7 @@ def test_a_folder_that_cannot_be_written_ends_the_collecting_only(tmp_path: Path
     assert "collecting no more" in said.lines[0]
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.skipif(MOSQUITTO is None, reason="no mosquitto here")
 def test_a_broker_gets_every_label_and_may_go_away(tmp_path: Path) -> None:
     from paho.mqtt import client as mqtt
@@ -86,7 +86,7 @@ def test_an_odd_broker_address_is_refused() -> None:
             MqttPublisher(where)
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.skipif(MOSQUITTO is None, reason="no mosquitto here")
 def test_a_broker_that_wants_a_password(tmp_path: Path) -> None:
     number = port()

@@ -9,7 +9,7 @@ import pytest
 from edgeeff.cli.completion import script
 from edgeeff.cli.options import SHELLS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.medium
 
 
 def completed(*words: str, cwd: object = None) -> set[str]:

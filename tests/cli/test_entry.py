@@ -22,7 +22,7 @@ from edgeeff.cli.options import parser, progress_of
 from edgeeff.errors import BudgetNotMet
 from edgeeff.files import StageCache
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.medium
 ROOT = Path(__file__).parents[2]
 Verb = Callable[[Callable[[], object]], None]
 

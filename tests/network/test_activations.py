@@ -14,7 +14,7 @@ from edgeeff.network.model import activation_modules, create
 from edgeeff.network.swap import swap, swapped
 from edgeeff.network.variants import variant
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.medium
 
 
 @pytest.mark.parametrize("activation", SWAPS)

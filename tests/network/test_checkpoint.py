@@ -21,7 +21,7 @@ from edgeeff.network.checkpoint import Conventions, load, read, save
 from edgeeff.network.model import EfficientNet, create, predict
 from edgeeff.network.variants import variant
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.medium
 DATA = Path(__file__).parents[3] / "shared" / "data"
 TINY = variant("phi-6")
 PREPROCESS = Preprocess(128, 146, (120.5, 110.0, 100.0), (60.0, 55.0, 50.0), "bilinear", "BGR")

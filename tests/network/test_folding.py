@@ -10,7 +10,7 @@ from edgeeff.network.folding import Folded, fold_batch_norms
 from edgeeff.network.model import Deployed, EfficientNet, MBBlock, channels_last
 from edgeeff.quantization.fake_quant import LayerRange, fake_quantized, layers
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.medium
 PREPROCESS = Preprocess(SIZE, SIZE, (127.0,) * 3, (64.0,) * 3)
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8))
 

@@ -9,7 +9,7 @@ from PIL import Image
 from edgeeff.data.preprocess import Preprocess
 from edgeeff.network.model import MBBlock, SameConv2d, create, predict
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.medium
 KINDS = ["b0", "phi-2", "lite0", "v2-b0", "v2-b1"]  # SE, scaled, ReLU6 without SE, fused, fused with skips in the first stage
 
 

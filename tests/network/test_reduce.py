@@ -13,7 +13,7 @@ from edgeeff.network.model import EfficientNet, MBBlock
 from edgeeff.network.reduce import Reduction, counterparts, gate_means, loss_at, losses, reduced, remaining, removable, resolutions
 from edgeeff.network.variants import VARIANTS, variant
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.medium
 GONE = ("blocks.1.1", "blocks.4.1", "blocks.4.2")
 PREPROCESS = Preprocess(SIZE, SIZE, (127.0,) * 3, (64.0,) * 3)
 

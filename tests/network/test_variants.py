@@ -92,7 +92,7 @@ def test_activations_are_timms(name, millions):
     assert variant(name).cost().activations / 1e6 == pytest.approx(millions, abs=0.005)
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.parametrize("name", [*VARIANTS, "phi-6", "phi0.5"])
 @pytest.mark.parametrize("classes", [1000, 7])
 def test_params_are_those_of_the_network(name, classes):

@@ -1,4 +1,4 @@
-"""Runs all but the slow tests on every CPython that edgeeff supports and this machine has, and at its dependencies' lowest versions.
+"""Runs all but the slow tests on every CPython that edgeeff supports and this machine has, and at the lowest versions it allows.
 
     python tests/pythons.py [--no-tests] [3.10 3.11 3.12 3.13 lowest newest]
 
